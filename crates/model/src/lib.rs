@@ -1,0 +1,28 @@
+//! The nouns of walcast, shared by every other crate: where a change is ([`Lsn`], [`Cursor`]), what it
+//! is about ([`Relation`]), what it says ([`Change`]) and what it belongs to ([`Transaction`], [`Part`]).
+//!
+//! This crate does no I/O, knows no SQL and no socket, and never looks into a value: a row is a piece of
+//! JSON text that was written once (by `walcast-pgoutput`) and is passed on as it is.
+//!
+//! ```
+//! use walcast_model::{Cursor, Lsn, Seq};
+//! let cursor: Cursor = "16/B374D848:3".parse()?;
+//! assert_eq!(cursor, Cursor::new("16/B374D848".parse()?, Seq::new(3)));
+//! assert_eq!(Cursor::from(Lsn::new(0x10)).to_string(), "0/10");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod change;
+mod feed_id;
+pub mod json;
+mod position;
+mod relation;
+mod timestamp;
+mod xid;
+
+pub use change::{Change, ChangeWriter, Op, Part, PartBuilder, Transaction};
+pub use feed_id::FeedId;
+pub use position::{CommitEnd, CommitStart, Cursor, Lsn, ParsePositionError, Seq};
+pub use relation::{Column, Oid, Relation, RelationDigest, RelationName, ReplicaIdentity};
+pub use timestamp::{ParseTimestampError, Timestamp};
+pub use xid::{Snapshot, Xid};
