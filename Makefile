@@ -1,0 +1,58 @@
+# walcast: two commands do everything.  make demo   make test
+# What they need they find or install themselves: see tests/tools.sh and tests/postgres-versions.sh.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint deny doc unit e2e fuzz-smoke bench test-matrix tools clean
+
+# The versions of Postgres that `make test` runs against; `make test-matrix` takes them all.
+PG_VERSIONS ?= 14 18
+CARGO ?= cargo
+
+help: ## Show this text
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: ## Start a throwaway Postgres, a workload and the daemon, and show what happens (Ctrl-C ends it)
+	@$(CARGO) build --quiet --release -p walcast
+	@target/release/walcast demo --install
+
+test: lint deny doc e2e fuzz-smoke ## Run every check and every test, on the oldest and the newest Postgres
+	@echo "make test: all passed"
+
+lint: ## Formatting and clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@tests/arrows.sh
+
+deny: tools ## Licences, sources, duplicate versions; advisories where their database can be reached
+	@tests/deny.sh
+
+doc: ## Build the documentation, warnings are errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
+
+unit: ## Only the tests that sit in the crates
+	$(CARGO) test --workspace --exclude walcast-tests --locked
+
+e2e: tools ## All tests: unit, integration, end to end, against PG_VERSIONS
+	@tests/postgres-versions.sh $(PG_VERSIONS)
+	$(CARGO) build --locked -p walcast
+	WALCAST_TEST_PG="$(PG_VERSIONS)" $(CARGO) test --workspace --locked
+
+test-matrix: ## The whole suite on Postgres 14, 15, 16, 17 and 18
+	@for version in 14 15 16 17 18; do \
+	  echo "== Postgres $$version"; $(MAKE) --no-print-directory e2e PG_VERSIONS=$$version; done
+
+fuzz-smoke: ## Run the committed fuzz corpora through their targets
+	$(CARGO) test --locked -p walcast-pgoutput --test corpus
+
+bench: ## Compare with pg_recvlogical (pgoutput, wal2json) in one run; writes nothing into the repository
+	$(CARGO) build --release --locked -p walcast -p walcast-tests --bins
+	@tests/bench.sh
+
+tools: ## Install what the checks need and the machine lacks (says what it does)
+	@tests/tools.sh
+
+clean: ## Remove what was built and downloaded
+	$(CARGO) clean
+	rm -rf .tools

@@ -1,0 +1,119 @@
+//! The composition: what the doors serve.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use walcast_feed::{Barriers, Feed, SourceState};
+use walcast_model::{Cursor, FeedId};
+
+use crate::catalog::Catalog;
+use crate::gate::Gate;
+use crate::limits::Limits;
+use crate::past::{InitialSync, PastPages};
+use crate::refusal::Refusal;
+use crate::router::Router;
+use crate::session::World;
+use crate::shape::Request;
+use crate::subscription::{Services, Subscription};
+use crate::metrics;
+
+/// How often it is asked how far history reaches back, for `welcome`.
+const OLDEST_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Who gets what, from where. Cheap to clone; [`Broadcaster::run`] has to run once for all clones.
+#[derive(Clone, Debug)]
+pub struct Broadcaster {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    world: Arc<World>,
+    services: Arc<Services>,
+    // Read and written whole.
+    oldest: Mutex<Option<Cursor>>,
+}
+
+/// What a broadcaster needs of the rest of walcast.
+#[derive(Debug)]
+pub struct Sources {
+    /// The feed's id.
+    pub feed_id: FeedId,
+    /// The feed.
+    pub feed: Feed,
+    /// Barriers through the feed's source.
+    pub barriers: Barriers,
+    /// History: a [`walcast_history::Reader`].
+    pub past: Arc<dyn PastPages>,
+    /// Initial syncs: [`walcast_snapshot::Snapshots`].
+    pub source: Arc<dyn InitialSync>,
+    /// Opened when the initial poll is done.
+    pub gate: Gate,
+}
+
+impl Broadcaster {
+    /// A broadcaster that serves what `sources` has. Must be made where a Tokio runtime runs.
+    #[must_use]
+    pub fn new(sources: Sources, limits: Limits) -> Self {
+        metrics::describe();
+        let Sources { feed_id, feed, barriers, past, source, gate } = sources;
+        let router = Router::new(feed.clone(), limits);
+        let catalog = Catalog::new(Arc::clone(&source));
+        let services = Services { past, source, catalog, barriers, tasks: TaskTracker::new() };
+        let world = World { feed_id, feed, gate, router, limits };
+        let (world, services) = (Arc::new(world), Arc::new(services));
+        Self { shared: Arc::new(Shared { world, services, oldest: Mutex::default() }) }
+    }
+
+    /// Follows the feed for all sessions, until it is cancelled: without it they hear of nothing new.
+    /// [`crate::doors::serve`] runs it.
+    pub async fn run(&self, cancel: CancellationToken) {
+        let router = Arc::clone(&self.shared.world.router);
+        let oldest = async {
+            loop {
+                if let Ok(oldest) = self.shared.services.past.oldest().await {
+                    *self.shared.oldest.lock().unwrap_or_else(PoisonError::into_inner) = Some(oldest);
+                }
+                tokio::time::sleep(OLDEST_INTERVAL).await;
+            }
+        };
+        tokio::select! {
+            () = router.follow(cancel) => {}
+            () = oldest => {}
+        }
+    }
+
+    pub(crate) fn subscribe(&self, request: Request) -> Result<Subscription, Refusal> {
+        Subscription::new(request, &self.shared.world, &self.shared.services)
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.shared.world.limits
+    }
+
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.shared.world.feed
+    }
+
+    pub(crate) fn feed_id(&self) -> &FeedId {
+        &self.shared.world.feed_id
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.shared.world.gate
+    }
+
+    /// How far history reaches back, as it was lately; the feed's own memory while that is not known.
+    pub(crate) fn oldest(&self) -> Cursor {
+        let oldest = *self.shared.oldest.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_memory = self.feed().oldest();
+        oldest.map_or(in_memory, |oldest| oldest.min(in_memory))
+    }
+
+    /// How the source is doing.
+    pub(crate) fn source(&self) -> tokio::sync::watch::Receiver<SourceState> {
+        self.feed().source()
+    }
+}

@@ -1,0 +1,106 @@
+//! Where clients come in: WebSocket, health and metrics. The only place that knows sockets.
+//!
+//! | path | what |
+//! | --- | --- |
+//! | `GET /v1/stream` | the WebSocket of `docs/protocol.md`, subprotocol `walcast.v1` |
+//! | `GET /livez` | 200 while the process answers |
+//! | `GET /readyz` | 200 once the initial poll is done; the body says how gate, source and history are |
+//! | `GET /metrics` | Prometheus |
+//!
+//! One task per connection reads the client's messages, drives its subscriptions in turn and writes what they have: at
+//! once when the socket is idle, in batches when it is not.
+
+mod accept;
+mod connection;
+mod health;
+mod heartbeat;
+mod inbound;
+mod unprepared;
+mod upgrade;
+mod wire;
+
+use std::io;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{any, get};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use unprepared::serve_unprepared;
+
+use crate::broadcaster::Broadcaster;
+use walcast_protocol::STREAM_PATH;
+
+/// What the handlers of requests share.
+#[derive(Clone)]
+struct Door {
+    broadcaster: Broadcaster,
+    /// Places for WebSocket connections.
+    places: Arc<Semaphore>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    prometheus: Option<PrometheusHandle>,
+}
+
+/// Serves clients on `listener` until `shutdown` is cancelled, and follows the feed for them
+/// ([`Broadcaster::run`]). Then it accepts nobody more, tells the clients (close code 1001), and returns when they
+/// are gone or `Limits::drain_max` is over. `/metrics` answers 404 without `prometheus`.
+///
+/// # Errors
+/// When the task that follows the feed has ended by itself, which it never should; clients are closed first.
+pub async fn serve(
+    listener: TcpListener,
+    broadcaster: Broadcaster,
+    prometheus: Option<PrometheusHandle>,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let limits = *broadcaster.limits();
+    let tasks = TaskTracker::new();
+    // A token of its own, so that clients are told to go as well when following the feed fails.
+    let stop = shutdown.child_token();
+    let mut following = tasks.spawn({
+        let (broadcaster, stop) = (broadcaster.clone(), stop.clone());
+        async move { broadcaster.run(stop).await }
+    });
+    let door = Door {
+        broadcaster,
+        places: Arc::new(Semaphore::new(limits.connections_max)),
+        tasks: tasks.clone(),
+        shutdown: stop.clone(),
+        prometheus,
+    };
+    let accepted = accept::run(&listener, router(door.clone()), &limits, &tasks, &stop);
+    let failed = tokio::select! {
+        // Dropped when following ends; nothing but an accepted and not yet served connection is lost.
+        () = accepted => false,
+        _ = &mut following => !shutdown.is_cancelled(),
+    };
+    drop(listener);
+    stop.cancel();
+    tasks.close();
+    if tokio::time::timeout(limits.drain_max * 2, tasks.wait()).await.is_err() {
+        let left = tasks.len();
+        tracing::warn!(left, "clients did not go in time and are cut off");
+    }
+    if failed {
+        return Err(io::Error::other("the task that follows the feed has ended; restart walcast and report this"));
+    }
+    Ok(())
+}
+
+fn router(door: Door) -> Router {
+    Router::new()
+        .route(STREAM_PATH, any(upgrade::stream))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .fallback(health::not_found)
+        .with_state(door)
+}
+
+#[cfg(test)]
+mod tests;

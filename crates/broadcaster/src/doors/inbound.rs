@@ -1,0 +1,98 @@
+//! What clients say.
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use walcast_protocol::{
+    ClientMessage, CloseCode, ErrorCode, ErrorMessage, Subscribe, SubscriptionId, Unsubscribe,
+};
+
+use super::connection::{Connection, End};
+use crate::metrics as names;
+use crate::refusal::Refusal;
+use crate::shape::Request;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// A text frame.
+    pub(super) fn text(&mut self, text: &str) -> Option<End> {
+        let message = match ClientMessage::decode(text) {
+            Ok(message) => message,
+            Err(error) => return self.refuse(None, Refusal::bad(error.to_string())),
+        };
+        let name = message.type_name();
+        let answer = match message {
+            ClientMessage::Subscribe(message) => {
+                let id = message.id.clone();
+                self.subscribe(message).map_err(|refusal| (Some(id), refusal))
+            }
+            ClientMessage::Unsubscribe(message) => {
+                let id = message.id.clone();
+                self.unsubscribe(&message).map_err(|refusal| (Some(id), refusal))
+            }
+            ClientMessage::Ack(message) => Err((Some(message.id), later(name))),
+            ClientMessage::Auth(_) | ClientMessage::Publish(_) | ClientMessage::Presence(_) => {
+                Err((None, later(name)))
+            }
+        };
+        match answer {
+            Ok(()) => {
+                self.refused = 0;
+                None
+            }
+            Err((id, refusal)) => self.refuse(id, refusal),
+        }
+    }
+
+    /// A binary frame.
+    pub(super) fn binary(&mut self) -> Option<End> {
+        self.refuse(None, Refusal::bad("a message is a text frame, and this one is binary"))
+    }
+
+    fn subscribe(&mut self, message: Subscribe) -> Result<(), Refusal> {
+        let limits = *self.broadcaster.limits();
+        if self.subscriptions.iter_mut().any(|known| *known.session().id() == message.id) {
+            let refusal = Refusal::bad(format!("there is a subscription {:?} already", message.id.as_str()));
+            return Err(refusal.hint("unsubscribe it first, or use another id; the one that is there goes on"));
+        }
+        let over = |what: &str, max: usize| {
+            let message = format!("{what}: at most {max}");
+            Err(Refusal::new(ErrorCode::LimitExceeded, message).hint("see welcome.limits"))
+        };
+        if self.subscriptions.len() >= limits.subscriptions_max {
+            return over("subscriptions in one connection (subscriptions_max)", limits.subscriptions_max);
+        }
+        if message.tables.len() > limits.tables_max {
+            return over("tables in one subscription (tables_max)", limits.tables_max);
+        }
+        let subscription = self.broadcaster.subscribe(Request::try_from(message)?)?;
+        self.subscriptions.push(subscription);
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, message: &Unsubscribe) -> Result<(), Refusal> {
+        let before = self.subscriptions.len();
+        self.subscriptions.retain_mut(|known| *known.session().id() != message.id);
+        if self.subscriptions.len() == before {
+            return Err(Refusal::bad(format!("there is no subscription {:?}", message.id.as_str())));
+        }
+        Ok(())
+    }
+
+    /// Answers with an error; the connection stays, unless it says nothing but what is refused.
+    fn refuse(&mut self, id: Option<SubscriptionId>, refusal: Refusal) -> Option<End> {
+        metrics::counter!(names::ERRORS, "code" => refusal.code.to_string()).increment(1);
+        let message = refusal.into_message(id, false);
+        self.push(message);
+        self.refused += 1;
+        let max = self.broadcaster.limits().bad_messages_max;
+        if self.refused < max {
+            return None;
+        }
+        let text = format!("{max} messages in a row were refused (bad_messages_max)");
+        let error = ErrorMessage::new(ErrorCode::LimitExceeded, text);
+        self.push(ErrorMessage { fatal: true, ..error });
+        Some(CloseCode::Policy.into())
+    }
+}
+
+fn later(name: &str) -> Refusal {
+    Refusal::not_available(ErrorCode::BadMessage, &format!("{name:?}"))
+}

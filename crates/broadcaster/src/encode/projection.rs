@@ -1,0 +1,109 @@
+//! Some columns of a row.
+
+use walcast_model::{Change, Part, Relation, json};
+
+use crate::shape::Selection;
+
+/// Which fields of a table's rows are taken: the selected columns and those of the key. The `key` of a change is
+/// always taken whole.
+#[derive(Debug)]
+pub(crate) struct Projection {
+    /// Names as they stand between the quotes of a JSON key, for each column of the relation that is taken.
+    taken: Vec<Box<[u8]>>,
+}
+
+impl Projection {
+    /// `None` when all columns are taken.
+    pub(crate) fn new(relation: &Relation, selection: &Selection) -> Option<Self> {
+        let columns = selection.columns.as_ref()?;
+        let taken: Vec<Box<[u8]>> = relation
+            .columns()
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| column.key || columns.contains(&column.name))
+            .map(|(index, _)| between_quotes(relation.column_json(index)).into())
+            .collect();
+        (taken.len() < relation.columns().len()).then_some(Self { taken })
+    }
+
+    fn takes(&self, key: &[u8]) -> bool {
+        self.taken.iter().any(|taken| **taken == *key)
+    }
+
+    /// Appends the taken fields of a JSON object, as one.
+    fn write_object(&self, out: &mut Vec<u8>, object: &[u8]) {
+        out.push(b'{');
+        let mut first = true;
+        for (key, value) in json::fields(object).filter(|(key, _)| self.takes(key)) {
+            if !std::mem::take(&mut first) {
+                out.push(b',');
+            }
+            out.push(b'"');
+            out.extend_from_slice(key);
+            out.extend_from_slice(b"\":");
+            out.extend_from_slice(value);
+        }
+        out.push(b'}');
+    }
+
+    /// Appends a change with the taken columns of its row and old row.
+    pub(crate) fn write_change(&self, out: &mut Vec<u8>, part: &Part, change: &Change) {
+        out.extend_from_slice(b"{\"op\":\"");
+        out.extend_from_slice(change.op.as_str().as_bytes());
+        out.extend_from_slice(b"\",");
+        out.extend_from_slice(change.relation.table_json().as_bytes());
+        if let Some(key) = part.key(change) {
+            out.extend_from_slice(b",\"key\":");
+            out.extend_from_slice(key);
+        }
+        if let Some(row) = part.row(change) {
+            out.extend_from_slice(b",\"row\":");
+            self.write_object(out, row);
+        }
+        if let Some(old) = part.old(change) {
+            out.extend_from_slice(b",\"old\":");
+            self.write_object(out, old);
+        }
+        if let Some(unchanged) = part.unchanged(change) {
+            self.write_unchanged(out, unchanged);
+        }
+        out.push(b'}');
+    }
+
+    /// Appends the taken names of a JSON array of names; nothing when none is.
+    fn write_unchanged(&self, out: &mut Vec<u8>, names: &[u8]) {
+        // Rare: TOASTed values that an update left alone. Our own array, so parsing cannot fail.
+        let names: Vec<&serde_json::value::RawValue> = serde_json::from_slice(names).unwrap_or_default();
+        let taken = names.into_iter().filter(|name| self.takes(between_quotes(name.get())));
+        let mut opened = false;
+        for name in taken {
+            out.extend_from_slice(if opened { b"," } else { b",\"unchanged\":[" });
+            out.extend_from_slice(name.get().as_bytes());
+            opened = true;
+        }
+        if opened {
+            out.push(b']');
+        }
+    }
+}
+
+/// `name` of `"name"` or `"name":`.
+fn between_quotes(text: &str) -> &[u8] {
+    let text = text.strip_suffix(':').unwrap_or(text);
+    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).as_bytes()
+}
+
+/// Appends rows (JSON objects separated by commas) with the taken columns.
+pub(crate) fn project_rows(out: &mut Vec<u8>, projection: &Projection, rows: &[u8]) {
+    let mut array = Vec::with_capacity(rows.len() + 2);
+    array.push(b'[');
+    array.extend_from_slice(rows);
+    array.push(b']');
+    let rows: Vec<&serde_json::value::RawValue> = serde_json::from_slice(&array).unwrap_or_default();
+    for (index, row) in rows.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        projection.write_object(out, row.get().as_bytes());
+    }
+}

@@ -1,0 +1,53 @@
+use walcast_model::{CommitEnd, Lsn, Op, PartBuilder, Seq};
+use walcast_protocol::ServerMessage;
+
+use super::{Heads, View, part as encode};
+use crate::limits::Limits;
+use crate::testing::{Bench, decode, request, table, transaction};
+
+type Written = Result<(), std::convert::Infallible>;
+
+fn put(text: &'static str) -> impl FnOnce(&mut Vec<u8>) -> Written {
+    move |out| {
+        out.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_is_what_the_protocol_reads_in_every_column() {
+    let bench = Bench::new(1 << 20, Limits::default());
+    let a = table("a", &["x", "big \"one\"", "y"]);
+    let mut builder = PartBuilder::new(transaction(10, 7), Seq::FIRST);
+    let mut change = builder.change(Op::Update, &a);
+    let Ok(()) = change.key(put(r#"{"id":1}"#));
+    let Ok(()) = change.row(put(r#"{"id":2,"x":123456789012345678901234567890.10}"#));
+    let Ok(()) = change.old(put(r#"{"id":1,"x":{"k":[1,"}"]},"big \"one\"":"B","y":null}"#));
+    change.unchanged(["big \"one\"", "y"]);
+    change.finish().unwrap();
+    builder.change(Op::Truncate, &a).finish().unwrap();
+    let part = builder.finish(Some(CommitEnd::new(Lsn::new(20))));
+    let text = |fields: &str| {
+        let shape = bench.world.router.shape(request(fields).unwrap().shape);
+        let mut encoded = encode(&part, &shape, View::whole());
+        assert_eq!(encoded.runs.len(), 1);
+        let frame = Heads::new(&"s".parse().unwrap()).transaction(encoded.runs.remove(0).tail);
+        let ServerMessage::Transaction(message) = decode(&frame) else { panic!("no transaction") };
+        assert_eq!(ServerMessage::from(message.clone()).to_json().len(), frame.len());
+        serde_json::to_string(&message.changes).unwrap()
+    };
+    let whole = format!("[{}]", std::str::from_utf8(part.json()).unwrap());
+    assert_eq!(text(r#""tables":[{"table":"*"}]"#), whole);
+    assert_eq!(
+        text(r#""tables":[{"table":"*","columns":["x"]}]"#),
+        r#"[{"op":"update","table":"public.a","key":{"id":1},"row":{"id":2,"x":123456789012345678901234567890.10},"#
+            .to_owned()
+            + r#""old":{"id":1,"x":{"k":[1,"}"]}}},{"op":"truncate","table":"public.a"}]"#
+    );
+    assert_eq!(
+        text(r#""tables":[{"table":"*","columns":["big \"one\""]}]"#),
+        r#"[{"op":"update","table":"public.a","key":{"id":1},"row":{"id":2},"old":{"id":1,"big \"one\"":"B"},"#
+            .to_owned()
+            + r#""unchanged":["big \"one\""]},{"op":"truncate","table":"public.a"}]"#
+    );
+}

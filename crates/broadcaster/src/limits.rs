@@ -1,0 +1,82 @@
+//! Every bound of the broadcaster, in one place.
+
+use std::time::Duration;
+
+/// What clients may use, and what is kept for them. Nothing is dropped silently when a limit is met: each says
+/// what happens instead.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// `connections_max`: WebSocket connections at the same time. A further one is answered 503 with
+    /// `limit_exceeded`.
+    pub connections_max: usize,
+    /// `subscriptions_max`: subscriptions of one connection. A further one is answered `limit_exceeded`.
+    pub subscriptions_max: usize,
+    /// `tables_max`: entries of `tables` in one subscription. More are answered `limit_exceeded`.
+    pub tables_max: usize,
+    /// `message_bytes_max`: a message from a client, in bytes. A longer one ends the connection with 1009.
+    pub message_bytes_max: usize,
+    /// `bad_messages_max`: messages in a row that cannot be understood or are refused. The connection then ends
+    /// with 1008.
+    pub bad_messages_max: u32,
+    /// `handshake_max`: time from the connection to the end of the request's headers, and again to the end of the
+    /// upgrade. The connection then ends.
+    pub handshake_max: Duration,
+    /// `heartbeat`: time between heartbeats.
+    pub heartbeat: Duration,
+    /// `drain_max`: how long clients may take to receive what is being written and the close frame, when the
+    /// daemon goes down or has closed their connection. Then the socket is closed under them.
+    pub drain_max: Duration,
+    /// `batch_bytes_max`: bytes of frames that are taken for one client before they are written, beside the frame
+    /// that reaches the limit. Held while the client does not read; nothing else is queued for it.
+    pub batch_bytes_max: usize,
+    /// `read_bytes_max`: JSON taken from the feed at once by a session that catches up in memory, in bytes. Held
+    /// while its client does not read, at most until the second heartbeat from then.
+    pub read_bytes_max: usize,
+    /// `page_bytes_max`: a page of history, in bytes. Held as long as what `read_bytes_max` says.
+    pub page_bytes_max: usize,
+    /// `page_changes_max`: changes in a page of history.
+    pub page_changes_max: usize,
+    /// `shape_hits_max`: parts that a shape remembers it is concerned by (48 bytes each). Sessions that are further
+    /// behind look through the feed themselves.
+    pub shape_hits_max: usize,
+    /// `encoded_bytes_max`: frames kept encoded for several sessions, in bytes over all shapes. The oldest are
+    /// forgotten first, and encoded again for whoever still wants them.
+    pub encoded_bytes_max: usize,
+    /// `history_stall_bytes`: WAL between what history has and the head from which on `/readyz` says so.
+    pub history_stall_bytes: u64,
+    /// `tcp_keepalive`: silence after which the kernel asks whether a client is still there, three times, 10 s
+    /// apart.
+    pub tcp_keepalive: Duration,
+    /// `tcp_user_timeout`: how long data may stay unacknowledged before the kernel gives the connection up. `None`
+    /// leaves it to the kernel (about 15 minutes). Linux counts a closed receive window too, so any value here
+    /// drops clients that stop reading for so long; without one they are waited for.
+    pub tcp_user_timeout: Option<Duration>,
+    /// `tcp_unsent_bytes_max`: bytes that the kernel takes for a client before what it has is sent, so that a slow
+    /// reader shows here and not in kernel memory.
+    pub tcp_unsent_bytes_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            subscriptions_max: 64,
+            tables_max: 256,
+            message_bytes_max: 64 << 10,
+            bad_messages_max: 100,
+            handshake_max: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(15),
+            drain_max: Duration::from_secs(5),
+            batch_bytes_max: 64 << 10,
+            read_bytes_max: 64 << 10,
+            page_bytes_max: 512 << 10,
+            page_changes_max: 10_000,
+            shape_hits_max: 1024,
+            encoded_bytes_max: 64 << 20,
+            history_stall_bytes: 256 << 20,
+            tcp_keepalive: Duration::from_secs(30),
+            tcp_user_timeout: None,
+            tcp_unsent_bytes_max: 64 << 10,
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What an operator sees of the broadcaster.
+
+use std::sync::Once;
+
+use metrics::{Counter, counter};
+
+/// WebSocket connections now (gauge).
+pub(crate) const CONNECTIONS: &str = "walcast_connections";
+/// Connections refused because of `connections_max`.
+pub(crate) const CONNECTIONS_REFUSED: &str = "walcast_connections_refused_total";
+/// Subscriptions now (gauge).
+pub(crate) const SUBSCRIPTIONS: &str = "walcast_subscriptions";
+/// Distinct shapes among them (gauge).
+pub(crate) const SHAPES: &str = "walcast_shapes";
+/// Frames given to sockets.
+pub(crate) const FRAMES: &str = "walcast_frames_sent_total";
+/// Bytes given to sockets.
+pub(crate) const BYTES: &str = "walcast_frames_sent_bytes_total";
+/// Errors told to clients, by code.
+pub(crate) const ERRORS: &str = "walcast_client_errors_total";
+/// Parts encoded for a shape.
+pub(crate) const ENCODED: &str = "walcast_parts_encoded_total";
+/// Parts that were encoded already when a session wanted them.
+pub(crate) const SHARED: &str = "walcast_parts_shared_total";
+/// Bytes of frames kept encoded (gauge).
+pub(crate) const ENCODED_BYTES: &str = "walcast_encoded_bytes";
+/// Times that a session had fallen behind the feed and read a page of history.
+pub(crate) const FELL_BACK: &str = "walcast_history_pages_served_total";
+/// Times that a question to history or to the source failed and was asked again.
+pub(crate) const RETRIED: &str = "walcast_session_retries_total";
+/// Times that the router was overtaken by the feed and woke everybody.
+pub(crate) const OVERTAKEN: &str = "walcast_router_overtaken_total";
+
+/// Describes the metrics to the recorder; once per process.
+pub(crate) fn describe() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        metrics::describe_gauge!(CONNECTIONS, "WebSocket connections now");
+        metrics::describe_counter!(CONNECTIONS_REFUSED, "Connections refused because of connections_max");
+        metrics::describe_gauge!(SUBSCRIPTIONS, "Subscriptions now");
+        metrics::describe_gauge!(SHAPES, "Distinct shapes of subscriptions now");
+        metrics::describe_counter!(FRAMES, "Frames given to sockets");
+        metrics::describe_counter!(BYTES, metrics::Unit::Bytes, "Bytes given to sockets");
+        metrics::describe_counter!(ERRORS, "Errors told to clients");
+        metrics::describe_counter!(ENCODED, "Transaction parts encoded for a shape");
+        metrics::describe_counter!(SHARED, "Transaction parts that were encoded already");
+        metrics::describe_gauge!(ENCODED_BYTES, metrics::Unit::Bytes, "Frames kept encoded");
+        metrics::describe_counter!(FELL_BACK, "History pages served to sessions behind the feed");
+        metrics::describe_counter!(RETRIED, "Questions to history or source that were asked again");
+        metrics::describe_counter!(OVERTAKEN, "Times the feed overtook the router");
+    });
+}
+
+/// Handles of the counters that are touched for each part or batch of frames.
+#[derive(Clone)]
+pub(crate) struct Hot {
+    pub(crate) frames: Counter,
+    pub(crate) bytes: Counter,
+    pub(crate) encoded: Counter,
+    pub(crate) shared: Counter,
+}
+
+impl Hot {
+    pub(crate) fn new() -> Self {
+        Self {
+            frames: counter!(FRAMES),
+            bytes: counter!(BYTES),
+            encoded: counter!(ENCODED),
+            shared: counter!(SHARED),
+        }
+    }
+}
+
+impl std::fmt::Debug for Hot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hot")
+    }
+}
+
+/// Counts one in a gauge for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct InGauge(&'static str);
+
+impl InGauge {
+    pub(crate) fn enter(name: &'static str) -> Self {
+        metrics::gauge!(name).increment(1.0);
+        Self(name)
+    }
+}
+
+impl Drop for InGauge {
+    fn drop(&mut self) {
+        metrics::gauge!(self.0).decrement(1.0);
+    }
+}

@@ -1,0 +1,59 @@
+//! Why a request of a client is refused, or a subscription is over.
+
+use walcast_model::{Cursor, FeedId};
+use walcast_protocol::{ErrorCode, ErrorMessage, SubscriptionId};
+
+/// A refusal: what an `error` message says. The connection and its other subscriptions go on.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Refusal {
+    pub(crate) code: ErrorCode,
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+    pub(crate) oldest: Option<Cursor>,
+}
+
+/// What to do about a cursor that leads nowhere.
+const SYNC_AGAIN: &str = "subscribe without a cursor for an initial sync";
+
+impl Refusal {
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None, oldest: None }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn bad(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::BadMessage, message)
+    }
+
+    /// Something of the contract that a later version brings.
+    pub(crate) fn not_available(code: ErrorCode, what: &str) -> Self {
+        Self::new(code, format!("{what} is not available in this version of walcast"))
+    }
+
+    pub(crate) fn too_old(cursor: Cursor, oldest: Cursor) -> Self {
+        let message = format!("history begins at {oldest}, after the cursor {cursor}");
+        let refusal = Self::new(ErrorCode::CursorTooOld, message).hint(SYNC_AGAIN);
+        Self { oldest: Some(oldest), ..refusal }
+    }
+
+    pub(crate) fn ahead(cursor: Cursor, reached: Cursor) -> Self {
+        let message = format!("the cursor {cursor} is ahead of the feed, which has everything before {reached}");
+        Self::new(ErrorCode::CursorAhead, message).hint(SYNC_AGAIN)
+    }
+
+    pub(crate) fn other_feed(asked: &FeedId, ours: &FeedId) -> Self {
+        let message = format!("the cursor belongs to feed {asked}, and this is feed {ours}");
+        Self::new(ErrorCode::FeedChanged, message).hint(SYNC_AGAIN)
+    }
+
+    /// The message for the client.
+    pub(crate) fn into_message(self, id: Option<SubscriptionId>, fatal: bool) -> ErrorMessage {
+        let Self { code, message, hint, oldest } = self;
+        ErrorMessage { code, message, hint, id, oldest, fatal }
+    }
+}

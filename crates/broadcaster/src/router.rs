@@ -1,0 +1,286 @@
+//! Who is concerned by what: looks at each new part once and wakes the shapes that it concerns, and nobody else.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Deref;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use metrics::{counter, gauge};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use walcast_feed::{Feed, Read};
+use walcast_model::{CommitStart, Cursor, Part, RelationName};
+use walcast_protocol::TablePattern;
+
+use crate::encode::Encoded;
+use crate::limits::Limits;
+use crate::metrics as names;
+use crate::shape::{Noted, Shape, ShapeKey};
+
+/// JSON that is looked at between two looks at the lock, in bytes.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// What an entry in the list of kept frames costs beside the frames, in bytes.
+const KEPT_FIXED_BYTES: usize = 128;
+
+#[derive(Debug)]
+pub(crate) struct Router {
+    feed: Feed,
+    limits: Limits,
+    // Short synchronous sections: the router looks up the tables of a batch of parts, subscribers come and go.
+    index: Mutex<Index>,
+    /// Everything before it was looked at.
+    seen: watch::Sender<Cursor>,
+    // Locked after a shape, never before.
+    kept: Mutex<Kept>,
+    hot: names::Hot,
+}
+
+/// Shapes in use, by what they name.
+#[derive(Debug, Default)]
+struct Index {
+    shapes: HashMap<ShapeKey, Arc<Shape>>,
+    tables: HashMap<RelationName, Vec<Arc<Shape>>>,
+    schemas: HashMap<String, Vec<Arc<Shape>>>,
+    everywhere: Vec<Arc<Shape>>,
+    /// A transaction whose last part is yet to come, and the shapes that had something of it: its end concerns them.
+    open: Option<(CommitStart, Vec<Arc<Shape>>)>,
+}
+
+/// Frames that are kept for several sessions, oldest first.
+#[derive(Debug, Default)]
+struct Kept {
+    entries: VecDeque<(Weak<Shape>, Cursor, usize)>,
+    bytes: usize,
+}
+
+/// A session's hold on a shape; the shape is forgotten with the last of them.
+#[derive(Debug)]
+pub(crate) struct ShapeHandle {
+    shape: Arc<Shape>,
+    router: Arc<Router>,
+}
+
+impl Deref for ShapeHandle {
+    type Target = Shape;
+
+    fn deref(&self) -> &Shape {
+        &self.shape
+    }
+}
+
+impl ShapeHandle {
+    /// The frames of a whole part of the feed, kept for others if there are any.
+    pub(crate) fn frames(&self, part: &Part) -> Arc<Encoded> {
+        let shared = self.shape.sessions.load(Ordering::Relaxed) > 1;
+        let (encoded, kept) = self.shape.encoded(part, shared);
+        self.router.hot.encoded.increment(1);
+        if let Some(bytes) = kept {
+            self.router.keep(&self.shape, part.cursor(), bytes);
+        }
+        encoded
+    }
+
+    /// Counts frames that were there already.
+    pub(crate) fn count_shared(&self) {
+        self.router.hot.shared.increment(1);
+    }
+}
+
+impl Drop for ShapeHandle {
+    fn drop(&mut self) {
+        // Under the lock that new sessions take, so that none joins a shape that is being forgotten.
+        let mut index = self.router.index();
+        if self.shape.sessions.fetch_sub(1, Ordering::Relaxed) == 1 {
+            index.remove(&self.shape);
+            gauge!(names::SHAPES).set(index.shapes.len() as f64);
+        }
+    }
+}
+
+impl Router {
+    pub(crate) fn new(feed: Feed, limits: Limits) -> Arc<Self> {
+        // What was there before has no session to concern.
+        let seen = watch::Sender::new(feed.head());
+        let (index, kept) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { feed, limits, index, seen, kept, hot: names::Hot::new() })
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The shape for a key; the router tells it of everything from now on.
+    pub(crate) fn shape(self: &Arc<Self>, key: ShapeKey) -> ShapeHandle {
+        let mut index = self.index();
+        let shape = match index.shapes.get(&key) {
+            Some(shape) => Arc::clone(shape),
+            None => {
+                // In the lock in which `seen` moves: no part falls between.
+                let shape = Arc::new(Shape::new(key, self.seen(), self.limits.shape_hits_max));
+                index.add(&shape);
+                gauge!(names::SHAPES).set(index.shapes.len() as f64);
+                shape
+            }
+        };
+        shape.sessions.fetch_add(1, Ordering::Relaxed);
+        drop(index);
+        ShapeHandle { shape, router: Arc::clone(self) }
+    }
+
+    /// Everything before it was looked at.
+    pub(crate) fn seen(&self) -> Cursor {
+        *self.seen.borrow()
+    }
+
+    pub(crate) fn watch_seen(&self) -> watch::Receiver<Cursor> {
+        self.seen.subscribe()
+    }
+
+    /// Follows the feed until it is cancelled. Without it, no session hears of anything new.
+    pub(crate) async fn follow(&self, cancel: CancellationToken) {
+        let mut head = self.feed.watch_head();
+        loop {
+            head.mark_unchanged();
+            let from = self.seen();
+            match self.feed.read(from, BATCH_BYTES) {
+                Read::Parts { parts, next } => self.route(&parts, next),
+                Read::AtHead { head } if head > from => self.route(&[], head),
+                Read::Behind { oldest } => self.overtaken(oldest),
+                Read::AtHead { .. } => {
+                    // Both are cancel-safe.
+                    tokio::select! {
+                        changed = head.changed() => if changed.is_err() { return },
+                        () = cancel.cancelled() => return,
+                    }
+                    continue;
+                }
+            }
+            // Sessions want the processor too.
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    /// Looks at parts; everything before `next` is then seen.
+    pub(crate) fn route(&self, parts: &[Arc<Part>], next: Cursor) {
+        let mut woken: Vec<Arc<Shape>> = Vec::new();
+        {
+            let mut index = self.index();
+            for part in parts {
+                index.concerned(part, &mut woken);
+            }
+            self.seen.send_replace(next);
+        }
+        for shape in woken {
+            shape.wake(next);
+        }
+    }
+
+    pub(crate) fn overtaken(&self, oldest: Cursor) {
+        counter!(names::OVERTAKEN).increment(1);
+        let mut index = self.index();
+        index.open = None;
+        for shape in index.shapes.values() {
+            shape.overtaken(oldest);
+        }
+        self.seen.send_replace(oldest);
+    }
+
+    fn keep(&self, shape: &Arc<Shape>, cursor: Cursor, bytes: usize) {
+        let mut forgotten = Vec::new();
+        {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let bytes = bytes + KEPT_FIXED_BYTES;
+            kept.entries.push_back((Arc::downgrade(shape), cursor, bytes));
+            kept.bytes += bytes;
+            while kept.bytes > self.limits.encoded_bytes_max {
+                let Some((shape, cursor, bytes)) = kept.entries.pop_front() else { break };
+                kept.bytes -= bytes;
+                forgotten.extend(shape.upgrade().map(|shape| (shape, cursor)));
+            }
+            gauge!(names::ENCODED_BYTES).set(kept.bytes as f64);
+        }
+        for (shape, cursor) in forgotten {
+            shape.forget(cursor);
+        }
+    }
+}
+
+impl Index {
+    fn add(&mut self, shape: &Arc<Shape>) {
+        for pattern in shape.key().tables.keys() {
+            let list = match pattern {
+                TablePattern::All => &mut self.everywhere,
+                TablePattern::Schema(schema) => self.schemas.entry(schema.clone()).or_default(),
+                TablePattern::Table(name) => self.tables.entry(name.clone()).or_default(),
+            };
+            list.push(Arc::clone(shape));
+        }
+        self.shapes.insert(shape.key().clone(), Arc::clone(shape));
+    }
+
+    fn remove(&mut self, shape: &Arc<Shape>) {
+        self.shapes.remove(shape.key());
+        let other = |kept: &Arc<Shape>| !Arc::ptr_eq(kept, shape);
+        self.everywhere.retain(other);
+        for pattern in shape.key().tables.keys() {
+            match pattern {
+                TablePattern::All => {}
+                TablePattern::Schema(schema) => {
+                    if let Some(list) = self.schemas.get_mut(schema) {
+                        list.retain(other);
+                    }
+                    self.schemas.retain(|_, list| !list.is_empty());
+                }
+                TablePattern::Table(name) => {
+                    if let Some(list) = self.tables.get_mut(name) {
+                        list.retain(other);
+                        if list.is_empty() {
+                            self.tables.remove(name);
+                        }
+                    }
+                }
+            }
+        }
+        if let Some((_, shapes)) = &mut self.open {
+            shapes.retain(other);
+        }
+    }
+
+    /// Tells the shapes that `part` concerns of it, and adds those that are not yet there to `woken`.
+    fn concerned(&mut self, part: &Part, woken: &mut Vec<Arc<Shape>>) {
+        let mut concerned: Vec<Arc<Shape>> = Vec::new();
+        let start = part.transaction().start;
+        let mut note = |shape: &Arc<Shape>| {
+            let noted = shape.note(part);
+            if noted != Noted::Known {
+                concerned.push(Arc::clone(shape));
+            }
+            if noted == Noted::First {
+                woken.push(Arc::clone(shape));
+            }
+        };
+        if let Some((open, shapes)) = self.open.take()
+            && open == start
+        {
+            // What they had of it so far said that more follows.
+            shapes.iter().for_each(&mut note);
+        }
+        let mut last: Option<&RelationName> = None;
+        for change in part.changes() {
+            let name = change.relation.name();
+            if last.is_some_and(|last| std::ptr::eq(last, name) || last == name) {
+                continue;
+            }
+            last = Some(name);
+            let lists = [self.tables.get(name), self.schemas.get(&name.schema), Some(&self.everywhere)];
+            lists.into_iter().flatten().flatten().for_each(&mut note);
+        }
+        if part.end().is_none() {
+            self.open = Some((start, concerned));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+use tokio_util::sync::CancellationToken;
+use walcast_model::Part;
+
+use crate::limits::Limits;
+use crate::shape::Next;
+use crate::testing::{Bench, Insert, at, part, request, table};
+
+fn shape(bench: &Bench, fields: &str) -> super::ShapeHandle {
+    bench.world.router.shape(request(fields).unwrap().shape)
+}
+
+#[tokio::test]
+async fn only_the_shapes_concerned_are_woken() {
+    let mut bench = Bench::new(1 << 20, Limits::default());
+    let shapes = ["public.a", "public.b", "public.*", "other.*", "*"]
+        .map(|name| shape(&bench, &format!(r#""tables":[{{"table":"{name}"}}]"#)));
+    let mut watches = shapes.each_ref().map(|shape| shape.watch());
+    let mut woken = || {
+        let woken = watches.each_ref().map(|watch| watch.has_changed().unwrap());
+        watches.iter_mut().for_each(|watch| watch.mark_unchanged());
+        woken
+    };
+    let (a, b) = (table("a", &[]), table("b", &[]));
+    bench.append(vec![part(10, 0, &[Insert(1, a)], Some(20))], 0).await;
+    bench.route();
+    assert_eq!(woken(), [true, false, true, false, true]);
+    bench.append(vec![part(20, 0, &[Insert(2, b)], Some(30))], 0).await;
+    bench.route();
+    assert_eq!(woken(), [false, true, true, false, true]);
+    assert!(matches!(shapes[0].next(at(20)), Next::Nothing));
+    assert_eq!(bench.world.router.seen(), at(30));
+}
+
+#[tokio::test]
+async fn equal_shapes_are_one_and_the_last_session_takes_it_along() {
+    let bench = Bench::new(1 << 20, Limits::default());
+    let tables = r#""tables":[{"table":"public.a"},{"table":"other.*"}]"#;
+    let (one, two) = (shape(&bench, tables), shape(&bench, tables));
+    assert!(std::sync::Arc::ptr_eq(&one.shape, &two.shape));
+    drop(one);
+    assert_eq!(bench.world.router.index().shapes.len(), 1);
+    drop(two);
+    let index = bench.world.router.index();
+    assert!(index.shapes.is_empty() && index.tables.is_empty() && index.schemas.is_empty());
+}
+
+#[tokio::test]
+async fn frames_are_encoded_once_for_all_sessions_of_a_shape_and_kept_within_bounds() {
+    let limits = Limits { encoded_bytes_max: 2000, ..Limits::default() };
+    let mut bench = Bench::new(1 << 20, limits);
+    let tables = r#""tables":[{"table":"*"}]"#;
+    let (one, two) = (shape(&bench, tables), shape(&bench, tables));
+    let a = table("a", &["x"]);
+    let parts: Vec<Part> =
+        (1..30).map(|n| part(n * 10, 0, &[Insert(n, a.clone())], Some(n * 10 + 10))).collect();
+    bench.append(parts.clone(), 0).await;
+    bench.route();
+    for part in &parts {
+        let (first, second) = (one.frames(part), two.frames(part));
+        assert!(std::sync::Arc::ptr_eq(&first, &second));
+    }
+    assert!(bench.world.router.kept.lock().unwrap().bytes <= 2000);
+    assert!(matches!(one.next(at(1)), Next::Part { encoded: None, .. }));
+    assert!(matches!(one.next(at(290)), Next::Part { encoded: Some(_), .. }));
+    // Alone, it keeps nothing for others.
+    drop(two);
+    let alone = one.frames(&parts[0]);
+    assert!(!std::sync::Arc::ptr_eq(&alone, &one.frames(&parts[0])));
+}
+
+#[tokio::test]
+async fn a_router_that_the_feed_overtakes_wakes_everybody_to_look_for_themselves() {
+    let mut bench = Bench::new(1, Limits::default());
+    let lost = shape(&bench, r#""tables":[{"table":"public.a"}]"#);
+    let a = table("a", &[]);
+    bench.append(vec![part(10, 0, &[Insert(1, a.clone())], Some(20)), part(20, 0, &[Insert(2, a)], Some(30))], 0).await;
+    let cancel = CancellationToken::new();
+    let following = tokio::spawn({
+        let (router, cancel) = (bench.world.router.clone(), cancel.clone());
+        async move { router.follow(cancel).await }
+    });
+    lost.watch().wait_for(|until| *until > at(1)).await.unwrap();
+    assert!(matches!(lost.next(at(1)), Next::Unknown));
+    bench.world.router.watch_seen().wait_for(|seen| *seen == at(30)).await.unwrap();
+    cancel.cancel();
+    following.await.unwrap();
+}

@@ -1,0 +1,314 @@
+//! One subscription as a state machine: from where it is in the feed to its next frame.
+//!
+//! ```text
+//!  Gate ──open──► Tables ──────────────► Place ─────────► Streaming ◄──────┐ ring, else a page of history
+//!                   │      a cursor         cursor valid     │  └──────────┘
+//!                   │ 0/0                                    │ own barrier passed: caught_up, once
+//!                   └──► Syncing ──► Relisting ──► Seam ─────┘ snapshot_complete
+//!                           ▲            │
+//!                           └────────────┘ a table appeared meanwhile
+//! ```
+//!
+//! Nothing here waits, connects or writes: [`Session::next`] gives the next frame, or says what it waits for, or asks
+//! a question whose [`Answer`] is handed in later. The one who drives it takes the next frame only when the socket
+//! took the last one, so a session holds nothing but a page of what it is reading.
+
+mod opening;
+mod streaming;
+mod syncing;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use walcast_feed::Feed;
+use walcast_history::Page;
+use walcast_model::{Cursor, FeedId, Oid, Relation, RelationDigest, RelationName, Snapshot};
+use walcast_protocol::{
+    CaughtUp, ErrorCode, Mode, ServerMessage, StartAt, Subscribed, SubscriptionId, Waiting,
+};
+use walcast_snapshot::SnapshotEvent;
+
+use crate::encode::{self, Frame, Heads};
+use crate::gate::Gate;
+use crate::limits::Limits;
+use crate::past::KnownTable;
+use crate::refusal::Refusal;
+use crate::router::{Router, ShapeHandle};
+use crate::shape::Request;
+use streaming::Stream;
+use syncing::Sync;
+
+/// What all sessions share.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) feed_id: FeedId,
+    pub(crate) feed: Feed,
+    pub(crate) gate: Gate,
+    pub(crate) router: Arc<Router>,
+    pub(crate) limits: Limits,
+}
+
+/// What a session does next.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Write this.
+    Frame(Frame),
+    /// Find this out, and hand in the answer. Until then it may be asked for its next step, and waits.
+    Ask(Question),
+    /// Nothing to do before this happens.
+    Wait(Wait),
+    /// Over: its last frame said why.
+    Over,
+}
+
+/// What a session cannot find out by itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Question {
+    /// The published tables: as they are now, or as they were lately if that has all that the shape names.
+    Tables { now: bool },
+    /// How far history reaches back.
+    Oldest,
+    /// A page of history.
+    Page { from: Cursor, to: Cursor },
+    /// The first transaction in history that a snapshot does not see.
+    FirstInvisible { snapshot: Snapshot, before: Cursor },
+    /// An initial sync; its events are handed in one by one.
+    Sync(Vec<RelationName>),
+}
+
+/// The answer to a [`Question`]. Failures that pass by themselves are not among them: the driver asks again.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Tables(Result<Arc<Vec<KnownTable>>, Refusal>),
+    Oldest(Result<Cursor, Refusal>),
+    Page(Result<Page, Refusal>),
+    FirstInvisible(Result<Option<Cursor>, Refusal>),
+    Sync(Result<SnapshotEvent, Refusal>),
+}
+
+/// What a session waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wait {
+    /// The gate opens.
+    Gate,
+    /// The answer to its question.
+    Answer,
+    /// The next event of its initial sync.
+    Sync,
+    /// Its barrier comes back, or the feed's head reaches the cursor.
+    Head(Cursor),
+    /// Its shape is concerned by something at or after the cursor.
+    Shape(Cursor),
+    /// The router has seen something after the cursor.
+    Seen(Cursor),
+}
+
+/// Where a session is.
+#[derive(Debug)]
+enum Phase {
+    /// Entered when it is made; left when the gate is open.
+    Gate,
+    /// Entered from `Gate`; left when the published tables are known, or cannot be known.
+    Tables { asked: bool },
+    /// Entered with a cursor to resume at; left when it is known to be one that can be served.
+    Place { cursor: Cursor, asked: bool },
+    /// Entered when an initial sync is wanted, and again when one has to start over; left when its rows are sent.
+    Syncing(Sync),
+    /// Entered when it may send what the feed and history have; left never.
+    Streaming(Stream),
+    /// Entered when it was refused; left never.
+    Over,
+}
+
+/// One subscription of one client.
+#[derive(Debug)]
+pub(crate) struct Session {
+    id: SubscriptionId,
+    world: Arc<World>,
+    shape: ShapeHandle,
+    start: StartAt,
+    phase: Phase,
+    heads: Heads,
+    /// Written before anything else happens; a handful at most.
+    frames: VecDeque<Frame>,
+    /// The definition of each table that the client was told last.
+    told: HashMap<Oid, RelationDigest>,
+    waiting_told: bool,
+    /// Where its own barrier came back: everything committed before it was asked for is before that.
+    barrier: Option<Cursor>,
+    /// The newest cursor that the client was told.
+    last_cursor: Cursor,
+}
+
+impl Session {
+    /// A session that has not said anything yet.
+    ///
+    /// # Errors
+    /// When the cursor is from another feed.
+    pub(crate) fn new(request: Request, world: Arc<World>) -> Result<Self, Refusal> {
+        let Request { id, shape, start, feed } = request;
+        // `latest` and `0/0` mean the same in every feed.
+        if let (Some(feed), StartAt::At(_)) = (&feed, start)
+            && *feed != world.feed_id
+        {
+            return Err(Refusal::other_feed(feed, &world.feed_id));
+        }
+        let shape = world.router.shape(shape);
+        Ok(Self {
+            heads: Heads::new(&id),
+            id,
+            world,
+            shape,
+            start,
+            phase: Phase::Gate,
+            frames: VecDeque::new(),
+            told: HashMap::new(),
+            waiting_told: false,
+            barrier: None,
+            last_cursor: Cursor::ZERO,
+        })
+    }
+
+    pub(crate) const fn id(&self) -> &SubscriptionId {
+        &self.id
+    }
+
+    pub(crate) const fn shape(&self) -> &ShapeHandle {
+        &self.shape
+    }
+
+    /// The next step. Cheap to ask again.
+    pub(crate) fn next(&mut self) -> Step {
+        loop {
+            if let Some(frame) = self.frames.pop_front() {
+                return Step::Frame(frame);
+            }
+            let wait = match self.phase {
+                Phase::Gate => self.pass_gate(),
+                Phase::Tables { .. } => self.ask_tables(),
+                Phase::Place { .. } => self.place(),
+                Phase::Syncing(_) => self.sync(),
+                Phase::Streaming(_) => self.stream(),
+                Phase::Over => return Step::Over,
+            };
+            match wait {
+                Turn::Again => {}
+                Turn::Ask(question) => return Step::Ask(question),
+                Turn::Wait(wait) => return Step::Wait(wait),
+            }
+        }
+    }
+
+    /// Hands in the answer to its question.
+    pub(crate) fn answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Tables(tables) => self.tables(tables),
+            Answer::Oldest(Ok(oldest)) => self.placed(Some(oldest)),
+            Answer::Page(Ok(page)) => self.page(page),
+            Answer::FirstInvisible(Ok(first)) => self.seam(first),
+            Answer::Sync(Ok(event)) => self.event(event),
+            Answer::Oldest(Err(refusal))
+            | Answer::Page(Err(refusal))
+            | Answer::FirstInvisible(Err(refusal))
+            | Answer::Sync(Err(refusal)) => self.refuse(refusal),
+        }
+    }
+
+    /// Says that its barrier came back: the feed's head has reached `position`.
+    pub(crate) const fn barrier(&mut self, position: Cursor) {
+        self.barrier = Some(position);
+    }
+
+    /// Everything before it was given out, and it is not before any cursor that the client was told. `None` while
+    /// there is nothing that the client may store. Jumps over what does not concern the shape.
+    pub(crate) fn position(&mut self) -> Option<Cursor> {
+        match &self.phase {
+            Phase::Streaming(stream) if stream.is_safe_to_store() => {
+                self.skip_quiet();
+                let Phase::Streaming(stream) = &self.phase else { return None };
+                // Frames that are waiting to be taken are not given out yet.
+                self.frames.is_empty().then_some(stream.cursor())
+            }
+            _ => None,
+        }
+    }
+
+    /// The newest cursor that the client was told.
+    pub(crate) const fn last_cursor(&self) -> Cursor {
+        self.last_cursor
+    }
+
+    /// Notes that the client was told a cursor in a message about the whole connection.
+    pub(crate) fn cursor_told(&mut self, cursor: Cursor) {
+        self.last_cursor = self.last_cursor.max(cursor);
+    }
+
+    /// Lets go of what was read and not yet encoded; it is read again when the client goes on.
+    pub(crate) fn let_go(&mut self) {
+        if let Phase::Streaming(stream) = &mut self.phase {
+            stream.let_go();
+        }
+    }
+
+    fn send(&mut self, message: impl Into<ServerMessage>) {
+        self.frames.push_back(message.into().into());
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        metrics::counter!(crate::metrics::ERRORS, "code" => refusal.code.to_string()).increment(1);
+        tracing::debug!(id = %self.id, %refusal, "a subscription ends");
+        let message = refusal.into_message(Some(self.id.clone()), false);
+        self.send(message);
+        self.phase = Phase::Over;
+    }
+
+    fn waiting(&mut self, message: &str) {
+        if !std::mem::replace(&mut self.waiting_told, true) {
+            let id = self.id.clone();
+            self.send(Waiting { id, message: Some(message.to_owned()) });
+        }
+    }
+
+    fn subscribed(&mut self, mode: Mode, cursor: Cursor) {
+        let id = self.id.clone();
+        self.send(Subscribed { id, mode, cursor });
+        self.last_cursor = self.last_cursor.max(cursor);
+    }
+
+    fn caught_up(&mut self, cursor: Cursor) {
+        let id = self.id.clone();
+        self.send(CaughtUp { id, cursor });
+        self.last_cursor = self.last_cursor.max(cursor);
+    }
+
+    /// Tells the definition of a table unless it was told last.
+    fn tell_relation(&mut self, relation: &Relation) {
+        let digest = relation.digest();
+        if self.told.insert(relation.oid(), digest) == Some(digest) {
+            return;
+        }
+        if let Some(selection) = self.shape.wants(relation.name()) {
+            let frame = encode::relation(&self.id, relation, selection);
+            self.frames.push_back(frame);
+        }
+    }
+}
+
+/// What a phase made of its turn.
+#[derive(Debug)]
+enum Turn {
+    /// There may be a frame, or another phase.
+    Again,
+    Ask(Question),
+    Wait(Wait),
+}
+
+/// What to say about a table that cannot be subscribed to.
+fn unknown_table(name: &RelationName) -> Refusal {
+    let message = format!("there is no published table {name}");
+    let hint = "check the spelling (schema.table, as in the catalog); walcast doctor says which tables are published";
+    Refusal::new(ErrorCode::UnknownTable, message).hint(hint)
+}
+
+#[cfg(test)]
+mod tests;

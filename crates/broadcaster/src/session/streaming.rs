@@ -1,0 +1,252 @@
+//! Reading the log from a position: the feed where it reaches, history where it does not.
+//!
+//! While it keeps up, a session asks its shape for the next part that concerns it and finds the frames ready. When it
+//! is behind what the shape remembers it looks through the feed itself, and when it is behind the feed it reads
+//! history, page by page, until it is back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use walcast_feed::Read;
+use walcast_history::Page;
+use walcast_model::{CommitStart, Cursor, Part, Seq};
+
+use super::{Phase, Question, Session, Turn, Wait};
+use crate::encode::{self, Encoded, Synced, View};
+use crate::shape::Next;
+
+/// A position in the log, and what was read from there.
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// Everything before it was given out, or is no concern of the shape.
+    cursor: Cursor,
+    /// Read and not yet encoded, in order.
+    reading: VecDeque<Arc<Part>>,
+    /// Where the position is after `reading`.
+    after_reading: Cursor,
+    /// Whether `reading` is of the feed, where frames are shared.
+    of_feed: bool,
+    /// Whether a page of history was asked for.
+    asked: bool,
+    /// The transaction of which the client was told that more follows.
+    open: Option<CommitStart>,
+    /// Until when the rows of an initial sync have to be kept apart from the stream.
+    seam: Option<Seam>,
+    caught_up: bool,
+}
+
+#[derive(Debug)]
+struct Seam {
+    synced: Synced,
+    barrier: Cursor,
+}
+
+impl Stream {
+    const fn at(cursor: Cursor, seam: Option<Seam>) -> Self {
+        Self {
+            cursor,
+            reading: VecDeque::new(),
+            after_reading: cursor,
+            of_feed: false,
+            asked: false,
+            open: None,
+            seam,
+            caught_up: false,
+        }
+    }
+
+    /// Goes on at a client's cursor.
+    pub(super) fn resume(cursor: Cursor) -> Self {
+        // Inside a transaction, its client was told that more follows.
+        let open = (cursor.seq() > Seq::FIRST).then(|| CommitStart::new(cursor.lsn()));
+        Self { open, ..Self::at(cursor, None) }
+    }
+
+    /// Begins after the rows of an initial sync.
+    pub(super) const fn seam(from: Cursor, synced: Synced, barrier: Cursor) -> Self {
+        Self::at(from, Some(Seam { synced, barrier }))
+    }
+
+    pub(super) const fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// Whether a client may store the position: not before its initial sync is complete.
+    pub(super) const fn is_safe_to_store(&self) -> bool {
+        self.seam.is_none()
+    }
+
+    pub(super) fn let_go(&mut self) {
+        self.reading.clear();
+        self.after_reading = self.cursor;
+    }
+
+    fn move_to(&mut self, cursor: Cursor) {
+        self.cursor = self.cursor.max(cursor);
+    }
+
+    /// Whether the shape's memory may be trusted to know what comes next: not inside a transaction that the client
+    /// has begun to receive, whose end the router may not know to concern it.
+    fn may_skip(&self) -> bool {
+        self.open.is_none() && self.seam.is_none() && self.reading.is_empty() && !self.asked
+    }
+}
+
+impl Session {
+    fn streaming(&mut self) -> Option<&mut Stream> {
+        match &mut self.phase {
+            Phase::Streaming(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    pub(super) fn stream(&mut self) -> Turn {
+        let barrier = self.barrier;
+        let Some(stream) = self.streaming() else { return Turn::Again };
+        if stream.reading.is_empty() {
+            stream.move_to(stream.after_reading);
+        }
+        let next = stream.reading.front().map_or(stream.cursor, |part| part.cursor());
+        if let Some(seam) = stream.seam.take_if(|seam| next >= seam.barrier) {
+            stream.move_to(seam.barrier);
+            self.complete(seam.barrier);
+            return Turn::Again;
+        }
+        if let Some(part) = stream.reading.pop_front() {
+            self.deliver_read(&part);
+            return Turn::Again;
+        }
+        let cursor = stream.cursor;
+        if !stream.caught_up && stream.seam.is_none() && barrier.is_some_and(|barrier| barrier <= cursor) {
+            stream.caught_up = true;
+            self.caught_up(cursor);
+            return Turn::Again;
+        }
+        if stream.asked {
+            return Turn::Wait(Wait::Answer);
+        }
+        if stream.may_skip()
+            && let Some(turn) = self.follow_shape()
+        {
+            return turn;
+        }
+        self.read_on()
+    }
+
+    /// What the shape knows to come next; `None` when it does not know.
+    fn follow_shape(&mut self) -> Option<Turn> {
+        // Before the shape is asked: it knows everything up to here, and may know more.
+        let seen = self.world.router.seen();
+        let cursor = self.streaming()?.cursor;
+        match self.shape.next(cursor) {
+            Next::Unknown => None,
+            Next::Part { cursor: at, encoded: Some(encoded) } if cursor <= at => {
+                self.shape.count_shared();
+                self.deliver(&encoded);
+                Some(Turn::Again)
+            }
+            Next::Part { cursor: at, .. } => {
+                self.streaming()?.move_to(at);
+                Some(self.read_on())
+            }
+            Next::Nothing => {
+                let barrier = self.barrier;
+                let stream = self.streaming()?;
+                stream.move_to(seen);
+                let cursor = stream.cursor;
+                Some(match barrier {
+                    Some(barrier) if !stream.caught_up && barrier > cursor => Turn::Wait(Wait::Seen(cursor)),
+                    Some(_) if !stream.caught_up => Turn::Again,
+                    _ => Turn::Wait(Wait::Shape(cursor)),
+                })
+            }
+        }
+    }
+
+    /// Reads from the feed, or asks for a page of history.
+    fn read_on(&mut self) -> Turn {
+        let world = Arc::clone(&self.world);
+        let Some(stream) = self.streaming() else { return Turn::Again };
+        match world.feed.read(stream.cursor, world.limits.read_bytes_max) {
+            Read::Parts { parts, next } => {
+                stream.reading = parts.into();
+                stream.after_reading = next;
+                stream.of_feed = true;
+                Turn::Again
+            }
+            Read::AtHead { head } if head > stream.cursor => {
+                stream.move_to(head);
+                Turn::Again
+            }
+            Read::AtHead { .. } => Turn::Wait(Wait::Seen(stream.cursor)),
+            Read::Behind { .. } => {
+                metrics::counter!(crate::metrics::FELL_BACK).increment(1);
+                stream.asked = true;
+                Turn::Ask(Question::Page { from: stream.cursor, to: world.feed.stored() })
+            }
+        }
+    }
+
+    /// A page of history from its position on.
+    pub(super) fn page(&mut self, page: Page) {
+        let Some(stream) = self.streaming() else { return };
+        stream.asked = false;
+        stream.reading = page.parts.into_iter().map(Arc::new).collect();
+        stream.after_reading = page.next;
+        stream.of_feed = false;
+    }
+
+    /// Jumps over what does not concern the shape.
+    pub(super) fn skip_quiet(&mut self) {
+        let seen = self.world.router.seen();
+        let Some(stream) = self.streaming().filter(|stream| stream.may_skip()) else { return };
+        let cursor = stream.cursor;
+        if matches!(self.shape.next(cursor), Next::Nothing)
+            && let Some(stream) = self.streaming()
+        {
+            stream.move_to(seen);
+        }
+    }
+
+    /// Makes frames of a part that was read.
+    fn deliver_read(&mut self, part: &Part) {
+        let Phase::Streaming(stream) = &self.phase else { return };
+        let encoded = if stream.of_feed && stream.seam.is_none() && stream.cursor <= part.cursor() {
+            self.shape.frames(part)
+        } else {
+            let synced = stream.seam.as_ref().map(|seam| &seam.synced);
+            Arc::new(encode::part(part, &self.shape, View { from: stream.cursor, synced }))
+        };
+        let (open, in_seam) = (stream.open, stream.seam.is_some());
+        if encoded.runs.is_empty() && encoded.ends && open == Some(encoded.start) {
+            let frame = self.heads.transaction(encode::ending(part, !in_seam));
+            self.frames.push_back(frame);
+            if !in_seam {
+                self.last_cursor = self.last_cursor.max(encoded.next);
+            }
+        }
+        self.deliver(&encoded);
+    }
+
+    /// Puts the frames of a part before everything else, and moves behind it.
+    fn deliver(&mut self, encoded: &Encoded) {
+        for run in &encoded.runs {
+            for relation in &run.relations {
+                self.tell_relation(relation);
+            }
+            let frame = self.heads.transaction(run.tail.clone());
+            self.frames.push_back(frame);
+        }
+        let in_seam = matches!(&self.phase, Phase::Streaming(stream) if stream.seam.is_some());
+        if let Some(run) = encoded.runs.last().filter(|_| !in_seam) {
+            self.last_cursor = self.last_cursor.max(run.next);
+        }
+        let Some(stream) = self.streaming() else { return };
+        if encoded.ends {
+            stream.open = None;
+        } else if !encoded.runs.is_empty() {
+            stream.open = Some(encoded.start);
+        }
+        stream.move_to(encoded.next);
+    }
+}

@@ -1,0 +1,138 @@
+//! Which recent parts concern a shape, and their frames.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use walcast_model::Cursor;
+
+use crate::encode::Encoded;
+
+/// A part that concerns the shape.
+#[derive(Debug)]
+struct Hit {
+    cursor: Cursor,
+    next: Cursor,
+    encoded: Option<Arc<Encoded>>,
+}
+
+/// What follows a cursor.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// The router did not look that far back: the session has to read on by itself.
+    Unknown,
+    /// The next part that concerns the shape, with its frames if somebody encoded them.
+    Part { cursor: Cursor, encoded: Option<Arc<Encoded>> },
+    /// Nothing, as far as the router has seen.
+    Nothing,
+}
+
+/// What became of a part that was told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Noted {
+    /// It was told before.
+    Known,
+    /// It is new, and others were told since the sessions were woken last.
+    New,
+    /// It is the first since the sessions were woken last: they are to be woken.
+    First,
+}
+
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    /// From here on `hits` is complete.
+    from: Cursor,
+    hits: VecDeque<Hit>,
+    hits_max: usize,
+    /// Whether something was noted since the sessions were woken.
+    unheard: bool,
+}
+
+impl Traffic {
+    pub(crate) const fn new(from: Cursor, hits_max: usize) -> Self {
+        Self { from, hits: VecDeque::new(), hits_max, unheard: false }
+    }
+
+    pub(crate) fn note(&mut self, cursor: Cursor, next: Cursor) -> Noted {
+        if self.hits.back().is_some_and(|hit| hit.cursor >= cursor) {
+            return Noted::Known;
+        }
+        self.hits.push_back(Hit { cursor, next, encoded: None });
+        if self.hits.len() > self.hits_max.max(1)
+            && let Some(oldest) = self.hits.pop_front()
+        {
+            self.from = oldest.next;
+        }
+        if std::mem::replace(&mut self.unheard, true) { Noted::New } else { Noted::First }
+    }
+
+    pub(crate) const fn woken(&mut self) {
+        self.unheard = false;
+    }
+
+    pub(crate) fn overtaken(&mut self, oldest: Cursor) {
+        self.hits.clear();
+        self.from = oldest;
+    }
+
+    pub(crate) fn next(&self, cursor: Cursor) -> Next {
+        if cursor < self.from {
+            return Next::Unknown;
+        }
+        let index = self.hits.partition_point(|hit| hit.next <= cursor);
+        self.hits.get(index).map_or(Next::Nothing, |hit| Next::Part {
+            cursor: hit.cursor,
+            encoded: hit.encoded.clone(),
+        })
+    }
+
+    fn hit(&mut self, cursor: Cursor) -> Option<&mut Hit> {
+        let index = self.hits.partition_point(|hit| hit.cursor < cursor);
+        self.hits.get_mut(index).filter(|hit| hit.cursor == cursor)
+    }
+
+    pub(crate) fn encoded(&mut self, cursor: Cursor) -> Option<Arc<Encoded>> {
+        self.hit(cursor)?.encoded.clone()
+    }
+
+    /// Whether there is a place for it.
+    pub(crate) fn keep(&mut self, cursor: Cursor, encoded: &Arc<Encoded>) -> bool {
+        let Some(hit) = self.hit(cursor) else { return false };
+        hit.encoded = Some(Arc::clone(encoded));
+        true
+    }
+
+    pub(crate) fn forget(&mut self, cursor: Cursor) {
+        if let Some(hit) = self.hit(cursor) {
+            hit.encoded = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use walcast_model::{Cursor, Lsn};
+
+    use super::{Next, Traffic};
+
+    fn at(lsn: u64) -> Cursor {
+        Lsn::new(lsn).into()
+    }
+
+    #[test]
+    fn what_was_pushed_out_is_unknown_and_never_nothing() {
+        let mut traffic = Traffic::new(at(10), 2);
+        assert!(matches!(traffic.next(at(9)), Next::Unknown));
+        assert!(matches!(traffic.next(at(10)), Next::Nothing));
+        traffic.note(at(20), at(25));
+        traffic.note(at(20), at(25));
+        traffic.note(at(30), at(35));
+        assert!(matches!(traffic.next(at(10)), Next::Part { cursor, .. } if cursor == at(20)));
+        assert!(matches!(traffic.next(at(25)), Next::Part { cursor, .. } if cursor == at(30)));
+        traffic.note(at(40), at(45));
+        assert!(matches!(traffic.next(at(10)), Next::Unknown));
+        assert!(matches!(traffic.next(at(25)), Next::Part { cursor, .. } if cursor == at(30)));
+        traffic.overtaken(at(60));
+        assert!(matches!(traffic.next(at(45)), Next::Unknown));
+        assert!(matches!(traffic.next(at(60)), Next::Nothing));
+    }
+}

@@ -1,0 +1,256 @@
+//! Drives one session: asks its questions, waits for what it waits for.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use walcast_feed::Barriers;
+use walcast_history::PageLimits;
+use walcast_model::{Cursor, RelationName};
+use walcast_snapshot::{SnapshotEvent, SnapshotTable};
+
+use crate::catalog::Catalog;
+use crate::encode::Frame;
+use crate::metrics::{self as names, InGauge};
+use crate::past::{InitialSync, PastPages, Unanswered};
+use crate::refusal::Refusal;
+use crate::session::{Answer, Question, Session, Step, Wait, World};
+use crate::shape::Request;
+
+/// The pause before a question is asked again, doubled each time up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(100);
+/// The longest pause before a question is asked again.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// What sessions ask.
+#[derive(Debug)]
+pub(crate) struct Services {
+    pub(crate) past: Arc<dyn PastPages>,
+    pub(crate) source: Arc<dyn InitialSync>,
+    pub(crate) catalog: Catalog,
+    pub(crate) barriers: Barriers,
+    /// Where questions and initial syncs run: not in the connection's task, which is not looked at while its client
+    /// does not read, and would hold a session of history or a snapshot of the source meanwhile.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// An initial sync that is under way: its events, and how it ends.
+struct Syncing {
+    events: mpsc::Receiver<SnapshotEvent>,
+    end: AbortOnDropHandle<Result<(), Unanswered>>,
+}
+
+/// A session and what it waits for.
+pub(crate) struct Subscription {
+    session: Session,
+    world: Arc<World>,
+    services: Arc<Services>,
+    wait: Option<Wait>,
+    question: Option<AbortOnDropHandle<Answer>>,
+    barrier: Option<BoxFuture<'static, Option<Cursor>>>,
+    syncing: Option<Syncing>,
+    concerned: watch::Receiver<Cursor>,
+    _counted: InGauge,
+}
+
+/// What a subscription has for its connection.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// Write this.
+    Frame(Frame),
+    /// Nothing now; [`Subscription::ready`] says when to ask again.
+    Nothing,
+    /// It is over.
+    Over,
+}
+
+impl Subscription {
+    /// A subscription that was just asked for: its barrier counts from now.
+    ///
+    /// # Errors
+    /// When it is refused at once.
+    pub(crate) fn new(request: Request, world: &Arc<World>, services: &Arc<Services>) -> Result<Self, Refusal> {
+        let session = Session::new(request, Arc::clone(world))?;
+        let barriers = services.barriers.clone();
+        Ok(Self {
+            concerned: session.shape().watch(),
+            session,
+            world: Arc::clone(world),
+            services: Arc::clone(services),
+            wait: None,
+            question: None,
+            barrier: Some(Box::pin(async move { barriers.pass().await })),
+            syncing: None,
+            _counted: InGauge::enter(names::SUBSCRIPTIONS),
+        })
+    }
+
+    pub(crate) const fn session(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    /// The next frame, if there is one.
+    pub(crate) fn next(&mut self) -> Output {
+        loop {
+            match self.session.next() {
+                Step::Frame(frame) => return Output::Frame(frame),
+                Step::Ask(question) => self.ask(question),
+                Step::Wait(wait) => {
+                    self.wait = Some(wait);
+                    return Output::Nothing;
+                }
+                Step::Over => return Output::Over,
+            }
+        }
+    }
+
+    fn ask(&mut self, question: Question) {
+        if let Question::Sync(tables) = question {
+            self.syncing = Some(self.start_sync(tables));
+            return;
+        }
+        let (services, world) = (Arc::clone(&self.services), Arc::clone(&self.world));
+        let shape = self.session.shape().key().clone();
+        let answer = async move {
+            match question {
+                Question::Tables { now: true } => {
+                    Answer::Tables(insist(|| services.catalog.now()).await)
+                }
+                // Asked once: a source that is away keeps nobody from history.
+                Question::Tables { now: false } => {
+                    let tables = services.catalog.for_shape(&shape).await;
+                    Answer::Tables(tables.map_err(|_| Refusal::bad("the published tables are not known now")))
+                }
+                Question::Oldest => Answer::Oldest(insist(|| services.past.oldest()).await),
+                Question::Page { from, to } => {
+                    let limits = PageLimits {
+                        bytes_max: world.limits.page_bytes_max,
+                        changes_max: world.limits.page_changes_max,
+                        ..PageLimits::default()
+                    };
+                    Answer::Page(insist(|| services.past.page(from, to, limits)).await)
+                }
+                Question::FirstInvisible { snapshot, before } => {
+                    let first = insist(|| services.past.first_invisible(&snapshot, before)).await;
+                    Answer::FirstInvisible(first)
+                }
+                Question::Sync(_) => Answer::Sync(Err(Refusal::bad("asked elsewhere"))),
+            }
+        };
+        self.question = Some(AbortOnDropHandle::new(self.services.tasks.spawn(answer)));
+    }
+
+    fn start_sync(&self, tables: Vec<RelationName>) -> Syncing {
+        // One chunk waits here while one is being written.
+        let (sender, events) = mpsc::channel(1);
+        let source = Arc::clone(&self.services.source);
+        let tables: Vec<SnapshotTable> = tables.into_iter().map(SnapshotTable::from).collect();
+        let run = async move { source.run(tables, sender).await };
+        Syncing { events, end: AbortOnDropHandle::new(self.services.tasks.spawn(run)) }
+    }
+
+    /// Waits until [`Subscription::next`] may have something. Cancel-safe: what arrived is kept in `self`.
+    pub(crate) async fn ready(&mut self) {
+        tokio::select! {
+            // All of them are cancel-safe: handles and the boxed barrier keep their state, channels and watches
+            // lose nothing.
+            answer = of_option(self.question.as_mut()) => {
+                self.question = None;
+                match answer {
+                    Ok(answer) => self.session.answer(answer),
+                    Err(_) => self.session.answer(Answer::Oldest(Err(crashed()))),
+                }
+            }
+            position = of_option(self.barrier.as_mut()) => {
+                self.barrier = None;
+                // `None`: the daemon goes down, and no barrier will ever pass.
+                if let Some(position) = position {
+                    self.session.barrier(position);
+                }
+            }
+            event = next_event(self.syncing.as_mut()) => {
+                if matches!(event, Ok(SnapshotEvent::Done { .. }) | Err(_))
+                    && let Some(syncing) = self.syncing.take()
+                {
+                    // It has said all and is about to end.
+                    drop(syncing.end.detach());
+                }
+                self.session.answer(Answer::Sync(event));
+            }
+            () = waited(self.wait, &self.world, &mut self.concerned) => {}
+        }
+        self.wait = None;
+    }
+}
+
+fn crashed() -> Refusal {
+    let refusal = Refusal::new(walcast_protocol::ErrorCode::Internal, "the daemon failed to answer a question of its own");
+    refusal.hint("subscribe again; the daemon's log has the cause")
+}
+
+async fn of_option<F: Future + Unpin>(future: Option<&mut F>) -> F::Output {
+    match future {
+        Some(future) => Pin::new(future).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_event(syncing: Option<&mut Syncing>) -> Result<SnapshotEvent, Refusal> {
+    let Some(Syncing { events, end }) = syncing else { return std::future::pending().await };
+    if let Some(event) = events.recv().await {
+        return Ok(event);
+    }
+    // It ended without its last event.
+    match end.await {
+        Ok(Err(Unanswered::Never(refusal))) => Err(refusal),
+        Ok(Err(Unanswered::Later(reason))) => {
+            Err(Refusal::new(walcast_protocol::ErrorCode::NotReady, reason).hint("subscribe again after a while"))
+        }
+        Ok(Ok(())) | Err(_) => Err(crashed()),
+    }
+}
+
+async fn waited(wait: Option<Wait>, world: &World, concerned: &mut watch::Receiver<Cursor>) {
+    // The senders live as long as the world, so none of these fails.
+    match wait {
+        // Nothing was asked of the session yet.
+        None => {}
+        Some(Wait::Gate) => world.gate.opened().await,
+        Some(Wait::Answer | Wait::Sync) => std::future::pending().await,
+        Some(Wait::Head(cursor)) => {
+            let _ = world.feed.watch_head().wait_for(|head| *head >= cursor).await;
+        }
+        Some(Wait::Shape(cursor)) => {
+            let _ = concerned.wait_for(|until| *until > cursor).await;
+        }
+        Some(Wait::Seen(cursor)) => {
+            let _ = world.router.watch_seen().wait_for(|seen| *seen > cursor).await;
+        }
+    }
+}
+
+/// Asks until there is an answer: a failure that passes by itself is waited out.
+async fn insist<T, F>(mut ask: impl FnMut() -> F) -> Result<T, Refusal>
+where
+    F: Future<Output = Result<T, Unanswered>>,
+{
+    let mut pause = RETRY_MIN;
+    loop {
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(Unanswered::Never(refusal)) => return Err(refusal),
+            Err(Unanswered::Later(reason)) => {
+                tracing::debug!(reason, ?pause, "a session's question is asked again");
+                metrics::counter!(names::RETRIED).increment(1);
+            }
+        }
+        // Jitter, so that those who lost the same server do not return together.
+        sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
+        pause = (pause * 2).min(RETRY_MAX);
+    }
+}

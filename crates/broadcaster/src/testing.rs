@@ -1,0 +1,320 @@
+//! What the tests of this crate stand on: logs made by hand, a history in memory, a source that is scripted.
+
+use std::sync::{Arc, Mutex};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+use walcast_feed::{Feed, FeedLimits, FeedWriter, Read};
+use walcast_history::{Page, PageLimits};
+use walcast_model::{
+    Column, CommitEnd, CommitStart, Cursor, Lsn, Oid, Op, Part, PartBuilder, Relation, RelationName,
+    ReplicaIdentity, Seq, Snapshot, Timestamp, Transaction, Xid,
+};
+use walcast_protocol::{ClientMessage, ServerMessage};
+use walcast_snapshot::{SnapshotEvent, SnapshotTable};
+
+use crate::encode::Frame;
+use crate::gate::Gate;
+use crate::limits::Limits;
+use crate::past::{InitialSync, KnownTable, PastPages, Unanswered};
+use crate::refusal::Refusal;
+use crate::router::Router;
+use crate::session::{Answer, Question, Session, Step, Wait, World};
+use crate::shape::Request;
+
+pub(crate) fn at(lsn: u64) -> Cursor {
+    Lsn::new(lsn).into()
+}
+
+pub(crate) fn inside(lsn: u64, seq: i64) -> Cursor {
+    Cursor::new(Lsn::new(lsn), Seq::new(seq))
+}
+
+/// `public.<table>` with a key column `id` and these others.
+pub(crate) fn table(table: &str, columns: &[&str]) -> Arc<Relation> {
+    let column = |name: &str, key| Column {
+        name: name.into(),
+        type_name: "text".into(),
+        type_oid: Oid::new(25),
+        key,
+        nullable: !key,
+    };
+    let mut all = vec![column("id", true)];
+    all.extend(columns.iter().map(|name| column(name, false)));
+    let oid = Oid::new(table.bytes().map(u32::from).sum());
+    Arc::new(Relation::new(oid, RelationName::new("public", table), ReplicaIdentity::Default, all))
+}
+
+/// An insert of row `id` into a table, its other columns being strings.
+#[derive(Clone, Debug)]
+pub(crate) struct Insert(pub(crate) u64, pub(crate) Arc<Relation>);
+
+pub(crate) fn transaction(start: u64, xid: u64) -> Arc<Transaction> {
+    let start = CommitStart::new(Lsn::new(start));
+    Arc::new(Transaction { start, xid: Xid::new(xid), committed_at: Timestamp::default() })
+}
+
+/// A part of the transaction whose commit record starts at `start`, with xid `start`.
+pub(crate) fn part(start: u64, first: i64, inserts: &[Insert], end: Option<u64>) -> Part {
+    let mut builder = PartBuilder::new(transaction(start, start), Seq::new(first));
+    for Insert(id, relation) in inserts {
+        let mut change = builder.change(Op::Insert, relation);
+        let write = |text: String| {
+            move |out: &mut Vec<u8>| -> Result<(), std::convert::Infallible> {
+                out.extend_from_slice(text.as_bytes());
+                Ok(())
+            }
+        };
+        let rest: String =
+            relation.columns().iter().skip(1).map(|column| format!(",{:?}:\"v{id}\"", column.name)).collect();
+        let Ok(()) = change.key(write(format!("{{\"id\":{id}}}")));
+        let Ok(()) = change.row(write(format!("{{\"id\":{id}{rest}}}")));
+        change.finish().unwrap();
+    }
+    builder.finish(end.map(|end| CommitEnd::new(Lsn::new(end))))
+}
+
+/// The changes of `part` from `from` on, `count` of them at most, as a part of its own.
+pub(crate) fn slice(part: &Part, from: Cursor, count: usize) -> Option<Part> {
+    let lsn = part.transaction().start.lsn();
+    let cursor_of = |index: usize| Cursor::new(lsn, part.first().plus(index));
+    let skip = (0..part.changes().len()).find(|index| cursor_of(*index) >= from)?;
+    let end = (skip + count).min(part.changes().len());
+    let mut builder = PartBuilder::new(Arc::clone(part.transaction()), part.first().plus(skip));
+    for change in part.changes().get(skip..end)? {
+        let mut copy = builder.change(change.op, &change.relation);
+        let write = |text: Vec<u8>| {
+            move |out: &mut Vec<u8>| -> Result<(), std::convert::Infallible> {
+                out.extend_from_slice(&text);
+                Ok(())
+            }
+        };
+        if let Some(key) = part.key(change) {
+            let Ok(()) = copy.key(write(key.to_vec()));
+        }
+        if let Some(row) = part.row(change) {
+            let Ok(()) = copy.row(write(row.to_vec()));
+        }
+        copy.finish().unwrap();
+    }
+    Some(builder.finish(part.end().filter(|_| end == part.changes().len())))
+}
+
+/// A history in memory.
+#[derive(Debug, Default)]
+pub(crate) struct FakePast {
+    pub(crate) parts: Mutex<Vec<Part>>,
+    pub(crate) oldest: Cursor,
+    /// Changes in a page.
+    pub(crate) page_changes: usize,
+}
+
+impl FakePast {
+    pub(crate) fn read(&self, from: Cursor, to: Cursor) -> Page {
+        let mut left = self.page_changes.max(1);
+        let mut page = Vec::new();
+        for part in &*self.parts.lock().unwrap() {
+            if part.next_cursor() <= from || part.cursor() >= to {
+                continue;
+            }
+            let Some(part) = slice(part, from, left) else { continue };
+            left -= part.changes().len();
+            let next = part.next_cursor();
+            page.push(part);
+            if left == 0 {
+                return Page { parts: page, next };
+            }
+        }
+        Page { parts: page, next: to }
+    }
+
+    fn find_invisible(&self, snapshot: &Snapshot, before: Cursor) -> Option<Cursor> {
+        let parts = self.parts.lock().unwrap();
+        let unseen = parts.iter().filter(|part| !snapshot.sees(part.transaction().xid));
+        unseen.map(Part::cursor).find(|cursor| *cursor < before)
+    }
+}
+
+impl PastPages for FakePast {
+    fn page(&self, from: Cursor, to: Cursor, _: PageLimits) -> BoxFuture<'_, Result<Page, Unanswered>> {
+        std::future::ready(Ok(self.read(from, to))).boxed()
+    }
+
+    fn oldest(&self) -> BoxFuture<'_, Result<Cursor, Unanswered>> {
+        std::future::ready(Ok(self.oldest)).boxed()
+    }
+
+    fn first_invisible<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        before: Cursor,
+    ) -> BoxFuture<'a, Result<Option<Cursor>, Unanswered>> {
+        std::future::ready(Ok(self.find_invisible(snapshot, before))).boxed()
+    }
+}
+
+/// A source that says what it was told to say.
+#[derive(Debug, Default)]
+pub(crate) struct FakeSource {
+    pub(crate) tables: Mutex<Vec<KnownTable>>,
+    pub(crate) events: Mutex<Vec<SnapshotEvent>>,
+}
+
+pub(crate) fn published(table: &Relation) -> KnownTable {
+    KnownTable {
+        name: table.name().clone(),
+        columns: table.columns().iter().map(|column| column.name.clone()).collect(),
+    }
+}
+
+impl InitialSync for FakeSource {
+    fn published(&self) -> BoxFuture<'_, Result<Vec<KnownTable>, Unanswered>> {
+        std::future::ready(Ok(self.tables.lock().unwrap().clone())).boxed()
+    }
+
+    fn run(
+        &self,
+        _: Vec<SnapshotTable>,
+        events: mpsc::Sender<SnapshotEvent>,
+    ) -> BoxFuture<'_, Result<(), Unanswered>> {
+        async move {
+            let script = self.events.lock().unwrap().clone();
+            for event in script {
+                if events.send(event).await.is_err() {
+                    return Ok(());
+                }
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+/// A feed with everything around it, driven by hand.
+pub(crate) struct Bench {
+    pub(crate) writer: FeedWriter,
+    pub(crate) world: Arc<World>,
+    pub(crate) past: FakePast,
+    pub(crate) source: FakeSource,
+}
+
+impl Bench {
+    /// An empty log from position 1 on, with the gate open and tables `a`, `b` and `c`.
+    pub(crate) fn new(memory_bytes_max: usize, limits: Limits) -> Self {
+        let (writer, feed) = Feed::new(at(1), FeedLimits { memory_bytes_max });
+        let gate = Gate::closed();
+        gate.open();
+        let router = Router::new(feed.clone(), limits);
+        let world = World { feed_id: "f_1".parse().unwrap(), feed, gate, router, limits };
+        let past = FakePast { oldest: at(1), page_changes: 3, ..FakePast::default() };
+        let source = FakeSource::default();
+        let tables = ["a", "b", "c"].map(|name| published(&table(name, &["x", "y"])));
+        source.tables.lock().unwrap().extend(tables);
+        Self { writer, world: Arc::new(world), past, source }
+    }
+
+    /// Appends parts, and has history store all but the last `unstored` of all.
+    pub(crate) async fn append(&mut self, parts: Vec<Part>, unstored: usize) {
+        for part in parts {
+            self.past.parts.lock().unwrap().push(part.clone());
+            let stored = {
+                let parts = self.past.parts.lock().unwrap();
+                (parts.len() - 1).checked_sub(unstored).and_then(|last| parts.get(last)).map(Part::next_cursor)
+            };
+            self.writer.push(vec![part]).await;
+            if let Some(stored) = stored {
+                self.world.feed.mark_stored(stored);
+            }
+        }
+    }
+
+    /// Has the router look at what is new.
+    pub(crate) fn route(&self) {
+        let router = &self.world.router;
+        loop {
+            let from = router.seen();
+            match self.world.feed.read(from, 1) {
+                Read::Parts { parts, next } => router.route(&parts, next),
+                Read::AtHead { head } if head > from => router.route(&[], head),
+                Read::AtHead { .. } => return,
+                Read::Behind { oldest } => router.overtaken(oldest),
+            }
+        }
+    }
+
+    pub(crate) fn session(&self, fields: &str) -> Result<Session, Refusal> {
+        Session::new(request(fields)?, Arc::clone(&self.world))
+    }
+
+    /// Takes all messages that the session has, answering its questions; ends when it waits or is over.
+    pub(crate) fn take(&self, session: &mut Session) -> (Vec<ServerMessage>, Option<Wait>) {
+        let mut messages = Vec::new();
+        let mut events = self.source.events.lock().unwrap().clone().into_iter();
+        loop {
+            match session.next() {
+                Step::Frame(frame) => messages.push(decode(&frame)),
+                Step::Over => return (messages, None),
+                Step::Wait(Wait::Sync) => match events.next() {
+                    Some(event) => session.answer(Answer::Sync(Ok(event))),
+                    None => return (messages, Some(Wait::Sync)),
+                },
+                Step::Wait(wait) => return (messages, Some(wait)),
+                Step::Ask(question) => match question {
+                    Question::Tables { .. } => {
+                        let tables = self.source.tables.lock().unwrap().clone();
+                        session.answer(Answer::Tables(Ok(Arc::new(tables))));
+                    }
+                    Question::Oldest => session.answer(Answer::Oldest(Ok(self.past.oldest))),
+                    Question::Page { from, to } => session.answer(Answer::Page(Ok(self.past.read(from, to)))),
+                    Question::FirstInvisible { snapshot, before } => {
+                        let first = self.past.find_invisible(&snapshot, before);
+                        session.answer(Answer::FirstInvisible(Ok(first)));
+                    }
+                    Question::Sync(_) => events = self.source.events.lock().unwrap().clone().into_iter(),
+                },
+            }
+        }
+    }
+}
+
+pub(crate) fn request(fields: &str) -> Result<Request, Refusal> {
+    let text = format!(r#"{{"type":"subscribe","id":"s",{fields}}}"#);
+    let ClientMessage::Subscribe(message) = ClientMessage::decode(&text).unwrap() else { panic!("{text}") };
+    message.try_into()
+}
+
+/// The message in a frame: what is written must be what the protocol's types read.
+pub(crate) fn decode(frame: &Frame) -> ServerMessage {
+    let text = String::from_utf8([frame.head.as_ref(), frame.tail.as_ref()].concat()).unwrap();
+    ServerMessage::decode(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// Short forms of messages, for tests that look at a sequence of them.
+pub(crate) fn words(messages: &[ServerMessage]) -> Vec<String> {
+    messages.iter().map(word).collect()
+}
+
+fn word(message: &ServerMessage) -> String {
+    match message {
+        ServerMessage::Subscribed(m) => format!("subscribed {:?} {}", m.mode, m.cursor),
+        ServerMessage::Relation(m) => {
+            let columns: Vec<&str> = m.columns.iter().map(|column| column.name.as_str()).collect();
+            format!("relation {} {}", m.table.table, columns.join(","))
+        }
+        ServerMessage::Transaction(m) => {
+            let ids: Vec<&str> =
+                m.changes.iter().map(|change| change.row.as_ref().map_or("-", |row| row.get())).collect();
+            let cursor = m.cursor.map_or("-".to_owned(), |cursor| cursor.to_string());
+            format!("transaction {cursor} {}{}", ids.join(" "), if m.more { " more" } else { "" })
+        }
+        ServerMessage::Snapshot(m) => {
+            let rows: Vec<&str> = m.rows.iter().map(|row| row.get()).collect();
+            format!("snapshot {} {}", m.table.table, rows.join(" "))
+        }
+        ServerMessage::SnapshotComplete(m) => format!("complete {}", m.cursor),
+        ServerMessage::CaughtUp(m) => format!("caught_up {}", m.cursor),
+        ServerMessage::Error(m) => format!("error {}", m.code),
+        other => other.type_name().to_owned(),
+    }
+}

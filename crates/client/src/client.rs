@@ -1,0 +1,319 @@
+//! The client: connections, one after the other, and what is read from them.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use tokio::time::{Instant, Sleep};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use walcast_model::Cursor;
+use walcast_protocol::SubscriptionId;
+
+use crate::backoff::Backoff;
+use crate::builder::ClientBuilder;
+use crate::connection::{self, Failure, Socket, Target};
+use crate::cursor_store::{CursorStore, StoredCursor};
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::session::{Session, Step};
+use crate::subscription::Subscription;
+
+/// After this many of the daemon's heartbeat intervals without a frame the connection is dead.
+const SILENT_HEARTBEATS: f64 = 2.5;
+
+/// How long [`Client::close`] waits for the socket to take the close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+type Connecting = Pin<Box<dyn Future<Output = Result<Socket, Failure>> + Send>>;
+
+/// ```text
+/// Waiting ──delay over──► Connecting ──► Open ──► Waiting …        any of them ──► Over
+///    ▲                        │ failed
+///    └────────────────────────┘
+/// ```
+enum Link {
+    /// Until the next attempt.
+    Waiting(Pin<Box<Sleep>>),
+    /// An attempt is under way.
+    Connecting(Connecting),
+    /// A connection is there.
+    Open(Box<Open>),
+    /// The client is over; nothing follows.
+    Over,
+}
+
+struct Open {
+    socket: Socket,
+    /// When the connection counts as dead: first for `welcome`, then for silence.
+    deadline: Pin<Box<Sleep>>,
+    /// How long it may be silent.
+    silence: Duration,
+    /// Since `welcome`.
+    since: Option<Instant>,
+    outbox: VecDeque<String>,
+    /// Something was written that may not have left the process.
+    unflushed: bool,
+}
+
+/// A connection to a daemon that is made again whenever it is lost, with any number of subscriptions.
+///
+/// See the [crate's page](crate) for an example.
+pub struct Client {
+    target: Target,
+    store: Arc<dyn CursorStore>,
+    backoff: Backoff,
+    session: Session,
+    link: Link,
+    /// Attempts since the last connection that was stable.
+    attempt: u32,
+    /// The second of two events that one message led to.
+    ready: Option<Event>,
+}
+
+impl Client {
+    /// Settings for a client of the daemon at `url`: `ws://host:port` or `wss://host`, with or without `/v1/stream`.
+    #[must_use]
+    pub fn builder(url: &str) -> ClientBuilder {
+        ClientBuilder::new(url)
+    }
+
+    pub(crate) fn new(
+        target: Target,
+        store: Arc<dyn CursorStore>,
+        backoff: Backoff,
+        transaction_bytes_max: usize,
+    ) -> Self {
+        let link = Link::Connecting(Box::pin(connection::connect(target.clone())));
+        Self {
+            target,
+            store,
+            backoff,
+            session: Session::new(transaction_bytes_max),
+            link,
+            attempt: 0,
+            ready: None,
+        }
+    }
+
+    /// Adds a subscription. It goes on from the cursor that is stored for its id, else it starts where it says itself.
+    ///
+    /// # Errors
+    /// When there is a subscription with this id, or the [`CursorStore`] fails. The client can be used on.
+    ///
+    /// # Cancellation
+    /// Either it was added or it was not.
+    pub async fn subscribe(&mut self, subscription: Subscription) -> Result<(), Error> {
+        let id = subscription.id().clone();
+        if self.session.contains(&id) {
+            return Err(Error::new(ErrorKind::Argument, format!("there is a subscription {id} already")));
+        }
+        let stored = self.store.load(&id).await?;
+        let message = self.session.add(subscription, stored);
+        self.send(&message);
+        Ok(())
+    }
+
+    /// Ends a subscription: no event of it follows. Whether there was one. Use another id for another subscription, for
+    /// messages of this one may still be on their way.
+    pub fn unsubscribe(&mut self, id: &SubscriptionId) -> bool {
+        let message = self.session.remove(id);
+        if let Some(message) = &message {
+            self.send(message);
+        }
+        message.is_some()
+    }
+
+    /// Stores `cursor` for a subscription: everything before it is applied, and a later client with the same
+    /// [`CursorStore`] goes on from there. The cursor is that of the last event, so of the present feed.
+    ///
+    /// # Errors
+    /// When the [`CursorStore`] fails, or no connection was ever there.
+    pub async fn store(&self, id: &SubscriptionId, cursor: Cursor) -> Result<(), Error> {
+        let feed = self.session.feed().cloned();
+        let feed =
+            feed.ok_or_else(|| Error::new(ErrorKind::Argument, "there is no cursor before a connection"))?;
+        self.store.store(id, StoredCursor { feed, cursor }).await
+    }
+
+    /// The next event. `None` after an error, which is the last item: what ends a client does not mend itself.
+    ///
+    /// # Cancellation
+    /// Safe: a dropped call has lost nothing, the next one goes on.
+    pub async fn next(&mut self) -> Option<Result<Event, Error>> {
+        StreamExt::next(self).await
+    }
+
+    /// Tells the daemon that this client leaves, and leaves. Dropping the client does the same without telling.
+    pub async fn close(mut self) {
+        if let Link::Open(open) = &mut self.link
+            && tokio::time::timeout(CLOSE_TIMEOUT, open.socket.close(None)).await.is_err()
+        {
+            tracing::debug!("the close frame was not taken in time");
+        }
+    }
+
+    /// Queues a message on a connection that was welcomed; a later one asks for all subscriptions anyway.
+    fn send(&mut self, message: &walcast_protocol::ClientMessage) {
+        if let Link::Open(open) = &mut self.link
+            && open.since.is_some()
+        {
+            open.outbox.push_back(message.to_json());
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) -> Result<Event, Error> {
+        match failure {
+            Failure::Over(error) => {
+                self.link = Link::Over;
+                Err(error)
+            }
+            Failure::Lost(reason) => {
+                let stable = |open: &Open| {
+                    open.since.is_some_and(|since| since.elapsed() >= self.backoff.stable_after)
+                };
+                if matches!(&self.link, Link::Open(open) if stable(open)) {
+                    self.attempt = 0;
+                }
+                let delay = self.backoff.delay(self.attempt);
+                self.attempt = self.attempt.saturating_add(1);
+                self.link = Link::Waiting(Box::pin(tokio::time::sleep(delay)));
+                tracing::debug!(reason, ?delay, attempt = self.attempt, "connection lost");
+                Ok(Event::Reconnecting { delay, attempt: self.attempt, reason })
+            }
+        }
+    }
+
+    fn step(&mut self, step: Step) -> Option<Result<Event, Error>> {
+        match step {
+            Step::Nothing => None,
+            Step::Lost(reason) => Some(self.fail(Failure::Lost(reason))),
+            Step::Over(error) => Some(self.fail(Failure::Over(error))),
+            Step::Events(both) => {
+                let (first, second) = *both;
+                self.ready = Some(second);
+                Some(Ok(first))
+            }
+            Step::Event(event) => {
+                if let (Event::Connected(welcome), Link::Open(open)) = (&event, &mut self.link) {
+                    let heartbeat = Duration::from_millis(welcome.heartbeat_ms.max(1));
+                    open.silence = heartbeat.mul_f64(SILENT_HEARTBEATS);
+                    open.since = Some(Instant::now());
+                    open.heard();
+                    open.outbox.extend(
+                        self.session.ask_for_all().iter().map(walcast_protocol::ClientMessage::to_json),
+                    );
+                }
+                Some(Ok(event))
+            }
+        }
+    }
+}
+
+impl Open {
+    fn new(socket: Socket, timeout: Duration) -> Self {
+        Self {
+            socket,
+            deadline: Box::pin(tokio::time::sleep(timeout)),
+            silence: timeout,
+            since: None,
+            outbox: VecDeque::new(),
+            unflushed: false,
+        }
+    }
+
+    fn heard(&mut self) {
+        self.deadline.as_mut().reset(Instant::now() + self.silence);
+    }
+
+    /// Writes what there is to write, as far as the socket takes it.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+        let mut socket = Pin::new(&mut self.socket);
+        while !self.outbox.is_empty() {
+            let Poll::Ready(ready) = socket.as_mut().poll_ready(cx) else { return Ok(()) };
+            ready.map_err(connection::classify)?;
+            if let Some(text) = self.outbox.pop_front() {
+                socket.as_mut().start_send(Message::text(text)).map_err(connection::classify)?;
+                self.unflushed = true;
+            }
+        }
+        if self.unflushed
+            && let Poll::Ready(flushed) = socket.poll_flush(cx)
+        {
+            flushed.map_err(connection::classify)?;
+            self.unflushed = false;
+        }
+        Ok(())
+    }
+
+    /// The next text frame, or how the connection ended.
+    fn poll_text(&mut self, cx: &mut Context<'_>) -> Poll<Result<Utf8Bytes, Failure>> {
+        self.poll_write(cx)?;
+        loop {
+            match self.socket.poll_next_unpin(cx) {
+                Poll::Ready(Some(Ok(Message::Text(text)))) => {
+                    self.heard();
+                    return Poll::Ready(Ok(text));
+                }
+                Poll::Ready(Some(Ok(Message::Close(frame)))) => {
+                    // The answer to a close frame is waiting to be written; whether it leaves does not matter.
+                    let _ = self.socket.poll_flush_unpin(cx);
+                    return Poll::Ready(Err(connection::closed(frame.as_ref())));
+                }
+                Poll::Ready(Some(Ok(_))) => self.heard(),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(connection::classify(error))),
+                Poll::Ready(None) => return Poll::Ready(Err(Failure::Lost("the connection ended".into()))),
+                // Only now: a caller that was away for long has frames waiting in the socket.
+                Poll::Pending => {
+                    return self.deadline.as_mut().poll(cx).map(|()| {
+                        Err(Failure::Lost(format!("the daemon was silent for {:?}", self.silence)))
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Stream for Client {
+    type Item = Result<Event, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let client = &mut *self;
+        if let Some(event) = client.ready.take() {
+            return Poll::Ready(Some(Ok(event)));
+        }
+        loop {
+            let item = match &mut client.link {
+                Link::Over => return Poll::Ready(None),
+                Link::Waiting(delay) => {
+                    std::task::ready!(delay.as_mut().poll(cx));
+                    client.link = Link::Connecting(Box::pin(connection::connect(client.target.clone())));
+                    None
+                }
+                Link::Connecting(attempt) => match std::task::ready!(attempt.as_mut().poll(cx)) {
+                    Ok(socket) => {
+                        client.link = Link::Open(Box::new(Open::new(socket, client.target.connect_timeout)));
+                        None
+                    }
+                    Err(failure) => Some(client.fail(failure)),
+                },
+                Link::Open(open) => match std::task::ready!(open.poll_text(cx)) {
+                    Ok(text) => {
+                        let step = client.session.frame(&text);
+                        client.step(step)
+                    }
+                    Err(failure) => Some(client.fail(failure)),
+                },
+            };
+            if item.is_some() {
+                return Poll::Ready(item);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! One WebSocket connection: how it is made, and what its failures mean.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, error::TlsError};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
+use url::Url;
+use walcast_protocol::{CloseCode, ErrorMessage, SUBPROTOCOL};
+
+use crate::error::{Error, ErrorKind};
+
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Everything that is needed to make a connection.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub(crate) url: Url,
+    pub(crate) authorization: Option<HeaderValue>,
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+    pub(crate) message_bytes_max: usize,
+    pub(crate) connect_timeout: Duration,
+}
+
+/// How a connection, or the attempt to make one, ended.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Another attempt may succeed.
+    Lost(String),
+    /// No other attempt will.
+    Over(Error),
+}
+
+/// Makes a connection: TCP, TLS for `wss`, the WebSocket handshake.
+pub(crate) async fn connect(target: Target) -> Result<Socket, Failure> {
+    let late = |_| Failure::Lost(format!("no answer within {:?}", target.connect_timeout));
+    let outcome = tokio::time::timeout(target.connect_timeout, handshake(&target)).await.map_err(late);
+    outcome.flatten().map_err(|failure| match failure {
+        // Host and port alone: a URL may hold a token.
+        Failure::Lost(reason) => {
+            let host = target.url.host_str().unwrap_or_default();
+            let port = target.url.port_or_known_default().unwrap_or_default();
+            Failure::Lost(format!("no connection to {host}:{port}: {reason}"))
+        }
+        over => over,
+    })
+}
+
+async fn handshake(target: &Target) -> Result<Socket, Failure> {
+    let mut request = target.url.as_str().into_client_request().map_err(classify)?;
+    let headers = request.headers_mut();
+    headers.insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
+    if let Some(value) = &target.authorization {
+        headers.insert("authorization", value.clone());
+    }
+    let mut config = WebSocketConfig::default();
+    config.max_message_size = Some(target.message_bytes_max);
+    config.max_frame_size = Some(target.message_bytes_max);
+    let connector = target.tls.clone().map(Connector::Rustls);
+    // A subscription is a small frame that nothing follows: it must not wait for an acknowledgement.
+    let no_delay = true;
+    let (socket, _) =
+        connect_async_tls_with_config(request, Some(config), no_delay, connector).await.map_err(classify)?;
+    Ok(socket)
+}
+
+/// What a failure of the WebSocket means.
+pub(crate) fn classify(error: tungstenite::Error) -> Failure {
+    match error {
+        tungstenite::Error::Http(response) => refused(response.status(), response.body().as_deref()),
+        tungstenite::Error::Capacity(error) => {
+            let message = "a message is over this client's message_bytes_max; raise it or name fewer columns";
+            Failure::Over(Error::new(ErrorKind::TooBig, message).caused(error))
+        }
+        tungstenite::Error::Url(error) => {
+            Failure::Over(Error::new(ErrorKind::Argument, "the URL cannot be used").caused(error))
+        }
+        tungstenite::Error::Tls(TlsError::InvalidDnsName) => Failure::Over(Error::new(
+            ErrorKind::Argument,
+            "the URL's host cannot be the name in a certificate",
+        )),
+        error @ tungstenite::Error::Protocol(
+            tungstenite::error::ProtocolError::SecWebSocketSubProtocolError(_),
+        ) => {
+            let message = format!("what answers does not speak {SUBPROTOCOL}; check the URL");
+            Failure::Over(Error::new(ErrorKind::Protocol, message).caused(error))
+        }
+        tungstenite::Error::Io(error) => Failure::Lost(error.to_string()),
+        // What the network does, and servers that go away in the middle. A certificate may be renewed.
+        error => Failure::Lost(error.to_string()),
+    }
+}
+
+/// What an HTTP answer other than 101 means.
+fn refused(status: StatusCode, body: Option<&[u8]>) -> Failure {
+    let said =
+        body.map(words).filter(|said| !said.is_empty()).map(|said| format!(": {said}")).unwrap_or_default();
+    let over = |kind, message| Failure::Over(Error::new(kind, message));
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            over(ErrorKind::Unauthorized, format!("the daemon refused the token ({status}){said}"))
+        }
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
+            Failure::Lost(format!("{status}{said}"))
+        }
+        status if status.is_server_error() => Failure::Lost(format!("{status}{said}")),
+        status => {
+            over(ErrorKind::Protocol, format!("what answers is not walcast ({status}){said}; check the URL"))
+        }
+    }
+}
+
+/// What the body of an HTTP answer says: the daemon's own error, or the start of whatever it is.
+fn words(body: &[u8]) -> String {
+    match serde_json::from_slice::<ErrorMessage>(body) {
+        Ok(ErrorMessage { message, hint: Some(hint), .. }) => format!("{message}; {hint}"),
+        Ok(ErrorMessage { message, .. }) => message,
+        Err(_) => String::from_utf8_lossy(&body[..body.len().min(300)]).trim().to_owned(),
+    }
+}
+
+/// What a close frame means.
+pub(crate) fn closed(frame: Option<&CloseFrame>) -> Failure {
+    let Some(frame) = frame else { return Failure::Lost("the daemon closed the connection".into()) };
+    let number = u16::from(frame.code);
+    let said = format!("the daemon closed the connection ({number}): {}", frame.reason);
+    match CloseCode::from_number(number) {
+        None | Some(CloseCode::Restart) => Failure::Lost(said),
+        Some(CloseCode::Unauthorized) => Failure::Over(Error::new(ErrorKind::Unauthorized, said)),
+        Some(CloseCode::Policy | CloseCode::TooBig) => Failure::Over(Error::new(ErrorKind::Refused, said)),
+    }
+}

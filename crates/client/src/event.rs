@@ -1,0 +1,62 @@
+//! What a client is told.
+
+use std::time::Duration;
+
+use walcast_protocol::{
+    CaughtUp, ChannelMessage, ErrorMessage, Heartbeat, Presence, RelationMessage, SnapshotComplete,
+    SnapshotRows, Status, Subscribed, SubscriptionId, TransactionMessage, Waiting, Welcome,
+};
+
+/// One step of a client's stream. Order holds within a subscription.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A connection is open; the subscriptions are asked for next.
+    Connected(Welcome),
+    /// The connection is lost or could not be made. The next attempt follows by itself, for ever; subscriptions go on
+    /// where they were.
+    Reconnecting {
+        /// The wait before the next attempt.
+        delay: Duration,
+        /// Attempts since the last connection that was stable, from 1.
+        attempt: u32,
+        /// What happened, for people.
+        reason: String,
+    },
+    /// The daemon understood a subscription and starts it as soon as its initial poll is done.
+    Waiting(Waiting),
+    /// A subscription begins, or goes on after a new connection. **With mode `Snapshot` everything starts from nothing**:
+    /// whatever the caller has of the subscription's tables is to be discarded, also when it comes again.
+    Subscribed(Subscribed),
+    /// A table's definition, before its first rows and whenever it changes. May be repeated after a reconnect.
+    Relation(RelationMessage),
+    /// Rows of the initial sync.
+    Snapshot(SnapshotRows),
+    /// The initial sync is done; its cursor is the first one to store.
+    SnapshotComplete(SnapshotComplete),
+    /// A transaction: all its changes, joined from as many messages as they took. With `more` it goes on in the
+    /// subscription's next `Transaction` event: it was over [`crate::ClientBuilder::transaction_bytes_max`], or a table
+    /// changes its definition inside it, and the `Relation` comes between.
+    Transaction(TransactionMessage),
+    /// Everything that was committed before the subscription was asked for has been delivered.
+    CaughtUp(CaughtUp),
+    /// The feed has come this far even if nothing matched. Its `cursor` may be stored for every subscription of this
+    /// client.
+    Heartbeat(Heartbeat),
+    /// How the daemon's connection to its source is doing.
+    Status(Status),
+    /// Something that was said to a channel.
+    Message(ChannelMessage),
+    /// Who is in a channel.
+    Presence(Presence),
+    /// A subscription is refused or over and will not be asked for again: `cursor_too_old`, `cursor_ahead`,
+    /// `feed_changed`, `unknown_table` and others, none of which a repetition would mend. The others go on.
+    Failed {
+        /// Which one.
+        id: SubscriptionId,
+        /// Why, and what to do.
+        error: ErrorMessage,
+    },
+    /// Something was wrong that ends neither a subscription nor the connection.
+    Error(ErrorMessage),
+}

@@ -1,0 +1,251 @@
+//! What the frames of a connection mean: subscriptions and where they are. No I/O, no clock.
+
+use std::collections::BTreeMap;
+
+use walcast_model::{Cursor, FeedId};
+use walcast_protocol::{
+    ClientMessage, DecodeError, ErrorMessage, Heartbeat, Mode, PROTOCOL_VERSION, RelationMessage,
+    ServerMessage, StartAt, Subscribed, SubscriptionId, TransactionMessage, Unsubscribe, Welcome,
+};
+
+use crate::cursor_store::StoredCursor;
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::subscription::Subscription;
+
+/// What a frame led to.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Tell the caller.
+    Event(Event),
+    /// Tell the caller both, in this order.
+    Events(Box<(Event, Event)>),
+    /// Read on.
+    Nothing,
+    /// Give the connection up and make another.
+    Lost(String),
+    /// The client is over.
+    Over(Error),
+}
+
+/// A subscription and where it is.
+#[derive(Debug)]
+struct State {
+    subscription: Subscription,
+    /// After the last event that the caller got; `None` while there is no cursor to go on from.
+    resume: Option<StoredCursor>,
+    /// The daemon has answered on the present connection: what it says of all subscriptions holds for this one.
+    confirmed: bool,
+    /// Parts of a transaction that the caller has not got yet, joined.
+    joined: Option<TransactionMessage>,
+    joined_bytes: usize,
+}
+
+/// All subscriptions of a client, over its connections.
+#[derive(Debug)]
+pub(crate) struct Session {
+    subscriptions: BTreeMap<SubscriptionId, State>,
+    feed: Option<FeedId>,
+    transaction_bytes_max: usize,
+}
+
+impl Session {
+    pub(crate) const fn new(transaction_bytes_max: usize) -> Self {
+        Self { subscriptions: BTreeMap::new(), feed: None, transaction_bytes_max }
+    }
+
+    /// The feed of the present connection, or of the last one.
+    pub(crate) const fn feed(&self) -> Option<&FeedId> {
+        self.feed.as_ref()
+    }
+
+    pub(crate) fn contains(&self, id: &SubscriptionId) -> bool {
+        self.subscriptions.contains_key(id)
+    }
+
+    /// Adds a subscription: the message that asks for it.
+    pub(crate) fn add(&mut self, subscription: Subscription, stored: Option<StoredCursor>) -> ClientMessage {
+        let id = subscription.id().clone();
+        let state = State { subscription, resume: stored, confirmed: false, joined: None, joined_bytes: 0 };
+        let message = state.request();
+        self.subscriptions.insert(id, state);
+        message
+    }
+
+    /// Takes a subscription away: the message that ends it, if there was one.
+    pub(crate) fn remove(&mut self, id: &SubscriptionId) -> Option<ClientMessage> {
+        self.subscriptions.remove(id)?;
+        Some(Unsubscribe { id: id.clone() }.into())
+    }
+
+    /// A new connection begins: the messages that ask for every subscription, from where it was.
+    pub(crate) fn ask_for_all(&mut self) -> Vec<ClientMessage> {
+        let ask = |state: &mut State| {
+            state.confirmed = false;
+            state.joined = None;
+            state.joined_bytes = 0;
+            state.request()
+        };
+        self.subscriptions.values_mut().map(ask).collect()
+    }
+
+    /// Takes one text frame.
+    pub(crate) fn frame(&mut self, text: &str) -> Step {
+        match ServerMessage::decode(text) {
+            Ok(message) => self.message(message, text.len()),
+            // The daemon is newer; what it adds, an older client may ignore.
+            Err(error @ DecodeError::UnknownType { .. }) => {
+                tracing::debug!(%error, "message ignored");
+                Step::Nothing
+            }
+            Err(error) => {
+                let message = "the daemon sent what this client cannot read; update one of them";
+                Step::Over(Error::new(ErrorKind::Protocol, message).caused(error))
+            }
+        }
+    }
+
+    fn message(&mut self, message: ServerMessage, bytes: usize) -> Step {
+        match message {
+            ServerMessage::Welcome(welcome) => self.welcome(welcome),
+            ServerMessage::Error(error) => self.error(error),
+            ServerMessage::Heartbeat(heartbeat) => self.heartbeat(heartbeat),
+            ServerMessage::Transaction(part) => self.transaction(part, bytes),
+            ServerMessage::Subscribed(subscribed) => self.subscribed(subscribed),
+            ServerMessage::SnapshotComplete(done) => {
+                let known = self.reached(&done.id, done.cursor);
+                event(known, || Event::SnapshotComplete(done))
+            }
+            ServerMessage::CaughtUp(caught_up) => {
+                let known = self.reached(&caught_up.id, caught_up.cursor);
+                event(known, || Event::CaughtUp(caught_up))
+            }
+            ServerMessage::Waiting(waiting) => event(self.contains(&waiting.id), || Event::Waiting(waiting)),
+            ServerMessage::Relation(relation) => self.relation(relation),
+            ServerMessage::Snapshot(rows) => event(self.contains(&rows.id), || Event::Snapshot(rows)),
+            ServerMessage::Status(status) => Step::Event(Event::Status(status)),
+            ServerMessage::Message(message) => Step::Event(Event::Message(message)),
+            ServerMessage::Presence(presence) => Step::Event(Event::Presence(presence)),
+            other => {
+                tracing::debug!(kind = other.type_name(), "message ignored");
+                Step::Nothing
+            }
+        }
+    }
+
+    fn welcome(&mut self, welcome: Welcome) -> Step {
+        if welcome.protocol != PROTOCOL_VERSION {
+            let message = format!(
+                "the daemon ({}) speaks version {} of the protocol, this client {PROTOCOL_VERSION}; update one of them",
+                welcome.server, welcome.protocol
+            );
+            return Step::Over(Error::new(ErrorKind::Protocol, message));
+        }
+        self.feed = Some(welcome.feed.clone());
+        Step::Event(Event::Connected(welcome))
+    }
+
+    fn subscribed(&mut self, subscribed: Subscribed) -> Step {
+        let feed = self.feed.clone();
+        let Some(state) = self.subscriptions.get_mut(&subscribed.id) else { return Step::Nothing };
+        state.confirmed = true;
+        state.joined = None;
+        state.joined_bytes = 0;
+        state.resume = match (subscribed.mode, feed) {
+            (Mode::Snapshot, _) | (_, None) => None,
+            (_, Some(feed)) => Some(StoredCursor { feed, cursor: subscribed.cursor }),
+        };
+        Step::Event(Event::Subscribed(subscribed))
+    }
+
+    /// Notes that the caller gets everything of `id` before `cursor`. Whether there is such a subscription.
+    fn reached(&mut self, id: &SubscriptionId, cursor: Cursor) -> bool {
+        let feed = self.feed.clone();
+        let Some(state) = self.subscriptions.get_mut(id) else { return false };
+        state.resume = feed.map(|feed| StoredCursor { feed, cursor });
+        true
+    }
+
+    /// A definition that changes inside a transaction: what came before it belongs to the old one.
+    fn relation(&mut self, relation: RelationMessage) -> Step {
+        let Some(state) = self.subscriptions.get_mut(&relation.id) else { return Step::Nothing };
+        let Some(joined) = state.joined.take() else { return Step::Event(Event::Relation(relation)) };
+        state.joined_bytes = 0;
+        if let Some(cursor) = joined.cursor {
+            self.reached(&relation.id, cursor);
+        }
+        Step::Events(Box::new((Event::Transaction(joined), Event::Relation(relation))))
+    }
+
+    fn transaction(&mut self, mut part: TransactionMessage, bytes: usize) -> Step {
+        let Some(state) = self.subscriptions.get_mut(&part.id) else { return Step::Nothing };
+        if let Some(mut joined) = state.joined.take() {
+            joined.changes.append(&mut part.changes);
+            joined.cursor = part.cursor;
+            joined.more = part.more;
+            joined.meta = joined.meta.or(part.meta);
+            part = joined;
+        }
+        state.joined_bytes += bytes;
+        if part.more && state.joined_bytes < self.transaction_bytes_max {
+            state.joined = Some(part);
+            return Step::Nothing;
+        }
+        state.joined_bytes = 0;
+        if let Some(cursor) = part.cursor {
+            let id = part.id.clone();
+            self.reached(&id, cursor);
+        }
+        Step::Event(Event::Transaction(part))
+    }
+
+    fn heartbeat(&mut self, mut heartbeat: Heartbeat) -> Step {
+        // Not for one that the daemon may not know yet, that is in its initial sync, or of which a part has arrived that
+        // the caller does not have.
+        let covers = |state: &State| state.confirmed && state.resume.is_some() && state.joined.is_none();
+        if !self.subscriptions.values().all(covers) {
+            heartbeat.cursor = None;
+        }
+        if let Some(cursor) = heartbeat.cursor {
+            for resume in self.subscriptions.values_mut().filter_map(|state| state.resume.as_mut()) {
+                resume.cursor = resume.cursor.max(cursor);
+            }
+        }
+        Step::Event(Event::Heartbeat(heartbeat))
+    }
+
+    fn error(&mut self, error: ErrorMessage) -> Step {
+        let known = error.id.clone().filter(|id| self.contains(id));
+        if (error.fatal || known.is_some()) && error.code.is_retryable() {
+            return Step::Lost(format!("{}: {}", error.code, error.message));
+        }
+        if error.fatal {
+            let unauthorized = error.code == walcast_protocol::ErrorCode::Unauthorized;
+            let kind = if unauthorized { ErrorKind::Unauthorized } else { ErrorKind::Refused };
+            return Step::Over(Error::answered(kind, error));
+        }
+        match known {
+            Some(id) => {
+                self.subscriptions.remove(&id);
+                Step::Event(Event::Failed { id, error })
+            }
+            None => Step::Event(Event::Error(error)),
+        }
+    }
+}
+
+/// An event of a subscription that is there; what was on its way when it was ended is ignored.
+fn event(known: bool, event: impl FnOnce() -> Event) -> Step {
+    if known { Step::Event(event()) } else { Step::Nothing }
+}
+
+impl State {
+    fn request(&self) -> ClientMessage {
+        let mut request = self.subscription.request.clone();
+        if let Some(StoredCursor { feed, cursor }) = &self.resume {
+            request.cursor = StartAt::from(*cursor);
+            request.feed = Some(feed.clone());
+        }
+        request.into()
+    }
+}

@@ -1,0 +1,76 @@
+//! What to subscribe to.
+
+use walcast_model::{Cursor, FeedId};
+use walcast_protocol::{StartAt, Subscribe, SubscriptionId, TablePattern, TableSelection};
+
+use crate::error::{Error, ErrorKind};
+
+/// One ordered stream over some tables.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    pub(crate) request: Subscribe,
+}
+
+impl Subscription {
+    /// A subscription called `id` to `tables`, each `schema.table`, `schema.*` or `*`. It starts with an initial sync,
+    /// or where the client's [`crate::CursorStore`] says that it stopped.
+    ///
+    /// # Errors
+    /// When `id` or one of `tables` is malformed, or there are none.
+    pub fn new<T: AsRef<str>>(id: &str, tables: impl IntoIterator<Item = T>) -> Result<Self, Error> {
+        let argument = |error: String| Error::new(ErrorKind::Argument, error);
+        let id: SubscriptionId = id.parse().map_err(|error| argument(format!("{error}")))?;
+        let parse =
+            |table: T| table.as_ref().parse::<TablePattern>().map_err(|error| argument(error.to_string()));
+        let tables = tables.into_iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        if tables.is_empty() {
+            return Err(argument(format!("the subscription {id} names no table; * names all")));
+        }
+        Ok(Self { request: Subscribe::new(id, tables) })
+    }
+
+    /// The name that it was given.
+    #[must_use]
+    pub const fn id(&self) -> &SubscriptionId {
+        &self.request.id
+    }
+
+    /// Where to start when no cursor is stored.
+    #[must_use]
+    pub const fn start(mut self, start: StartAt) -> Self {
+        self.request.cursor = start;
+        self
+    }
+
+    /// Start at `cursor` of `feed` when no cursor is stored; under another feed id the subscription fails with
+    /// `feed_changed`.
+    #[must_use]
+    pub fn resume(mut self, feed: FeedId, cursor: Cursor) -> Self {
+        self.request.feed = Some(feed);
+        self.request.cursor = cursor.into();
+        self
+    }
+
+    /// Only these columns of every table named so far, besides the key's.
+    #[must_use]
+    pub fn columns<T: Into<String>>(mut self, columns: impl IntoIterator<Item = T>) -> Self {
+        let columns: Vec<String> = columns.into_iter().map(Into::into).collect();
+        for table in &mut self.request.tables {
+            table.columns = Some(columns.clone());
+        }
+        self
+    }
+
+    /// One more table, with columns of its own.
+    #[must_use]
+    pub fn table(mut self, table: TableSelection) -> Self {
+        self.request.tables.push(table);
+        self
+    }
+}
+
+impl From<Subscribe> for Subscription {
+    fn from(request: Subscribe) -> Self {
+        Self { request }
+    }
+}

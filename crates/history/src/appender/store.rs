@@ -1,0 +1,243 @@
+//! One SQL session of the appender: how a batch becomes a commit.
+
+use std::collections::HashSet;
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::SinkExt;
+use futures_util::future::join;
+use tokio_postgres::Statement;
+use walcast_model::{Change, Cursor, FeedId, Lsn, Part, Relation, RelationDigest, Seq};
+use walcast_postgres::{ConnectionConfig, Session};
+
+use crate::column::{get, lsn, parameter};
+use crate::copy::{COPY, Encoder};
+use crate::error::Doing;
+use crate::{Error, schema, stored_relation};
+
+/// Bytes of JSON after which the index by transaction id is brought up to date.
+const SUMMARIZE_BYTES: usize = 64 << 20;
+
+const STORE: &str = "store changes";
+
+/// What is written in one commit.
+pub(super) struct Batch {
+    /// In the order of the feed.
+    pub(super) parts: Vec<Arc<Part>>,
+    /// Where the history stands; changes before it are skipped.
+    pub(super) from: Cursor,
+    /// Where it stands afterwards.
+    pub(super) to: Cursor,
+}
+
+impl Batch {
+    /// The changes to write, with what precedes `from` left out.
+    fn changes(&self) -> impl Iterator<Item = (&Part, &Change, Seq)> {
+        self.parts.iter().flat_map(move |part| {
+            let start = part.transaction().start.lsn();
+            let numbered = part.changes().iter().enumerate();
+            numbered.filter_map(move |(index, change)| {
+                let seq = part.first().plus(index);
+                (Cursor::new(start, seq) >= self.from).then_some((part.as_ref(), change, seq))
+            })
+        })
+    }
+}
+
+struct Partition {
+    name: String,
+    lower: Lsn,
+    upper: Lsn,
+}
+
+pub(super) struct Store {
+    session: Session,
+    feed: FeedId,
+    writer: i64,
+    copy: Statement,
+    partition_wal_bytes: i64,
+    /// The partition that was written last; positions only grow, so it is all that has to be known.
+    partition: Option<Partition>,
+    /// Definitions that are surely stored.
+    relations: HashSet<RelationDigest>,
+    unsummarized_bytes: usize,
+}
+
+impl Store {
+    /// `writer` is what this process is known by in `walcast.feed`.
+    pub(super) async fn connect(
+        config: &ConnectionConfig,
+        feed: &FeedId,
+        writer: i64,
+        partition_wal_bytes: u64,
+    ) -> Result<Self, Error> {
+        const DOING: &str = "be connected to";
+        let session = Session::connect(config, "walcast history").await.doing(DOING)?;
+        // local: see the crate's documentation. The keepalives end a transaction whose writer's machine is gone, so
+        // that its successor does not wait for hours.
+        let settings = "SET synchronous_commit = local; SET jit = off; SET tcp_keepalives_idle = 30; \
+                        SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3";
+        session.batch_execute(settings).await.doing(DOING)?;
+        schema::check(&session).await?;
+        let copy = session.prepare(COPY).await.doing(DOING)?;
+        Ok(Self {
+            session,
+            feed: feed.clone(),
+            writer,
+            copy,
+            partition_wal_bytes: i64::try_from(partition_wal_bytes).unwrap_or(i64::MAX),
+            partition: None,
+            relations: HashSet::new(),
+            unsummarized_bytes: 0,
+        })
+    }
+
+    /// Where the history stands, and whether it was this process that moved it there.
+    pub(super) async fn position(&self) -> Result<(Cursor, bool), Error> {
+        let sql = "SELECT position_lsn, position_seq, writer FROM walcast.feed WHERE feed_id = $1";
+        let row = self.session.query_opt(sql, &[&self.feed.as_str()]).await.doing("read its position")?;
+        let row = row.ok_or_else(|| Error::FeedGone { feed: self.feed.clone() })?;
+        let writer: i64 = get(&row, 2)?;
+        Ok((Cursor::new(lsn(&row, 0)?, Seq::new(get(&row, 1)?)), writer == self.writer))
+    }
+
+    /// Waits until the connection is over.
+    pub(super) fn closed(&self) -> impl Future<Output = Error> + Send + 'static {
+        let closed = self.session.closed();
+        async move {
+            let reason = closed.await.map(|reason| reason.to_string());
+            let source = match reason {
+                Some(reason) => walcast_postgres::Error::from(std::io::Error::other(reason)),
+                None => walcast_postgres::Error::Closed,
+            };
+            Error::Postgres { doing: "keep its connection", source }
+        }
+    }
+
+    /// Moves the position without a change; durable when it returns.
+    pub(super) async fn advance(&self, from: Cursor, to: Cursor) -> Result<(), Error> {
+        self.session.batch_execute(&self.advance_sql(from, to)).await.doing("store its position")
+    }
+
+    fn advance_sql(&self, from: Cursor, to: Cursor) -> String {
+        // A feed id is plain letters, digits, '_' and '-'.
+        format!(
+            "SELECT walcast.advance('{}', {}, '{}', {}, '{}', {})",
+            self.feed,
+            self.writer,
+            from.lsn(),
+            from.seq(),
+            to.lsn(),
+            to.seq()
+        )
+    }
+
+    /// Writes a batch and moves the position, in one commit; durable when it returns. Returns the number of changes.
+    ///
+    /// When it fails, whether the commit happened is unknown, and this store is not to be used again. Dropping the
+    /// future has the same effect.
+    pub(super) async fn write(&mut self, batch: &Batch) -> Result<u64, Error> {
+        self.store_relations(batch).await?;
+        self.ensure_partitions(batch).await?;
+        // Two round trips: everything up to the server's readiness for data, then data and commit. The position is
+        // moved first, so that a fenced writer learns it before it has written (and collided on) anything; and the
+        // lock on its row makes a second writer wait for the outcome of the first. Should BEGIN or the move fail,
+        // the server refuses the COPY; should the COPY fail, COMMIT rolls back.
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {}",
+            self.advance_sql(batch.from, batch.to)
+        );
+        let (begun, sink) = join(self.session.batch_execute(&begin), self.session.copy_in(&self.copy)).await;
+        begun.doing(STORE)?;
+        let mut sink = pin!(sink.doing(STORE)?);
+        let mut encoder = Encoder::new();
+        for (part, change, seq) in batch.changes() {
+            let is_last = seq.plus(1) == part.first().plus(part.changes().len());
+            encoder.change(part, change, seq, part.end().filter(|_| is_last));
+            while let Some(chunk) = encoder.next_chunk() {
+                SinkExt::<Bytes>::feed(&mut sink, chunk).await.doing(STORE)?;
+            }
+        }
+        encoder.finish();
+        while let Some(chunk) = encoder.next_chunk() {
+            SinkExt::<Bytes>::feed(&mut sink, chunk).await.doing(STORE)?;
+        }
+        let (stored, committed) = join(sink.as_mut().finish(), self.session.batch_execute("COMMIT")).await;
+        let stored = stored.doing(STORE)?;
+        committed.doing(STORE)?;
+        self.unsummarized_bytes += batch.parts.iter().map(|part| part.json().len()).sum::<usize>();
+        Ok(stored)
+    }
+
+    /// Stores the definitions that the batch refers to, ahead of it: one too many does no harm.
+    async fn store_relations(&mut self, batch: &Batch) -> Result<(), Error> {
+        let mut last: Option<&Arc<Relation>> = None;
+        let mut missing: Vec<(&Arc<Relation>, Lsn)> = Vec::new();
+        for (part, change, _) in batch.changes() {
+            let relation = &change.relation;
+            if last.is_some_and(|last| Arc::ptr_eq(last, relation)) {
+                continue;
+            }
+            last = Some(relation);
+            if self.relations.insert(relation.digest()) {
+                missing.push((relation, part.transaction().start.lsn()));
+            }
+        }
+        let sql = "INSERT INTO walcast.relation (digest, oid, schema_name, table_name, definition, first_lsn) \
+                   VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+        for (relation, first) in missing {
+            let (digest, oid, name) = (relation.digest().get(), relation.oid().get(), relation.name());
+            let definition = stored_relation::definition(relation)?;
+            self.session
+                .execute(sql, &[&digest, &oid, &name.schema, &name.table, &definition, &parameter(first)])
+                .await
+                .doing("store a table's definition")?;
+        }
+        Ok(())
+    }
+
+    /// Makes the partitions that the batch needs, outside its transaction.
+    async fn ensure_partitions(&mut self, batch: &Batch) -> Result<(), Error> {
+        for part in &batch.parts {
+            let at = part.transaction().start.lsn();
+            if self.partition.as_ref().is_some_and(|known| known.lower <= at && at < known.upper) {
+                continue;
+            }
+            // The one before is complete.
+            self.summarize().await;
+            let sql = "SELECT name, lower_lsn, upper_lsn FROM walcast.ensure_partition($1, $2)";
+            let row = self
+                .session
+                .query_one(sql, &[&parameter(at), &self.partition_wal_bytes])
+                .await
+                .doing("make a partition")?;
+            self.partition =
+                Some(Partition { name: get(&row, 0)?, lower: lsn(&row, 1)?, upper: lsn(&row, 2)? });
+        }
+        Ok(())
+    }
+
+    /// Brings the index by transaction id up to date when enough was written since. It is an aid to new clients'
+    /// initial sync and nothing depends on it, so a failure is no more than noted.
+    pub(super) async fn summarize_when_due(&mut self) {
+        if self.unsummarized_bytes >= SUMMARIZE_BYTES {
+            self.summarize().await;
+        }
+    }
+
+    async fn summarize(&mut self) {
+        let Some(partition) = &self.partition else { return };
+        self.unsummarized_bytes = 0;
+        // A vacuum of the partition holds the same lock, for long: it does the same work.
+        let sql = format!(
+            "BEGIN; SET LOCAL lock_timeout = '100ms'; SELECT walcast.summarize('walcast.{}'); COMMIT",
+            partition.name
+        );
+        if let Err(error) = self.session.batch_execute(&sql).await {
+            tracing::debug!(%error, partition = partition.name, "index by transaction id not summarized");
+            // After a failure inside, the transaction is still open.
+            let _ = self.session.batch_execute("ROLLBACK").await;
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What can go wrong with the history, and how to react to it.
+
+use walcast_model::{Cursor, FeedId};
+use walcast_postgres::ErrorClass;
+
+/// The SQLSTATE that `walcast.advance` raises when the position is not where the caller believes it to be.
+pub(crate) const FENCED_SQLSTATE: &str = "WC001";
+
+/// What failed, and what to do. [`Error::class`] says how to react.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The history's Postgres could not be reached or reported an error.
+    #[error("the history could not {doing}: {source}")]
+    Postgres {
+        /// What was being done.
+        doing: &'static str,
+        /// What happened.
+        source: walcast_postgres::Error,
+    },
+    /// There is no schema `walcast`.
+    #[error("the history's database has no schema walcast of walcast's making: run `walcast setup`")]
+    SchemaMissing,
+    /// The schema is older than this program needs.
+    #[error("the history's schema has version {found} and this walcast needs {needed}: run `walcast setup`")]
+    SchemaOlder {
+        /// The version that was found.
+        found: u32,
+        /// The version of this program.
+        needed: u32,
+    },
+    /// The schema was made by a newer walcast.
+    #[error(
+        "the history's schema has version {found}, of a newer walcast than this one (which knows {known}): run that one"
+    )]
+    SchemaNewer {
+        /// The version that was found.
+        found: u32,
+        /// The newest version that this program knows.
+        known: u32,
+    },
+    /// The history already belongs to a feed of another slot.
+    #[error(
+        "the history holds the feed of slot {slot:?}, and a history holds one feed: use that slot, another --history-url, \
+         or `walcast teardown` first"
+    )]
+    SlotDiffers {
+        /// The slot of the feed that is there.
+        slot: String,
+    },
+    /// The feed's record is not there any more: the history was removed or started over.
+    #[error("the history no longer knows feed {feed}: it was removed or started over; restart walcast")]
+    FeedGone {
+        /// The feed that was being stored.
+        feed: FeedId,
+    },
+    /// The position is not where this process left it: another one stores the same feed.
+    #[error(
+        "the history of feed {feed} stands at {found} and not at {expected}: another walcast stores it; \
+         stop one of the two"
+    )]
+    Fenced {
+        /// The feed.
+        feed: FeedId,
+        /// Where this process left it.
+        expected: Cursor,
+        /// Where it is.
+        found: Cursor,
+    },
+    /// The history stands before where this process has brought it.
+    #[error(
+        "the history of feed {feed} went back from {expected} to {found}: its Postgres lost commits, because it was \
+         restored or a standby took over; restart walcast, which finds out what that means for the feed"
+    )]
+    WentBack {
+        /// The feed.
+        feed: FeedId,
+        /// Where this process left it.
+        expected: Cursor,
+        /// Where it is.
+        found: Cursor,
+    },
+    /// The feed no longer holds what follows the stored position.
+    #[error("the feed begins at {oldest}, after the stored position {position}")]
+    FeedAhead {
+        /// The stored position.
+        position: Cursor,
+        /// The oldest position in the feed.
+        oldest: Cursor,
+    },
+    /// Stored changes do not follow each other as they were written.
+    #[error(
+        "the history has a hole at {at}: it was changed by hand or its Postgres lost data; restore it, or start \
+         over with `walcast teardown` and `walcast setup`"
+    )]
+    Hole {
+        /// Where something is missing.
+        at: Cursor,
+    },
+    /// A stored value is not what walcast stores.
+    #[error("the history holds an unreadable {what}: {problem}")]
+    Unreadable {
+        /// What it is.
+        what: &'static str,
+        /// Why it cannot be read; no row values.
+        problem: String,
+    },
+}
+
+impl Error {
+    /// How to react: try again, have a person act, or report a bug.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Postgres { source, .. } => source.class(),
+            Self::SchemaMissing
+            | Self::SchemaOlder { .. }
+            | Self::SchemaNewer { .. }
+            | Self::SlotDiffers { .. }
+            | Self::FeedGone { .. }
+            | Self::Fenced { .. }
+            | Self::WentBack { .. }
+            | Self::Hole { .. } => ErrorClass::Operator,
+            Self::FeedAhead { .. } | Self::Unreadable { .. } => ErrorClass::Bug,
+        }
+    }
+
+    /// Whether storing this feed is over for this process, so that trying again is of no use.
+    #[must_use]
+    pub const fn ends_the_feed(&self) -> bool {
+        matches!(
+            self,
+            Self::Fenced { .. }
+                | Self::WentBack { .. }
+                | Self::FeedGone { .. }
+                | Self::FeedAhead { .. }
+                | Self::SchemaNewer { .. }
+        )
+    }
+
+    /// The SQLSTATE the server reported, when it reported one.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Postgres { source, .. } => source.sqlstate(),
+            _ => None,
+        }
+    }
+}
+
+/// Says what was being done when Postgres failed.
+pub(crate) trait Doing<T> {
+    /// `doing` completes "the history could not …".
+    fn doing(self, doing: &'static str) -> Result<T, Error>;
+}
+
+impl<T, E: Into<walcast_postgres::Error>> Doing<T> for Result<T, E> {
+    fn doing(self, doing: &'static str) -> Result<T, Error> {
+        self.map_err(|source| Error::Postgres { doing, source: source.into() })
+    }
+}

@@ -1,0 +1,184 @@
+//! Which feed the history belongs to, and where it stands.
+
+use std::fmt;
+
+use tokio_postgres::{IsolationLevel, Row};
+use walcast_model::{Cursor, FeedId, Lsn, Seq};
+use walcast_postgres::Session;
+
+use crate::Error;
+use crate::column::{get, lsn, parameter};
+use crate::error::Doing;
+
+/// Proves that a message in the WAL was written by walcast. Its `Debug` form hides it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The secret itself: 64 hexadecimal digits. Not for logs.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    fn random() -> Self {
+        // From the process's cryptographic generator.
+        Self(format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// What a new feed is made from.
+#[derive(Clone, Debug)]
+pub struct NewFeed {
+    /// The slot it is read from.
+    pub slot: String,
+    /// The source database.
+    pub database: String,
+    /// The source cluster, as `IDENTIFY_SYSTEM` prints it.
+    pub system_identifier: String,
+    /// The source cluster's timeline.
+    pub timeline: u64,
+    /// Where it starts: the slot's consistent point.
+    pub position: Lsn,
+}
+
+/// The feed that the history belongs to, as it was when this was read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FeedRecord {
+    /// Under which cursors are comparable.
+    pub id: FeedId,
+    /// Shared by the replicators of this feed, for the messages that they write into the WAL.
+    pub secret: Secret,
+    /// The slot it is read from.
+    pub slot: String,
+    /// The source database.
+    pub database: String,
+    /// The source cluster, as `IDENTIFY_SYSTEM` prints it.
+    pub system_identifier: String,
+    /// The source cluster's timeline when it was last recorded.
+    pub timeline: u64,
+    /// No cursor before it can be served.
+    pub oldest: Cursor,
+    /// Every change before it is stored, none at or after it.
+    pub position: Cursor,
+}
+
+const COLUMNS: &str = "feed_id, secret, slot_name, database, system_identifier, timeline, oldest_lsn, position_lsn, \
+                       position_seq";
+
+impl FeedRecord {
+    /// The feed of this slot; `None` when the history has none yet.
+    ///
+    /// # Errors
+    /// When the history holds the feed of another slot, has no schema, or its Postgres fails.
+    pub async fn load(session: &Session, slot: &str) -> Result<Option<Self>, Error> {
+        match Self::load_any(session).await? {
+            Some(record) if record.slot != slot => Err(Error::SlotDiffers { slot: record.slot }),
+            found => Ok(found),
+        }
+    }
+
+    /// The feed that the history holds, whatever its slot.
+    ///
+    /// # Errors
+    /// When the history has no schema, or its Postgres fails.
+    pub async fn load_any(session: &Session) -> Result<Option<Self>, Error> {
+        let sql = format!("SELECT {COLUMNS} FROM walcast.feed");
+        let row = session.query_opt(&sql, &[]).await.doing("read its feed")?;
+        row.as_ref().map(Self::from_row).transpose()
+    }
+
+    /// Starts a feed: with a new id, a new secret and an empty history. What a former feed of the same slot left is
+    /// dropped, because its cursors are not comparable with those of the new one.
+    ///
+    /// # Errors
+    /// When the history holds the feed of another slot, has no schema, or its Postgres fails; nothing was changed then.
+    pub async fn create(session: &mut Session, new: &NewFeed) -> Result<Self, Error> {
+        const DOING: &str = "start a feed";
+        let id: FeedId = format!("{:016x}", rand::random::<u64>())
+            .parse()
+            .map_err(|error| Error::Unreadable { what: "feed id", problem: format!("{error}") })?;
+        let secret = Secret::random();
+        let builder =
+            session.build_transaction().isolation_level(IsolationLevel::ReadCommitted).read_only(false);
+        let transaction = builder.start().await.doing(DOING)?;
+        // A reader of the former feed that does not end ends this with an error; it is not waited for.
+        let lock = "SET LOCAL lock_timeout = '10s'; LOCK TABLE walcast.feed IN ACCESS EXCLUSIVE MODE";
+        transaction.batch_execute(lock).await.doing(DOING)?;
+        if let Some(row) =
+            transaction.query_opt("SELECT slot_name FROM walcast.feed", &[]).await.doing(DOING)?
+        {
+            let slot: String = get(&row, 0)?;
+            if slot != new.slot {
+                return Err(Error::SlotDiffers { slot });
+            }
+        }
+        for row in transaction.query("SELECT name FROM walcast.partition", &[]).await.doing(DOING)? {
+            let name = walcast_postgres::quote_identifier(get(&row, 0)?);
+            transaction.batch_execute(&format!("DROP TABLE walcast.{name}")).await.doing(DOING)?;
+        }
+        transaction
+            .batch_execute("DELETE FROM walcast.relation; DELETE FROM walcast.feed")
+            .await
+            .doing(DOING)?;
+        let sql = format!(
+            "INSERT INTO walcast.feed ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 0) RETURNING {COLUMNS}"
+        );
+        let timeline = i64::try_from(new.timeline).unwrap_or(i64::MAX);
+        let position = parameter(new.position);
+        let row = transaction
+            .query_one(
+                &sql,
+                &[
+                    &id.as_str(),
+                    &secret.0,
+                    &new.slot,
+                    &new.database,
+                    &new.system_identifier,
+                    &timeline,
+                    &position,
+                ],
+            )
+            .await
+            .doing(DOING)?;
+        let record = Self::from_row(&row)?;
+        transaction.commit().await.doing(DOING)?;
+        Ok(record)
+    }
+
+    /// Records that the source went on to another timeline and the feed goes on with it.
+    ///
+    /// # Errors
+    /// When the feed is gone, or the history's Postgres fails.
+    pub async fn move_to_timeline(&mut self, session: &Session, timeline: u64) -> Result<(), Error> {
+        let number = i64::try_from(timeline).unwrap_or(i64::MAX);
+        let sql = "UPDATE walcast.feed SET timeline = $2 WHERE feed_id = $1";
+        let updated = session.execute(sql, &[&self.id.as_str(), &number]).await.doing("record a timeline")?;
+        if updated == 0 {
+            return Err(Error::FeedGone { feed: self.id.clone() });
+        }
+        self.timeline = timeline;
+        Ok(())
+    }
+
+    fn from_row(row: &Row) -> Result<Self, Error> {
+        let id: String = get(row, 0)?;
+        let timeline: i64 = get(row, 5)?;
+        Ok(Self {
+            id: id.parse().map_err(|_| Error::Unreadable { what: "feed id", problem: id.clone() })?,
+            secret: Secret(get(row, 1)?),
+            slot: get(row, 2)?,
+            database: get(row, 3)?,
+            system_identifier: get(row, 4)?,
+            timeline: u64::try_from(timeline).unwrap_or_default(),
+            oldest: lsn(row, 6)?.into(),
+            position: Cursor::new(lsn(row, 7)?, Seq::new(get(row, 8)?)),
+        })
+    }
+}

@@ -1,0 +1,66 @@
+//! What `status` and `doctor` ask the history.
+
+use tokio_postgres::Row;
+use walcast_model::{Cursor, Seq};
+use walcast_postgres::Pool;
+
+use crate::column::{get, lsn};
+use crate::error::Doing;
+use crate::{Error, FeedRecord, schema};
+
+const INSPECT: &str = "be inspected";
+
+/// Looks at the history from outside; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct History {
+    pool: Pool,
+}
+
+/// The state of the history at one moment.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// The version of its schema.
+    pub schema_version: u32,
+    /// The feed it belongs to, with its stored position; `None` before the first one was started.
+    pub feed: Option<FeedRecord>,
+    /// Bytes on disk, with indexes and out-of-line values.
+    pub bytes: u64,
+    /// Partitions of `change_history`.
+    pub partitions: u32,
+    /// The cursor before the first change that is there.
+    pub oldest_change: Option<Cursor>,
+    /// The cursor before the last change that is there.
+    pub newest_change: Option<Cursor>,
+}
+
+impl History {
+    /// Over sessions of the history's Postgres.
+    #[must_use]
+    pub const fn new(pool: Pool) -> Self {
+        Self { pool }
+    }
+
+    /// Looks at everything once. Takes milliseconds, whatever the size of the history.
+    ///
+    /// # Errors
+    /// [`Error::SchemaMissing`] when there is none; or when the history's Postgres fails.
+    pub async fn inspect(&self) -> Result<Inspection, Error> {
+        let session = self.pool.get().await.doing(INSPECT)?;
+        let schema_version = schema::version(&session).await?.ok_or(Error::SchemaMissing)?;
+        let feed = FeedRecord::load_any(&session).await?;
+        let sql = "SELECT count(*), coalesce(sum(pg_total_relation_size(oid::oid)), 0)::int8 FROM walcast.partition";
+        let size = session.query_one(sql, &[]).await.doing(INSPECT)?;
+        let (partitions, bytes): (i64, i64) = (get(&size, 0)?, get(&size, 1)?);
+        let first = "SELECT lsn, seq FROM walcast.change_history ORDER BY lsn, seq LIMIT 1";
+        let last = "SELECT lsn, seq FROM walcast.change_history ORDER BY lsn DESC, seq DESC LIMIT 1";
+        let cursor = |row: Row| Ok::<_, Error>(Cursor::new(lsn(&row, 0)?, Seq::new(get(&row, 1)?)));
+        Ok(Inspection {
+            schema_version,
+            feed,
+            bytes: u64::try_from(bytes).unwrap_or_default(),
+            partitions: u32::try_from(partitions).unwrap_or(u32::MAX),
+            oldest_change: session.query_opt(first, &[]).await.doing(INSPECT)?.map(cursor).transpose()?,
+            newest_change: session.query_opt(last, &[]).await.doing(INSPECT)?.map(cursor).transpose()?,
+        })
+    }
+}

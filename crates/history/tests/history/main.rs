@@ -1,0 +1,14 @@
+//! The history on real servers, a module per promise.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod append;
+mod faults;
+mod feed_record;
+mod idle;
+mod partitions;
+mod resume;
+mod schema;
+mod transactions;
+mod visibility;
+mod world;

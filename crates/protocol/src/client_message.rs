@@ -1,0 +1,151 @@
+//! From client to server.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use walcast_model::{Cursor, FeedId};
+
+use crate::decode::messages;
+use crate::start_at::StartAt;
+use crate::subscription_id::SubscriptionId;
+use crate::table_pattern::TablePattern;
+
+messages! {
+    /// A frame from a client.
+    ClientMessage {
+        /// Sets or refreshes the token.
+        "auth" => Auth(Auth),
+        /// Opens one ordered stream over some tables.
+        "subscribe" => Subscribe(Subscribe),
+        /// Tells the server what this client has stored.
+        "ack" => Ack(Ack),
+        /// Ends a subscription.
+        "unsubscribe" => Unsubscribe(Unsubscribe),
+        /// Says something to a channel.
+        "publish" => Publish(PublishMessage),
+        /// Says who is there.
+        "presence" => Presence(SetPresence),
+    }
+}
+
+/// `auth`: sets or refreshes the JWT.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Auth {
+    /// The token. Never logged.
+    pub token: String,
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Auth { token: … }")
+    }
+}
+
+/// `subscribe`: opens one ordered stream over `tables`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Subscribe {
+    /// The client's name for it, unique in the connection.
+    pub id: SubscriptionId,
+    /// What it is over. At least one entry.
+    pub tables: Vec<TableSelection>,
+    /// Where it starts; without it, an initial sync.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cursor: StartAt,
+    /// The feed that `cursor` belongs to; another one is answered with `feed_changed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feed: Option<FeedId>,
+    /// Who acknowledges, across connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Transactions that carry this origin are not sent back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// What a change carries.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub payload: Payload,
+}
+
+impl Subscribe {
+    /// A subscription to whole rows of `tables`, from an initial sync.
+    #[must_use]
+    pub fn new(id: SubscriptionId, tables: Vec<TablePattern>) -> Self {
+        let tables = tables.into_iter().map(TableSelection::from).collect();
+        Self {
+            id,
+            tables,
+            cursor: StartAt::Snapshot,
+            feed: None,
+            client_id: None,
+            origin: None,
+            payload: Payload::Row,
+        }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// One entry of `subscribe.tables`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TableSelection {
+    /// Which tables.
+    pub table: TablePattern,
+    /// Which of their rows: a condition as in SQL. *(later)*
+    #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// Which of their columns, beside the key's, which always come; without it, all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<String>>,
+}
+
+impl From<TablePattern> for TableSelection {
+    /// All rows, all columns.
+    fn from(table: TablePattern) -> Self {
+        Self { table, filter: None, columns: None }
+    }
+}
+
+/// What a change carries.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Payload {
+    /// Keys and rows.
+    #[default]
+    Row,
+    /// Keys without rows. *(later)*
+    Key,
+}
+
+/// `ack`: the durable position of this `client_id`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ack {
+    /// Which subscription.
+    pub id: SubscriptionId,
+    /// Everything before it is stored by the client.
+    pub cursor: Cursor,
+}
+
+/// `unsubscribe`: ends a subscription. Frames of it that were on their way may still arrive.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Unsubscribe {
+    /// Which subscription.
+    pub id: SubscriptionId,
+}
+
+/// `publish`: an ephemeral message to a channel, never stored, never replayed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PublishMessage {
+    /// Where to.
+    pub channel: String,
+    /// Any JSON, passed on as it is.
+    pub payload: Box<RawValue>,
+}
+
+/// `presence`: says that this client is in a channel, until it disconnects.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SetPresence {
+    /// Where.
+    pub channel: String,
+    /// Any JSON: who, on which device.
+    pub state: Box<RawValue>,
+}

@@ -1,0 +1,349 @@
+//! From server to client.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use walcast_model::{Cursor, FeedId, Lsn, Op, RelationName, ReplicaIdentity, Timestamp, Xid};
+
+use crate::code::ErrorCode;
+use crate::decode::messages;
+use crate::subscription_id::SubscriptionId;
+
+messages! {
+    /// A frame from the server.
+    #[non_exhaustive]
+    ServerMessage {
+        /// The first message of a connection.
+        "welcome" => Welcome(Welcome),
+        /// The subscription cannot start yet.
+        "waiting" => Waiting(Waiting),
+        /// The subscription is accepted, or starts its initial sync over.
+        "subscribed" => Subscribed(Subscribed),
+        /// A table's definition.
+        "relation" => Relation(RelationMessage),
+        /// Rows of the initial sync.
+        "snapshot" => Snapshot(SnapshotRows),
+        /// The initial sync is done.
+        "snapshot_complete" => SnapshotComplete(SnapshotComplete),
+        /// A transaction, or a part of one.
+        "transaction" => Transaction(TransactionMessage),
+        /// Everything committed before the subscription was asked for has been delivered.
+        "caught_up" => CaughtUp(CaughtUp),
+        /// The connection is alive.
+        "heartbeat" => Heartbeat(Heartbeat),
+        /// How the source is doing.
+        "status" => Status(Status),
+        /// Something said to a channel.
+        "message" => Message(ChannelMessage),
+        /// Who is in a channel.
+        "presence" => Presence(Presence),
+        /// What was wrong and what to do.
+        "error" => Error(ErrorMessage),
+    }
+}
+
+/// `welcome`: the first message of a connection.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The version of the contract, [`crate::PROTOCOL_VERSION`].
+    pub protocol: u32,
+    /// The feed that all cursors of this connection belong to.
+    pub feed: FeedId,
+    /// How far the feed has come.
+    pub cursor: Cursor,
+    /// The oldest cursor that can be resumed at.
+    pub oldest: Cursor,
+    /// Program and version, for people: `walcast/0.1.0`.
+    pub server: String,
+    /// A frame comes at least this often, in milliseconds; a client that hears nothing for 2.5 times as long
+    /// reconnects.
+    pub heartbeat_ms: u64,
+    /// What the daemon accepts from this client.
+    pub limits: Limits,
+}
+
+/// `welcome.limits`: what the daemon accepts from one connection. More is answered with `limit_exceeded`, an oversize
+/// frame with close code 1009.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Limits {
+    /// The largest frame of the client, in bytes.
+    pub message_bytes_max: u64,
+    /// Subscriptions at the same time.
+    pub subscriptions_max: u32,
+    /// Entries of `tables` in one subscription.
+    pub tables_max: u32,
+}
+
+/// `waiting`: the subscription was understood and starts once the daemon's initial poll is done.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Which subscription.
+    pub id: SubscriptionId,
+    /// What is waited for, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// How a subscription begins.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// With an initial sync.
+    Snapshot,
+    /// With what history holds from the cursor on.
+    Catchup,
+    /// With what the feed holds in memory.
+    Live,
+}
+
+/// `subscribed`: the subscription is accepted. A second one with mode `snapshot` for the same id means that the initial
+/// sync starts over: discard what came of it so far.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Subscribed {
+    /// Which subscription.
+    pub id: SubscriptionId,
+    /// How it begins.
+    pub mode: Mode,
+    /// Where it begins; `0/0` for an initial sync.
+    pub cursor: Cursor,
+}
+
+/// `relation`: a table's definition, before its first rows and whenever it changes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RelationMessage {
+    /// Which subscription.
+    pub id: SubscriptionId,
+    /// The table.
+    pub table: RelationName,
+    /// The columns that the subscription receives, in the order of a row.
+    pub columns: Vec<Column>,
+    /// Which old columns its updates and deletes carry.
+    pub replica_identity: ReplicaIdentity,
+}
+
+/// A column of a `relation`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Column {
+    /// The name, as the catalog spells it.
+    pub name: String,
+    /// The type as SQL spells it: `numeric(10,2)`.
+    #[serde(rename = "type")]
+    pub type_name: String,
+    /// Part of the key by which a change names its row.
+    pub key: bool,
+    /// Whether it may hold NULL.
+    pub nullable: bool,
+}
+
+impl From<&walcast_model::Column> for Column {
+    fn from(column: &walcast_model::Column) -> Self {
+        Self {
+            name: column.name.clone(),
+            type_name: column.type_name.clone(),
+            key: column.key,
+            nullable: column.nullable,
+        }
+    }
+}
+
+/// `snapshot`: rows of the initial sync.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SnapshotRows {
+    /// Which subscription.
+    pub id: SubscriptionId,
+    /// The table.
+    pub table: RelationName,
+    /// One JSON object for each row, as the server wrote it.
+    pub rows: Vec<Box<RawValue>>,
+    /// How far the initial sync is.
+    pub progress: Progress,
+}
+
+/// How far an initial sync is, over all tables of the subscription.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Progress {
+    /// Rows sent, with those of this message.
+    pub done: u64,
+    /// Rows expected in all, by the planner's statistics; may be wrong either way. Absent when there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<u64>,
+}
+
+/// `snapshot_complete`: the rows so far, with the transactions so far, equal the tables at `cursor`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SnapshotComplete {
+    /// Which subscription.
+    pub id: SubscriptionId,
+    /// The first cursor that is safe to store.
+    pub cursor: Cursor,
+}
+
+/// `transaction`: changes of one transaction, all of them unless `more`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TransactionMessage {
+    /// Which subscription.
+    pub id: SubscriptionId,
+    /// Safe to store once the changes are applied. Absent before `snapshot_complete`: there is nothing to store yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
+    /// Where the transaction's commit record starts: its place in the feed.
+    pub lsn: Lsn,
+    /// Its 64-bit transaction id.
+    #[serde(with = "xid")]
+    pub xid: Xid,
+    /// When it committed, by the source server's clock.
+    pub committed_at: Timestamp,
+    /// The changes, in order.
+    pub changes: Vec<Change>,
+    /// What its writer said about it with `pg_logical_emit_message(true, 'walcast', …)`. *(later)*
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta: Option<Box<RawValue>>,
+    /// The transaction goes on in the subscription's next `transaction` message.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+}
+
+/// One change. Its texts are as the server wrote them: numbers with all their digits, columns in the relation's order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Change {
+    /// What it does.
+    pub op: Op,
+    /// The table.
+    pub table: RelationName,
+    /// The columns that find the row as it was before the change; absent for `truncate` and where there is no key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Box<RawValue>>,
+    /// The row after the change, without the columns in `unchanged`; for `insert` and `update`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row: Option<Box<RawValue>>,
+    /// The whole row before the change; only under `REPLICA IDENTITY FULL`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old: Option<Box<RawValue>>,
+    /// Columns that `row` leaves out because they were not written and the WAL does not carry them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unchanged: Vec<String>,
+}
+
+/// `caught_up`: everything committed before the subscription was asked for has been delivered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CaughtUp {
+    /// Which subscription.
+    pub id: SubscriptionId,
+    /// Safe to store.
+    pub cursor: Cursor,
+}
+
+/// `heartbeat`: the connection is alive, and where it is.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Everything before it that concerns any subscription of this connection was sent before this message, so it is
+    /// safe to store for all of them. Absent while there is no such cursor: before the first `subscribed`, and while
+    /// one of them is in its initial sync.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
+    /// The daemon's clock.
+    pub time: Timestamp,
+}
+
+/// `status`: how the daemon's connection to its source is doing; after `welcome` and whenever it changes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// What it is.
+    pub state: SourceStatus,
+    /// What happened, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// What an operator can do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// What `status` says. Subscriptions go on in every one of them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum SourceStatus {
+    /// The daemon has started and its slot does not stream yet.
+    Starting,
+    /// Changes arrive.
+    Streaming,
+    /// The connection is lost or refused; the daemon retries for ever.
+    Interrupted,
+    /// A state that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// `message`: something that was said to a channel. *(later)*
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ChannelMessage {
+    /// Where.
+    pub channel: String,
+    /// Any JSON, as it was said.
+    pub payload: Box<RawValue>,
+    /// Which client said it; absent when it came from Postgres.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Where it is in the WAL, when it came from `pg_logical_emit_message`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lsn: Option<Lsn>,
+}
+
+/// `presence`: who came, who went, who is there. *(later)*
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Presence {
+    /// Where.
+    pub channel: String,
+    /// The states of those who came.
+    #[serde(default)]
+    pub joined: Vec<Box<RawValue>>,
+    /// The states of those who went.
+    #[serde(default)]
+    pub left: Vec<Box<RawValue>>,
+    /// The states of all who are there now.
+    #[serde(default)]
+    pub members: Vec<Box<RawValue>>,
+}
+
+/// `error`: what was wrong and what to do. With `id` and not fatal, that subscription is refused or over and the others
+/// go on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ErrorMessage {
+    /// For programs.
+    pub code: ErrorCode,
+    /// For people: one sentence.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The subscription that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<SubscriptionId>,
+    /// With `cursor_too_old`: the oldest cursor that can be resumed at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<Cursor>,
+    /// Whether the connection is closed after it.
+    #[serde(default)]
+    pub fatal: bool,
+}
+
+impl ErrorMessage {
+    /// An error that leaves the connection open.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None, id: None, oldest: None, fatal: false }
+    }
+}
+
+/// A transaction id is a number on the wire.
+mod xid {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use walcast_model::Xid;
+
+    pub(super) fn serialize<S: Serializer>(xid: &Xid, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(xid.get())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Xid, D::Error> {
+        u64::deserialize(deserializer).map(Xid::new)
+    }
+}

@@ -1,0 +1,440 @@
+//! From decoded messages to parts of transactions: the state of one replication stream, without I/O.
+//!
+//! ```text
+//!                       Begin                       insert, update, delete, truncate, message
+//!   between ─────────────────────────────► inside ──────────────────────────┐
+//!      ▲                                    │  ▲                            │ part_bytes_max reached:
+//!      └──────────── Commit ────────────────┘  └────────────────────────────┘ a part without an end
+//!
+//!   Relation (in either state) ──► Step::NeedsCatalog ──► answer() ──► goes on
+//! ```
+//!
+//! Output collects until [`Assembler::take`]. What lies before the position where the feed stands is counted and
+//! not rendered: a slot sends transactions again after every crash, and a transaction of which the feed already
+//! has some parts from its start.
+
+mod relation;
+mod row;
+mod rows_message;
+mod transaction;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::mem;
+
+use walcast_model::{Cursor, Lsn, Oid, Op, Part, Xid};
+use walcast_pgoutput::json::Types;
+use walcast_pgoutput::{
+    Begin, Commit, Delete, Insert, LogicalMessage, Message, OldTuple, RelationDefinition, Truncate, Update,
+};
+
+pub use relation::{CatalogAnswer, CatalogQuestion, ColumnFacts, RelationFacts};
+pub use rows_message::{RowsHeader, row_prefix};
+
+use crate::metrics::{MESSAGES_IGNORED_TOTAL, VALUE_FALLBACKS_TOTAL};
+use relation::{Entry, Known};
+use row::Image;
+use rows_message::RowsMessage;
+use transaction::Open;
+
+/// The schema that is walcast's own: never part of the feed.
+pub const OWN_SCHEMA: &str = "walcast";
+/// Prefix of the transactional logical messages by which barriers come back.
+pub const BARRIER_PREFIX: &str = "walcast.barrier";
+/// Prefix of the transactional logical messages that carry rows which were there before their table was picked up.
+pub const ROWS_PREFIX: &str = "walcast.rows";
+
+/// A barrier's id is 32 characters; what is longer than this many bytes is none.
+const BARRIER_BYTES_MAX: usize = 64;
+/// Barriers of one transaction that are remembered until its commit. walcast writes one per transaction; any role
+/// may write as many as it likes, and those beyond the limit are counted and forgotten.
+const BARRIERS_PER_TRANSACTION_MAX: usize = 1024;
+
+/// How transactions are cut, and what is trusted.
+#[derive(Clone)]
+pub struct AssemblerSettings {
+    /// JSON bytes after which a part is closed, when another change follows. Default 1 MiB. A part is larger by
+    /// at most one change.
+    pub part_bytes_max: usize,
+    /// The feed's secret, with which `walcast.rows` messages must start.
+    pub secret: String,
+}
+
+// The secret stays out.
+impl fmt::Debug for AssemblerSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AssemblerSettings")
+            .field("part_bytes_max", &self.part_bytes_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What to do before the next message.
+#[derive(Debug)]
+pub enum Step {
+    /// Nothing: feed the next message.
+    Next,
+    /// A table's definition came: look up what the WAL does not say about it, and call [`Assembler::answer`].
+    NeedsCatalog(CatalogQuestion),
+}
+
+/// What the messages since the last [`Assembler::take`] amount to. To be used in the order of the fields.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Parts for the feed, in order.
+    pub parts: Vec<Part>,
+    /// Ids of barriers, each with the cursor after its transaction: everything before it is in the parts, or was
+    /// in the feed already.
+    pub barriers: Vec<(String, Cursor)>,
+    /// Everything before this position was seen. `None` when nothing ended.
+    pub reached: Option<Lsn>,
+    /// Transactions that ended, whatever they held.
+    pub transactions: u64,
+}
+
+/// Why a stream cannot be assembled. The same messages would come again after a reconnect, so each is a defect of
+/// walcast or of the server; none is passed over, because that would lose changes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AssembleError {
+    /// A change, a message or a commit without a `Begin`, or a `Begin` without the `Commit` before it.
+    #[error("{message} out of place in the replication stream; report it with the server's version")]
+    Misplaced {
+        /// What came.
+        message: &'static str,
+    },
+    /// A change of a table whose definition was not sent.
+    #[error("a change of relation {oid} came before its definition; report it with the server's version")]
+    UnknownRelation {
+        /// The table.
+        oid: Oid,
+    },
+    /// A row that does not fit its table's definition.
+    #[error("a row of {relation} has {got} columns instead of {want}; report it with the server's version")]
+    ColumnCount {
+        /// The table.
+        relation: String,
+        /// As the definition says.
+        want: usize,
+        /// As the row says.
+        got: usize,
+    },
+    /// A message of protocol features that walcast does not switch on.
+    #[error("{message} came although streaming and two-phase are off; report it with the server's version")]
+    NotAskedFor {
+        /// What came.
+        message: &'static str,
+    },
+    /// One change is over 4 GiB of JSON.
+    #[error(
+        "one change of {relation} is over 4 GiB of JSON; take the table out of the publication, or start the feed over"
+    )]
+    TooLarge {
+        /// The table.
+        relation: String,
+    },
+}
+
+/// The state of one replication stream. See the module.
+#[derive(Debug)]
+pub struct Assembler {
+    settings: AssemblerSettings,
+    types: Types,
+    relations: HashMap<Oid, Entry>,
+    /// The definition that waits for the catalog's answer.
+    waiting: Option<RelationDefinition>,
+    /// Everything before it is in the feed.
+    position: Cursor,
+    xid_reference: Xid,
+    transaction: Option<Open>,
+    output: Progress,
+    /// Columns of the change at hand whose value had to go out as a string; kept for its memory.
+    failed: Vec<usize>,
+}
+
+impl Assembler {
+    /// For a feed whose head is `position`, on a connection that has just been made. `xid_reference` is any recent
+    /// 64-bit id of the source (`pg_snapshot_xmax(pg_current_snapshot())`), next to which the WAL's 32-bit ids are
+    /// widened. Definitions are per connection, so a new one needs a new assembler.
+    #[must_use]
+    pub fn new(settings: AssemblerSettings, position: Cursor, xid_reference: Xid) -> Self {
+        Self {
+            settings,
+            types: Types::new(),
+            relations: HashMap::new(),
+            waiting: None,
+            position,
+            xid_reference,
+            transaction: None,
+            output: Progress::default(),
+            failed: Vec::new(),
+        }
+    }
+
+    /// The types that values are written by; whoever answers a [`CatalogQuestion`] adds those it asks for.
+    pub const fn types_mut(&mut self) -> &mut Types {
+        &mut self.types
+    }
+
+    /// Whether a transaction has begun and not ended.
+    #[must_use]
+    pub const fn in_transaction(&self) -> bool {
+        self.transaction.is_some()
+    }
+
+    /// Takes what has come together.
+    pub fn take(&mut self) -> Progress {
+        mem::take(&mut self.output)
+    }
+
+    /// The sender has decoded everything before `wal_end`. It counts only between transactions (in the middle of
+    /// one it names that transaction's commit), and never moves anything back: at the start of a stream the server
+    /// reports positions that lie before what it has sent (reference 1.5).
+    pub fn keepalive(&mut self, wal_end: Lsn) {
+        if self.transaction.is_none() {
+            self.output.reached = self.output.reached.max(Some(wal_end));
+        }
+    }
+
+    /// Takes the next message of the stream.
+    ///
+    /// # Errors
+    /// When the stream is not what Postgres documents; the assembler must then not be used again.
+    pub fn message(&mut self, message: Message) -> Result<Step, AssembleError> {
+        if self.waiting.is_some() {
+            return Err(AssembleError::Misplaced { message: "a message before the catalog's answer" });
+        }
+        match message {
+            Message::Insert(insert) => self.insert(&insert)?,
+            Message::Update(update) => self.update(&update)?,
+            Message::Delete(delete) => self.delete(&delete)?,
+            Message::Begin(begin) => self.begin(&begin)?,
+            Message::Commit(commit) => self.commit(&commit)?,
+            Message::Relation(definition) => return Ok(self.relation(definition)),
+            Message::Truncate(truncate) => self.truncate(&truncate)?,
+            Message::LogicalMessage(message) => self.logical(&message)?,
+            // An origin names where a transaction came from, a type what the catalog says better; a stray abort
+            // is sent by PG 18 for transactions that were never sent (reference 2.1).
+            Message::Origin(_) | Message::Type(_) | Message::StreamAbort(_) => {}
+            Message::StreamStart(_) | Message::StreamStop | Message::StreamCommit(_) => {
+                return Err(AssembleError::NotAskedFor { message: "a streamed transaction" });
+            }
+            Message::BeginPrepare(_)
+            | Message::Prepare(_)
+            | Message::CommitPrepared(_)
+            | Message::RollbackPrepared(_)
+            | Message::StreamPrepare(_) => {
+                return Err(AssembleError::NotAskedFor { message: "a prepared transaction" });
+            }
+        }
+        Ok(Step::Next)
+    }
+
+    fn begin(&mut self, begin: &Begin) -> Result<(), AssembleError> {
+        if self.transaction.is_some() {
+            return Err(AssembleError::Misplaced { message: "a second Begin" });
+        }
+        let xid = Xid::widen(begin.xid, self.xid_reference);
+        self.xid_reference = self.xid_reference.max(xid);
+        self.transaction = Some(Open::new(begin, xid, self.position));
+        Ok(())
+    }
+
+    fn commit(&mut self, commit: &Commit) -> Result<(), AssembleError> {
+        let open = self.transaction.take().ok_or(AssembleError::Misplaced { message: "a Commit" })?;
+        let (part, barriers) = open.commit(commit.end);
+        self.output.parts.extend(part);
+        let after = Cursor::after(commit.end);
+        self.output.barriers.extend(barriers.into_iter().map(|id| (id, after)));
+        self.output.reached = self.output.reached.max(Some(commit.end.lsn()));
+        self.output.transactions += 1;
+        Ok(())
+    }
+
+    /// Every definition is looked up, also one that came before: the primary key and NOT NULL may have changed
+    /// without a trace in it.
+    fn relation(&mut self, definition: RelationDefinition) -> Step {
+        if definition.schema.as_bytes() == OWN_SCHEMA.as_bytes() {
+            self.relations.insert(definition.oid, Entry::Own);
+            return Step::Next;
+        }
+        let question = CatalogQuestion::new(&definition, &self.types);
+        self.waiting = Some(definition);
+        Step::NeedsCatalog(question)
+    }
+
+    /// Answers the question that the last [`Assembler::message`] returned. The types it names must have been added
+    /// to [`Assembler::types_mut`] first, as far as the catalog still knows them.
+    pub fn answer(&mut self, answer: &CatalogAnswer) {
+        let Some(definition) = self.waiting.take() else { return };
+        let oid = definition.oid;
+        let before = match self.relations.get(&oid) {
+            Some(Entry::Known(known)) => Some(&known.relation),
+            _ => None,
+        };
+        let known = Known::new(&definition, answer, &self.types, before);
+        self.relations.insert(oid, Entry::Known(known));
+    }
+
+    fn insert(&mut self, insert: &Insert) -> Result<(), AssembleError> {
+        let Some((known, open, failed)) = self.keep(insert.relation)? else { return Ok(()) };
+        known.check(&insert.new)?;
+        let mut change = open.builder.change(Op::Insert, &known.relation);
+        let mut image = Image::new(known, failed);
+        if known.has_key {
+            infallible(change.key(|out| image.key(&insert.new, out)));
+        }
+        infallible(change.row(|out| image.all(&insert.new, out)));
+        finish(change.finish(), known, failed)
+    }
+
+    fn update(&mut self, update: &Update) -> Result<(), AssembleError> {
+        let Some((known, open, failed)) = self.keep(update.relation)? else { return Ok(()) };
+        known.check(&update.new)?;
+        if let Some(old) = &update.old {
+            known.check(old.tuple())?;
+        }
+        let mut change = open.builder.change(Op::Update, &known.relation);
+        let mut image = Image::new(known, failed);
+        let before = update.old.as_ref().map_or(&update.new, OldTuple::tuple);
+        // Servers before 14.2 send no old key for a key that is stored out of line: the key is then not known.
+        if known.has_key && image.key_is_known(before) {
+            infallible(change.key(|out| image.key(before, out)));
+        }
+        infallible(change.row(|out| image.merged(&update.new, update.old.as_ref(), out)));
+        if let Some(OldTuple::Full(old)) = &update.old {
+            infallible(change.old(|out| image.all(old, out)));
+        }
+        change.unchanged(image.unchanged().map(|index| known.relation.columns()[index].name.as_str()));
+        finish(change.finish(), known, failed)
+    }
+
+    fn delete(&mut self, delete: &Delete) -> Result<(), AssembleError> {
+        let Some((known, open, failed)) = self.keep(delete.relation)? else { return Ok(()) };
+        let old = delete.old.tuple();
+        known.check(old)?;
+        let mut change = open.builder.change(Op::Delete, &known.relation);
+        let mut image = Image::new(known, failed);
+        if known.has_key {
+            infallible(change.key(|out| image.key(old, out)));
+        }
+        if matches!(delete.old, OldTuple::Full(_)) {
+            infallible(change.old(|out| image.all(old, out)));
+        }
+        finish(change.finish(), known, failed)
+    }
+
+    fn truncate(&mut self, truncate: &Truncate) -> Result<(), AssembleError> {
+        for &oid in &truncate.relations {
+            let Some((known, open, failed)) = self.keep(oid)? else { continue };
+            let finished = open.builder.change(Op::Truncate, &known.relation).finish();
+            finish(finished, known, failed)?;
+        }
+        Ok(())
+    }
+
+    /// Counts a change of this table: the table, the open transaction with room in its part for the change, and the
+    /// list of failed columns; `None` for a change that is not to be rendered.
+    fn keep(&mut self, oid: Oid) -> Result<Option<Kept<'_>>, AssembleError> {
+        let open = self.transaction.as_mut().ok_or(AssembleError::Misplaced { message: "a change" })?;
+        let known = match self.relations.get(&oid).ok_or(AssembleError::UnknownRelation { oid })? {
+            Entry::Own => return Ok(None),
+            Entry::Known(known) => known,
+        };
+        let wanted = open.next_change(self.settings.part_bytes_max, &mut self.output.parts);
+        Ok(wanted.then_some((known, open, &mut self.failed)))
+    }
+
+    fn logical(&mut self, message: &LogicalMessage) -> Result<(), AssembleError> {
+        if !message.transactional {
+            ignored("not_transactional");
+            return Ok(());
+        }
+        let open = self.transaction.as_mut().ok_or(AssembleError::Misplaced { message: "a message" })?;
+        match message.prefix.as_bytes() {
+            prefix if prefix == BARRIER_PREFIX.as_bytes() => {
+                let id = (message.content.len() <= BARRIER_BYTES_MAX)
+                    .then(|| std::str::from_utf8(&message.content).ok())
+                    .flatten();
+                match id {
+                    None => ignored("malformed"),
+                    Some(_) if open.barriers.len() >= BARRIERS_PER_TRANSACTION_MAX => ignored("too_many"),
+                    Some(id) => open.barriers.push(id.to_owned()),
+                }
+                Ok(())
+            }
+            prefix if prefix == ROWS_PREFIX.as_bytes() => self.rows(&message.content),
+            _ => {
+                ignored("other_prefix");
+                Ok(())
+            }
+        }
+    }
+
+    /// Rows that were there before their table was picked up: they stand in the WAL right before its first changes.
+    fn rows(&mut self, content: &[u8]) -> Result<(), AssembleError> {
+        let Some(open) = self.transaction.as_mut() else { return Ok(()) };
+        let Some(message) = RowsMessage::parse(content, self.settings.secret.as_bytes()) else {
+            tracing::warn!("ignored a {ROWS_PREFIX} message that this feed did not write");
+            ignored("unknown_secret");
+            return Ok(());
+        };
+        let (op, relation, row) = match message {
+            RowsMessage::Header(header) => {
+                let replace = header.replace;
+                let relation = header.into_relation();
+                let relation = match self.relations.get(&relation.oid()) {
+                    Some(Entry::Known(known)) if *known.relation == relation => known.relation.clone(),
+                    _ => relation.into(),
+                };
+                open.rows_of = Some(relation.clone());
+                if !replace {
+                    return Ok(());
+                }
+                (Op::Truncate, relation, None)
+            }
+            RowsMessage::Row(row) => match &open.rows_of {
+                Some(relation) => (Op::Insert, relation.clone(), Some(row)),
+                None => {
+                    ignored("malformed");
+                    return Ok(());
+                }
+            },
+        };
+        if !open.next_change(self.settings.part_bytes_max, &mut self.output.parts) {
+            return Ok(());
+        }
+        let mut change = open.builder.change(op, &relation);
+        if let Some(row) = row {
+            if relation.columns().iter().any(|column| column.key) {
+                infallible(change.key(|out| rows_message::key(&relation, row, out)));
+            }
+            infallible(change.row(|out| {
+                out.extend_from_slice(row);
+                Ok(())
+            }));
+        }
+        change.finish().map_err(|_| AssembleError::TooLarge { relation: relation.name().to_string() })
+    }
+}
+
+type Kept<'a> = (&'a Known, &'a mut Open, &'a mut Vec<usize>);
+
+fn ignored(reason: &'static str) {
+    metrics::counter!(MESSAGES_IGNORED_TOTAL, "reason" => reason).increment(1);
+}
+
+fn infallible(result: Result<(), std::convert::Infallible>) {
+    let Ok(()) = result;
+}
+
+/// Ends a change, and says which of its values could not be written by their type.
+fn finish<E>(finished: Result<(), E>, known: &Known, failed: &mut Vec<usize>) -> Result<(), AssembleError> {
+    for index in failed.drain(..) {
+        metrics::counter!(VALUE_FALLBACKS_TOTAL).increment(1);
+        known.warn_once(index);
+    }
+    finished.map_err(|_| AssembleError::TooLarge { relation: known.relation.name().to_string() })
+}

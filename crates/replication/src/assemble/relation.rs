@@ -1,0 +1,170 @@
+//! Tables as the WAL defines them, completed from the catalog.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use walcast_model::{Column, Oid, Relation, RelationName, ReplicaIdentity};
+use walcast_pgoutput::json::{Types, ValueWriter};
+use walcast_pgoutput::{RelationDefinition, Tuple};
+
+use super::AssembleError;
+
+/// What the WAL does not say about a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogQuestion {
+    /// The table: its NOT NULL columns and its primary key are wanted.
+    pub relation: Oid,
+    /// Types to add to [`super::Assembler::types_mut`], with all that they are made of.
+    pub types: Vec<Oid>,
+    /// The types whose names are wanted, as `format_type(type, modifier)` prints them; one for each column.
+    pub type_names: Vec<(Oid, i32)>,
+}
+
+/// The answer to a [`CatalogQuestion`].
+#[derive(Debug, Clone, Default)]
+pub struct CatalogAnswer {
+    /// What the catalog says *now*, which may be later than the WAL: `None` when the table is gone.
+    pub relation: Option<RelationFacts>,
+    /// The names asked for, in their order; `???` for a type that is gone.
+    pub type_names: Vec<String>,
+}
+
+/// What the catalog says of a table.
+#[derive(Debug, Clone, Default)]
+pub struct RelationFacts {
+    /// Its columns, without dropped ones, in the table's order.
+    pub columns: Vec<ColumnFacts>,
+}
+
+/// What the catalog says of a column.
+#[derive(Debug, Clone)]
+pub struct ColumnFacts {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub type_oid: Oid,
+    /// Whether it is NOT NULL.
+    pub not_null: bool,
+    /// Whether it is part of the primary key.
+    pub primary_key: bool,
+}
+
+impl RelationFacts {
+    /// The facts of each column of `definition`. By name; and where the catalog is of another time and does not know
+    /// all the names, by place, if the types say that these are the same columns under other names.
+    fn matching<'a>(&'a self, definition: &RelationDefinition) -> Vec<Option<&'a ColumnFacts>> {
+        let by_name = |name: &str| self.columns.iter().find(|column| column.name == name);
+        let columns = &definition.columns;
+        let named: Vec<_> = columns.iter().map(|column| by_name(&column.name.to_string_lossy())).collect();
+        let same_types = self.columns.len() == columns.len()
+            && self.columns.iter().zip(columns).all(|(facts, column)| facts.type_oid == column.type_oid);
+        if same_types && named.iter().any(Option::is_none) {
+            self.columns.iter().map(Some).collect()
+        } else {
+            named
+        }
+    }
+}
+
+impl CatalogQuestion {
+    pub(super) fn new(definition: &RelationDefinition, types: &Types) -> Self {
+        let columns = &definition.columns;
+        Self {
+            relation: definition.oid,
+            types: types.missing(columns.iter().map(|column| column.type_oid)),
+            type_names: columns.iter().map(|column| (column.type_oid, column.type_modifier)).collect(),
+        }
+    }
+}
+
+/// What is known of a relation id.
+#[derive(Debug)]
+pub(super) enum Entry {
+    /// A table of walcast's own schema: its changes do not count.
+    Own,
+    /// A table of the feed.
+    Known(Known),
+}
+
+/// A table with all that is needed to render its rows.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) relation: Arc<Relation>,
+    pub(super) columns: Vec<KnownColumn>,
+    /// Whether any column is part of the key.
+    pub(super) has_key: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct KnownColumn {
+    pub(super) writer: ValueWriter,
+    /// Part of the key of changes.
+    pub(super) key: bool,
+    /// Part of the replica identity: an old key carries it.
+    pub(super) identity: bool,
+    warned: Cell<bool>,
+}
+
+impl Known {
+    /// Keeps `before` when nothing is different from it: definitions are sent again after ANALYZE and much else.
+    pub(super) fn new(
+        definition: &RelationDefinition,
+        answer: &CatalogAnswer,
+        types: &Types,
+        before: Option<&Arc<Relation>>,
+    ) -> Self {
+        let facts = answer.relation.as_ref().map(|facts| facts.matching(definition)).unwrap_or_default();
+        let full = definition.identity == ReplicaIdentity::Full;
+        let model = definition.columns.iter().enumerate().map(|(index, column)| {
+            let facts = facts.get(index).copied().flatten();
+            Column {
+                name: column.name.to_string(),
+                type_name: answer.type_names.get(index).cloned().unwrap_or_else(|| "???".to_owned()),
+                type_oid: column.type_oid,
+                // Under FULL every column is flagged, so the primary key is the catalog's.
+                key: if full { facts.is_some_and(|facts| facts.primary_key) } else { column.identity },
+                nullable: facts.is_none_or(|facts| !facts.not_null),
+            }
+        });
+        let model: Vec<Column> = model.collect();
+        let columns = definition.columns.iter().zip(&model).map(|(column, model)| KnownColumn {
+            writer: types.writer(column.type_oid),
+            key: model.key,
+            identity: column.identity,
+            warned: Cell::new(false),
+        });
+        let columns: Vec<KnownColumn> = columns.collect();
+        let schema = if definition.schema.as_bytes().is_empty() {
+            "pg_catalog".into()
+        } else {
+            definition.schema.to_string()
+        };
+        let name = RelationName::new(schema, definition.name.to_string());
+        let relation = Relation::new(definition.oid, name, definition.identity, model);
+        let relation = match before {
+            Some(before) if **before == relation => Arc::clone(before),
+            _ => Arc::new(relation),
+        };
+        Self { relation, has_key: columns.iter().any(|column| column.key), columns }
+    }
+
+    pub(super) fn check(&self, tuple: &Tuple) -> Result<(), AssembleError> {
+        if tuple.len() == self.columns.len() {
+            return Ok(());
+        }
+        let relation = self.relation.name().to_string();
+        Err(AssembleError::ColumnCount { relation, want: self.columns.len(), got: tuple.len() })
+    }
+
+    /// Says once for each definition that values of this column go out as strings.
+    pub(super) fn warn_once(&self, index: usize) {
+        let (Some(column), Some(known)) = (self.relation.columns().get(index), self.columns.get(index))
+        else {
+            return;
+        };
+        if !known.warned.replace(true) {
+            let (table, column, kind) = (self.relation.name(), &column.name, &column.type_name);
+            tracing::warn!(%table, column, r#type = kind, "a value is not what its type promises: sent as a string");
+        }
+    }
+}

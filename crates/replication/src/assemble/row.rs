@@ -1,0 +1,127 @@
+//! Rows of the WAL as JSON objects.
+
+use std::convert::Infallible;
+
+use walcast_model::json;
+use walcast_pgoutput::{OldTuple, Tuple, TupleColumn};
+
+use super::relation::Known;
+
+/// Writes the images of one change's row. The caller has checked that tuples and table have as many columns.
+#[derive(Debug)]
+pub(super) struct Image<'a> {
+    known: &'a Known,
+    /// Columns whose value went out as a string.
+    failed: &'a mut Vec<usize>,
+    /// Columns that neither the new row nor the old one has.
+    unchanged: Vec<usize>,
+}
+
+/// Opens an object or goes on to its next field.
+fn separate(out: &mut Vec<u8>, first: &mut bool) {
+    if !std::mem::replace(first, false) {
+        out.push(b',');
+    }
+}
+
+impl<'a> Image<'a> {
+    pub(super) const fn new(known: &'a Known, failed: &'a mut Vec<usize>) -> Self {
+        Self { known, failed, unchanged: Vec::new() }
+    }
+
+    /// The columns that [`Image::merged`] left out.
+    pub(super) fn unchanged(&self) -> impl Iterator<Item = usize> + use<'_> {
+        self.unchanged.iter().copied()
+    }
+
+    fn value(&mut self, index: usize, column: TupleColumn<'_>, out: &mut Vec<u8>) {
+        match column {
+            TupleColumn::Text(text) => {
+                let start = out.len();
+                if self.known.columns[index].writer.write(text, out).is_err() {
+                    out.truncate(start);
+                    self.fall_back(index, text, out);
+                }
+            }
+            // `Unchanged` is left out before it gets here.
+            TupleColumn::Null | TupleColumn::Unchanged => out.extend_from_slice(b"null"),
+            // Not asked for, and there is no writer for it.
+            TupleColumn::Binary(bytes) => self.fall_back(index, bytes, out),
+        }
+    }
+
+    /// A value must never stop the feed: its text says as much as there is to say.
+    fn fall_back(&mut self, index: usize, text: &[u8], out: &mut Vec<u8>) {
+        json::write_string(out, &String::from_utf8_lossy(text));
+        self.failed.push(index);
+    }
+
+    fn field(&mut self, index: usize, column: TupleColumn<'_>, out: &mut Vec<u8>, first: &mut bool) {
+        separate(out, first);
+        out.extend_from_slice(self.known.relation.column_json(index).as_bytes());
+        self.value(index, column, out);
+    }
+
+    /// Whether this tuple carries every column of the key.
+    pub(super) fn key_is_known(&self, tuple: &Tuple) -> bool {
+        let mut columns = tuple.iter().zip(&self.known.columns);
+        columns.all(|(value, column)| !column.key || value != TupleColumn::Unchanged)
+    }
+
+    /// The key's columns.
+    pub(super) fn key(&mut self, tuple: &Tuple, out: &mut Vec<u8>) -> Result<(), Infallible> {
+        out.push(b'{');
+        let mut first = true;
+        for (index, column) in tuple.iter().enumerate() {
+            if self.known.columns[index].key {
+                self.field(index, column, out, &mut first);
+            }
+        }
+        out.push(b'}');
+        Ok(())
+    }
+
+    /// All columns of a tuple that leaves none out.
+    pub(super) fn all(&mut self, tuple: &Tuple, out: &mut Vec<u8>) -> Result<(), Infallible> {
+        out.push(b'{');
+        let mut first = true;
+        for (index, column) in tuple.iter().enumerate() {
+            if column == TupleColumn::Unchanged {
+                continue;
+            }
+            self.field(index, column, out, &mut first);
+        }
+        out.push(b'}');
+        Ok(())
+    }
+
+    /// The new row, completed by the old one: whole under FULL; otherwise only by the identity's columns, because in
+    /// an old key the others say nothing. What is left out is remembered.
+    pub(super) fn merged(
+        &mut self,
+        new: &Tuple,
+        old: Option<&OldTuple>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Infallible> {
+        let full = matches!(old, Some(OldTuple::Full(_)));
+        let mut old = old.map(|old| old.tuple().iter());
+        out.push(b'{');
+        let mut first = true;
+        for (index, column) in new.iter().enumerate() {
+            let before = old.as_mut().and_then(Iterator::next);
+            let column = match (column, before) {
+                (TupleColumn::Unchanged, Some(before)) if full || self.known.columns[index].identity => {
+                    before
+                }
+                (column, _) => column,
+            };
+            if column == TupleColumn::Unchanged {
+                self.unchanged.push(index);
+                continue;
+            }
+            self.field(index, column, out, &mut first);
+        }
+        out.push(b'}');
+        Ok(())
+    }
+}

@@ -1,0 +1,192 @@
+//! What can go wrong between the slot and the feed.
+
+use walcast_model::{Cursor, Lsn};
+use walcast_pgoutput::DecodeError;
+use walcast_postgres::ErrorClass;
+
+use crate::assemble::AssembleError;
+use crate::slot::Blocker;
+
+/// Why the slot does not stream, or a publication or slot is not as it should be. [`Error::class`] says how to
+/// react, [`Error::hint`] what a person can do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Postgres, or the way there.
+    #[error(transparent)]
+    Postgres(#[from] walcast_postgres::Error),
+    /// Bytes of the stream are not a message.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The stream's messages do not fit together.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// The feed's slot is gone.
+    #[error("replication slot \"{slot}\" does not exist any more: changes after {position} may be missing")]
+    SlotMissing {
+        /// The slot.
+        slot: String,
+        /// Up to here the feed is complete.
+        position: Cursor,
+    },
+    /// Postgres has removed WAL that the slot needs, or given the slot up for another reason.
+    #[error("replication slot \"{slot}\" is lost ({reason}): changes after {position} are missing")]
+    SlotLost {
+        /// The slot.
+        slot: String,
+        /// `invalidation_reason` where the server has it, otherwise what its status means.
+        reason: String,
+        /// Up to here the feed is complete.
+        position: Cursor,
+    },
+    /// Another connection streams from the slot.
+    #[error("replication slot \"{slot}\" is in use{}", pid.map(|pid| format!(" by process {pid}")).unwrap_or_default())]
+    SlotInUse {
+        /// The slot.
+        slot: String,
+        /// The server process that holds it.
+        pid: Option<i32>,
+    },
+    /// A slot of this name serves something else.
+    #[error("replication slot \"{slot}\" is not walcast's: {reason}")]
+    SlotForeign {
+        /// The slot.
+        slot: String,
+        /// What is different.
+        reason: String,
+    },
+    /// The slot was acknowledged or advanced past what the feed has, by somebody else.
+    #[error(
+        "replication slot \"{slot}\" was advanced to {confirmed} by somebody else: changes from {position} on are missing"
+    )]
+    SlotAhead {
+        /// The slot.
+        slot: String,
+        /// `confirmed_flush_lsn`.
+        confirmed: Lsn,
+        /// Up to here the feed is complete.
+        position: Cursor,
+    },
+    /// The slot cannot be created while transactions are open.
+    #[error("replication slot \"{slot}\" waits for open transactions: {}", list(blockers))]
+    SlotBlocked {
+        /// The slot.
+        slot: String,
+        /// Who holds a transaction open, oldest first; empty when they ended meanwhile.
+        blockers: Vec<Blocker>,
+    },
+    /// The server is not the one that the feed was made from.
+    #[error("this Postgres cluster has system identifier {found}, the feed comes from {expected}")]
+    AnotherCluster {
+        /// The feed's.
+        expected: String,
+        /// The server's.
+        found: String,
+    },
+    /// The server was promoted before it had all that the feed has.
+    #[error(
+        "the server left timeline {timeline} at {switched}, and the feed has already reached {position}: it holds changes that the server lost"
+    )]
+    TimelineDiverged {
+        /// The timeline the feed was on.
+        timeline: u32,
+        /// Where the server left it.
+        switched: Lsn,
+        /// What the feed has reached.
+        position: Cursor,
+    },
+    /// The server left out changes because a publication was missing when they were written (PG 18).
+    #[error("the server left out changes because of a missing publication: {message}")]
+    PublicationSkipped {
+        /// The server's warning.
+        message: String,
+    },
+    /// A publication that the slot is to read does not exist.
+    #[error("publication \"{publication}\" does not exist")]
+    PublicationMissing {
+        /// The publication.
+        publication: String,
+    },
+    /// Nothing can be set up on a standby.
+    #[error("the server is a standby: publications and slots are managed on its primary")]
+    Standby,
+}
+
+fn list(blockers: &[Blocker]) -> String {
+    if blockers.is_empty() {
+        return "they have ended meanwhile".to_owned();
+    }
+    blockers.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(error.into())
+    }
+}
+
+impl Error {
+    /// How to react. Nothing here ends the daemon: also what needs a person is tried again, as that person may have
+    /// acted.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Postgres(error) => error.class(),
+            Self::SlotInUse { .. } | Self::SlotBlocked { .. } => ErrorClass::Transient,
+            Self::Decode(_) | Self::Assemble(_) => ErrorClass::Bug,
+            _ => ErrorClass::Operator,
+        }
+    }
+
+    /// The server is going down or not up yet: connections to it are to be given up at once.
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        matches!(self, Self::Postgres(error) if error.is_shutting_down())
+    }
+
+    /// What a person can do about it: one sentence, with the command or statement.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        const START_OVER: &str = "run `walcast setup --start-over`: it drops the slot and starts a new feed, \
+                                  and clients sync again";
+        match self {
+            Self::SlotMissing { .. }
+            | Self::SlotLost { .. }
+            | Self::SlotAhead { .. }
+            | Self::TimelineDiverged { .. }
+            | Self::PublicationSkipped { .. } => Some(START_OVER.to_owned()),
+            Self::AnotherCluster { .. } => Some(format!("connect to the right server, or {START_OVER}")),
+            Self::SlotInUse { pid: Some(pid), .. } => Some(format!(
+                "stop the other consumer, or run SELECT pg_terminate_backend({pid}); walcast takes over as soon as \
+                 the slot is free"
+            )),
+            Self::SlotForeign { .. } => Some("choose another name with --slot".to_owned()),
+            Self::SlotBlocked { blockers, .. } => blockers.first().map(Blocker::hint),
+            Self::PublicationMissing { .. } => Some("run `walcast setup`".to_owned()),
+            Self::Standby => Some("connect to the primary".to_owned()),
+            Self::Postgres(error) => postgres_hint(error),
+            Self::SlotInUse { pid: None, .. } | Self::Decode(_) | Self::Assemble(_) => None,
+        }
+    }
+}
+
+fn postgres_hint(error: &walcast_postgres::Error) -> Option<String> {
+    let error = error.server_error()?;
+    let message = error.message.as_str();
+    match error.sqlstate.as_str() {
+        // The message is translated, the setting's name is not.
+        "55000" if message.contains("wal_level") => {
+            Some("run ALTER SYSTEM SET wal_level = logical; and restart Postgres".to_owned())
+        }
+        "53400" if message.contains("slot") => {
+            Some("raise max_replication_slots and restart Postgres, or drop a slot nobody uses".to_owned())
+        }
+        "42501" => Some("run `walcast setup --print` and have an administrator run what it prints".to_owned()),
+        "42704" if message.contains("publication") => Some(
+            "a publication was missing when changes were written, and this server version cannot go past it: \
+             run `walcast setup --start-over`"
+                .to_owned(),
+        ),
+        _ => error.hint.clone(),
+    }
+}

@@ -1,0 +1,168 @@
+//! Keeps the publications as they should be while walcast runs.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use walcast_postgres::{ConnectionConfig, Session};
+
+use super::PublicationSettings;
+use super::apply::{Applied, apply};
+use super::facts::Facts;
+use super::plan::{Action, Finding, Plan, PlanStep};
+use crate::backoff::Backoff;
+use crate::error::Error;
+use crate::metrics::{
+    PICKED_UP_ROWS_TOTAL, PICKUPS_WITHOUT_ROWS_TOTAL, PUBLICATION_CHANGES_TOTAL, PUBLICATION_FINDINGS,
+    PUBLICATION_RETRIES_TOTAL,
+};
+
+/// Looks for tables every `discover_interval`, and brings each to its place.
+///
+/// A table that is created is in the feed within this interval, with the rows it has by then; one that loses its key
+/// is published for inserts only within it (until then its UPDATE and DELETE fail); a forgotten open writer delays its
+/// own table and no other.
+pub struct Reconciler {
+    config: ConnectionConfig,
+    settings: PublicationSettings,
+    /// The feed's secret.
+    secret: String,
+    findings: watch::Sender<Vec<Finding>>,
+    /// Steps that failed, by their subject.
+    delayed: HashMap<String, Delay>,
+}
+
+#[derive(Debug)]
+struct Delay {
+    next: Instant,
+    interval: Duration,
+}
+
+// The secret stays out.
+impl fmt::Debug for Reconciler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reconciler").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Reconciler {
+    /// For the feed with this secret.
+    #[must_use]
+    pub fn new(config: ConnectionConfig, settings: PublicationSettings, secret: String) -> Self {
+        Self { config, settings, secret, findings: watch::Sender::new(Vec::new()), delayed: HashMap::new() }
+    }
+
+    /// Sees what the last look found.
+    #[must_use]
+    pub fn findings(&self) -> watch::Receiver<Vec<Finding>> {
+        self.findings.subscribe()
+    }
+
+    /// Runs until cancelled. Failures are logged and tried again.
+    pub async fn run(mut self, cancel: CancellationToken) {
+        let mut backoff = Backoff::default();
+        loop {
+            let ended = tokio::select! {
+                () = cancel.cancelled() => return,
+                // Dropped in mid-transaction it takes its session along, which rolls back.
+                ended = self.session(&mut backoff) => ended,
+            };
+            let Err(error) = ended;
+            let wait = backoff.after(error.is_shutting_down());
+            tracing::warn!(%error, hint = error.hint(), "cannot look after the publications; trying again in {wait:?}");
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn session(&mut self, backoff: &mut Backoff) -> Result<std::convert::Infallible, Error> {
+        let session = Session::connect(&self.config, "walcast publications").await?;
+        loop {
+            self.look(&session).await?;
+            backoff.reset();
+            tokio::select! {
+                () = tokio::time::sleep(self.settings.discover_interval) => {}
+                _ = session.closed() => return Err(walcast_postgres::Error::Closed.into()),
+            }
+        }
+    }
+
+    /// Looks once, and takes the steps that are due.
+    ///
+    /// # Errors
+    /// When the session fails. A step that fails is tried again, later each time.
+    pub async fn look(&mut self, session: &Session) -> Result<(), Error> {
+        let facts = Facts::read(session).await?;
+        if facts.standby {
+            return Err(Error::Standby);
+        }
+        let plan = Plan::new(&facts, &self.settings);
+        self.report(&plan);
+        let subjects: HashSet<String> = plan.steps.iter().map(|step| subject(&step.action)).collect();
+        self.delayed.retain(|subject, _| subjects.contains(subject));
+        for step in plan.steps.iter().filter(|step| step.allowed) {
+            self.take(session, step).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, session: &Session, step: &PlanStep) -> Result<(), Error> {
+        let subject = subject(&step.action);
+        if self.delayed.get(&subject).is_some_and(|delay| delay.next > Instant::now()) {
+            return Ok(());
+        }
+        match apply(session, step, &self.settings, Some(&self.secret)).await {
+            Ok(applied) => {
+                self.delayed.remove(&subject);
+                metrics::counter!(PUBLICATION_CHANGES_TOTAL).increment(1);
+                say(&subject, &applied, self.settings.pickup_bytes_max);
+                Ok(())
+            }
+            Err(Error::Postgres(error)) if error.sqlstate().is_some() && !error.is_shutting_down() => {
+                metrics::counter!(PUBLICATION_RETRIES_TOTAL).increment(1);
+                let (shortest, longest) = (self.settings.discover_interval, self.settings.retry_interval_max);
+                let interval =
+                    self.delayed.get(&subject).map_or(shortest, |delay| delay.interval.saturating_mul(2));
+                let interval = interval.min(longest.max(shortest));
+                tracing::warn!(%subject, %error, "cannot publish it yet; trying again in {interval:?}");
+                self.delayed.insert(subject, Delay { next: Instant::now() + interval, interval });
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Says each finding once, until it is gone.
+    fn report(&self, plan: &Plan) {
+        metrics::gauge!(PUBLICATION_FINDINGS).set(plan.findings.len() as f64);
+        self.findings.send_if_modified(|known| {
+            for finding in plan.findings.iter().filter(|finding| !known.contains(finding)) {
+                tracing::warn!(subject = finding.subject, mend = finding.statement, "{}", finding.problem);
+            }
+            let changed = *known != plan.findings;
+            known.clone_from(&plan.findings);
+            changed
+        });
+    }
+}
+
+fn subject(action: &Action) -> String {
+    match action {
+        Action::Publication { publication, .. } => publication.clone(),
+        Action::Table(table) => table.name.to_string(),
+    }
+}
+
+fn say(subject: &str, applied: &Applied, bytes_max: u64) {
+    metrics::counter!(PICKED_UP_ROWS_TOTAL).increment(applied.rows);
+    metrics::counter!(PICKUPS_WITHOUT_ROWS_TOTAL).increment(applied.without_rows.len() as u64);
+    tracing::info!(%subject, rows = applied.rows, "publication changed");
+    for (table, reason) in &applied.without_rows {
+        tracing::warn!(%table, %reason, bytes_max, "its changes are in the feed from now on, without the rows that were there before: clients see those by a new sync");
+    }
+}

@@ -1,0 +1,341 @@
+//! The loop from the slot to the feed.
+//!
+//! ```text
+//!                 ┌──────────────── open: session, slot, system, START ◄────────────┐
+//!                 ▼                                                                  │
+//!   Starting ─► Streaming ── anything fails ─► Interrupted ── backoff with jitter ──┘
+//!                 │                             (>= 5 s when the server is going down)
+//!                 └── cancelled ─► history acknowledges ─► CopyDone
+//! ```
+//!
+//! Three things never wait for one another: the status updates (a task of the stream), the acknowledgements of the
+//! history (forwarded by a task of their own), and the feed, which may keep [`FeedWriter::push`] waiting for as long as
+//! history stalls.
+
+mod lookup;
+mod open;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use walcast_feed::{Barriers, FeedWriter, SourceState};
+use walcast_model::{Lsn, Op, Part, Timestamp};
+use walcast_postgres::{ConnectionConfig, ErrorClass, ServerError};
+
+use crate::assemble::{Progress, Step};
+use crate::backoff::Backoff;
+use crate::connection::{Feedback, ReplicationSettings, StreamFrame};
+use crate::error::Error;
+use crate::metrics::{
+    CHANGES_TOTAL, HEAD_BYTES, INTERRUPTIONS_TOTAL, LAG_SECONDS, RECEIVED_BYTES_TOTAL, STREAMING,
+    TRANSACTIONS_TOTAL,
+};
+use open::Link;
+
+/// Stores a new timeline with the feed's record, before anything of it enters the feed. An error is a text for people,
+/// and counts as a failed attempt.
+pub type RecordTimeline = Arc<dyn Fn(u32) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// What the replicator reads, and how.
+#[derive(Clone)]
+pub struct ReplicatorSettings {
+    /// The slot.
+    pub slot: String,
+    /// The publications, in no order.
+    pub publications: Vec<String>,
+    /// The feed's secret, with which `walcast.rows` messages start.
+    pub secret: String,
+    /// The cluster that the feed comes from, as `IDENTIFY_SYSTEM` prints it.
+    pub system_identifier: String,
+    /// The timeline that the feed's record names.
+    pub timeline: u32,
+    /// Called when the server is on a later timeline, and the feed can go on there.
+    pub record_timeline: Option<RecordTimeline>,
+    /// JSON bytes after which a part of a transaction is closed. Default 1 MiB.
+    pub part_bytes_max: usize,
+    /// The walsender's settings.
+    pub connection: ReplicationSettings,
+    /// How long a shutdown waits for the history's last acknowledgement, and again for the server's goodbye. Default
+    /// 5 s each; beyond it the connection is dropped, and the slot sends again what was not acknowledged.
+    pub finish_timeout: Duration,
+}
+
+impl ReplicatorSettings {
+    /// The defaults, for this slot and these publications of the cluster with this identity.
+    #[must_use]
+    pub fn new(
+        slot: impl Into<String>,
+        publications: Vec<String>,
+        secret: impl Into<String>,
+        system_identifier: impl Into<String>,
+        timeline: u32,
+    ) -> Self {
+        Self {
+            slot: slot.into(),
+            publications,
+            secret: secret.into(),
+            system_identifier: system_identifier.into(),
+            timeline,
+            record_timeline: None,
+            part_bytes_max: 1 << 20,
+            connection: ReplicationSettings::default(),
+            finish_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+// The secret stays out.
+impl fmt::Debug for ReplicatorSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplicatorSettings")
+            .field("slot", &self.slot)
+            .field("publications", &self.publications)
+            .field("system_identifier", &self.system_identifier)
+            .field("timeline", &self.timeline)
+            .field("part_bytes_max", &self.part_bytes_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads the slot into the feed, for ever.
+#[derive(Debug)]
+pub struct Replicator {
+    config: ConnectionConfig,
+    settings: ReplicatorSettings,
+    writer: FeedWriter,
+    barriers: Barriers,
+    acknowledged: watch::Receiver<Lsn>,
+    /// The timeline the feed is on.
+    timeline: u32,
+    /// Everything before it was seen: the position between transactions that the feed has reached.
+    reached: Lsn,
+}
+
+/// Why the stream of one connection ended without a failure.
+struct Cancelled;
+
+impl Replicator {
+    /// For the feed of `writer`. `acknowledged` has what the history says is stored; the last value counts, and the
+    /// sender is to be dropped when nothing more will come.
+    #[must_use]
+    pub fn new(
+        config: ConnectionConfig,
+        settings: ReplicatorSettings,
+        writer: FeedWriter,
+        barriers: Barriers,
+        acknowledged: watch::Receiver<Lsn>,
+    ) -> Self {
+        let (timeline, reached) = (settings.timeline, writer.head().lsn());
+        Self { config, settings, writer, barriers, acknowledged, timeline, reached }
+    }
+
+    /// Runs until cancelled; what fails is a [`SourceState`] and tried again. Cancelled, it takes nothing more, waits
+    /// for the history to acknowledge what it has (or for its sender to go away), and ends the stream in good order.
+    ///
+    /// Dropping the future ends the connection; the feed's writer is then gone.
+    pub async fn run(mut self, cancel: CancellationToken) {
+        let mut backoff = Backoff::default();
+        loop {
+            let head = self.writer.head();
+            let Err(error) = self.stream(&cancel).await else { return };
+            metrics::gauge!(STREAMING).set(0.0);
+            if self.writer.head() > head {
+                backoff.reset();
+            }
+            let wait = backoff.after(error.is_shutting_down());
+            self.interrupted(&error, wait);
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    fn interrupted(&self, error: &Error, wait: Duration) {
+        metrics::counter!(INTERRUPTIONS_TOTAL).increment(1);
+        let (slot, hint) = (&self.settings.slot, error.hint());
+        match error.class() {
+            ErrorClass::Transient => {
+                tracing::warn!(slot, %error, hint, "the slot does not stream; trying again in {wait:?}");
+            }
+            ErrorClass::Operator | ErrorClass::Bug => {
+                tracing::error!(slot, %error, hint, "the slot does not stream; trying again in {wait:?}");
+            }
+        }
+        self.writer.set_source(SourceState::Interrupted { reason: error.to_string(), hint });
+    }
+
+    /// One connection, from its beginning to its end.
+    async fn stream(&mut self, cancel: &CancellationToken) -> Result<Cancelled, Error> {
+        let mut link = tokio::select! {
+            () = cancel.cancelled() => return Ok(Cancelled),
+            link = self.open() => link?,
+        };
+        let _forwarding = forward(self.acknowledged.clone(), link.stream.feedback());
+        self.writer.set_source(SourceState::Streaming);
+        metrics::gauge!(STREAMING).set(1.0);
+        tracing::info!(slot = self.settings.slot, from = %self.writer.head(), "the slot streams");
+        let closed = link.session.closed();
+        tokio::pin!(closed);
+        let mut frames = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => {
+                    self.finish(link).await;
+                    return Ok(Cancelled);
+                }
+                // The session is the canary: it hears first that the server is going down.
+                fate = &mut closed => return Err(end_of(fate.as_deref())),
+                // Cancel-safe: frames that were taken are in `frames`.
+                next = link.stream.next(&mut frames) => next?,
+            }
+            let progress = link.process(&mut frames, &self.settings.publications).await?;
+            count(&progress);
+            let Progress { parts, barriers, reached, .. } = progress;
+            if !parts.is_empty() {
+                let taken = {
+                    let mut push = std::pin::pin!(self.writer.push(parts));
+                    tokio::select! {
+                        biased;
+                        () = &mut push => true,
+                        // The writer is not used again: what it did not take comes again from the slot.
+                        () = cancel.cancelled() => false,
+                        fate = &mut closed => {
+                            // A server that goes down waits for its consumer, which may never be able to acknowledge.
+                            drop(link);
+                            tokio::select! {
+                                () = &mut push => return Err(end_of(fate.as_deref())),
+                                () = cancel.cancelled() => return Ok(Cancelled),
+                            }
+                        }
+                    }
+                };
+                if !taken {
+                    self.finish(link).await;
+                    return Ok(Cancelled);
+                }
+            }
+            if let Some(reached) = reached {
+                self.writer.advance(reached);
+                self.reached = self.reached.max(reached);
+                metrics::gauge!(HEAD_BYTES).set(self.reached.get() as f64);
+            }
+            // Only now is the head where the barriers are.
+            for (id, position) in barriers {
+                self.barriers.resolve(&id, position);
+            }
+        }
+    }
+
+    /// Waits for the history, and says goodbye.
+    async fn finish(&mut self, link: Link) {
+        let feedback = link.stream.feedback();
+        let reached = self.reached;
+        let stored = async {
+            // The sender goes away when the history is done.
+            let _ = self.acknowledged.wait_for(|stored| *stored >= reached).await;
+        };
+        let gone = link.session.closed();
+        tokio::select! {
+            () = stored => {}
+            _ = gone => return,
+            () = tokio::time::sleep(self.settings.finish_timeout) => {
+                tracing::warn!(%reached, "history did not acknowledge in time; the slot will send the rest again");
+            }
+        }
+        feedback.acknowledge(*self.acknowledged.borrow());
+        match tokio::time::timeout(self.settings.finish_timeout, link.stream.finish()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the stream did not end in good order"),
+            // In the middle of a huge transaction the server sends all of it first.
+            Err(_) => tracing::debug!("the stream did not end in time; the connection is dropped"),
+        }
+    }
+}
+
+impl Link {
+    /// Feeds frames to the assembler, and empties the list.
+    async fn process(
+        &mut self,
+        frames: &mut Vec<StreamFrame>,
+        publications: &[String],
+    ) -> Result<Progress, Error> {
+        let mut bytes = 0;
+        for frame in frames.drain(..) {
+            match frame {
+                StreamFrame::XLogData { data, .. } => {
+                    bytes += data.len() as u64;
+                    let message = self.decoder.decode(data)?;
+                    if let Step::NeedsCatalog(question) = self.assembler.message(message)? {
+                        let answer =
+                            lookup::answer(&self.session, &question, self.assembler.types_mut()).await?;
+                        self.assembler.answer(&answer);
+                    }
+                }
+                StreamFrame::Keepalive { wal_end, .. } => self.assembler.keepalive(wal_end),
+                StreamFrame::Notice(notice) => check_notice(&notice, publications)?,
+            }
+        }
+        metrics::counter!(RECEIVED_BYTES_TOTAL).increment(bytes);
+        Ok(self.assembler.take())
+    }
+}
+
+/// PG 18 goes on without a publication that it does not find, and says so in a warning that names it ("skipped loading
+/// publication", SQLSTATE 55000, reference 1.7). What it left out is gone, so nothing after it may enter the feed. The
+/// text may be translated; the other warning of that state is about standbys that are waited for (17+).
+fn check_notice(notice: &ServerError, publications: &[String]) -> Result<(), Error> {
+    let named = publications.iter().any(|name| notice.message.contains(name.as_str()));
+    let skipped = named && !notice.message.contains("synchronized_standby_slots");
+    if notice.severity == "WARNING" && notice.sqlstate == "55000" && skipped {
+        return Err(Error::PublicationSkipped { message: notice.message.clone() });
+    }
+    tracing::info!(sqlstate = notice.sqlstate, "the walsender says: {}", notice.message);
+    Ok(())
+}
+
+/// Passes what history has acknowledged on to the server, whatever the loop is waiting for.
+fn forward(
+    mut acknowledged: watch::Receiver<Lsn>,
+    feedback: Feedback,
+) -> tokio_util::task::AbortOnDropHandle<()> {
+    tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            feedback.acknowledge(*acknowledged.borrow_and_update());
+            if acknowledged.changed().await.is_err() {
+                return;
+            }
+        }
+    }))
+}
+
+/// Why the session ended, as an error of its own.
+fn end_of(fate: Option<&walcast_postgres::Error>) -> Error {
+    let server = fate.and_then(walcast_postgres::Error::server_error);
+    Error::Postgres(server.map_or(walcast_postgres::Error::Closed, |error| error.clone().into()))
+}
+
+fn count(progress: &Progress) {
+    if progress.transactions > 0 {
+        metrics::counter!(TRANSACTIONS_TOTAL).increment(progress.transactions);
+    }
+    let mut ops = [(Op::Insert, 0), (Op::Update, 0), (Op::Delete, 0), (Op::Truncate, 0)];
+    for change in progress.parts.iter().flat_map(Part::changes) {
+        for (op, count) in &mut ops {
+            *count += u64::from(*op == change.op);
+        }
+    }
+    for (op, count) in ops {
+        if count > 0 {
+            metrics::counter!(CHANGES_TOTAL, "kind" => op.as_str()).increment(count);
+        }
+    }
+    if let Some(part) = progress.parts.last() {
+        metrics::gauge!(LAG_SECONDS).set(Timestamp::now().seconds_since(part.transaction().committed_at));
+    }
+}

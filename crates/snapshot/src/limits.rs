@@ -1,0 +1,68 @@
+//! The bounds of initial syncs.
+
+use std::time::Duration;
+
+/// What an initial sync may use. Nothing is dropped when a limit is met; each says what happens instead.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotLimits {
+    /// `snapshots_max`: initial syncs that read at the same time, each with a session of its own on the source.
+    /// Further ones wait for a place, first come first served. At least 1.
+    pub snapshots_max: usize,
+    /// `snapshot_chunk_bytes_max`: JSON in one [`crate::SnapshotEvent::Rows`], in bytes. A chunk is closed by the
+    /// row that reaches it, so it is larger by at most that row. One chunk is in memory per initial sync, beside
+    /// those that wait in the consumer's channel.
+    pub chunk_bytes_max: usize,
+    /// `snapshot_chunk_rows_max`: rows in one [`crate::SnapshotEvent::Rows`]; the next row begins another.
+    pub chunk_rows_max: usize,
+    /// `snapshot_stall_max`: how long a client may take nothing. Its transaction keeps vacuum from removing rows
+    /// in the source meanwhile, so the initial sync is then given up with [`crate::Error::Stalled`], and may be
+    /// asked for again.
+    pub stall_max: Duration,
+    /// `snapshot_lock_wait_max`: how long a table that somebody else holds locked (a running `ALTER TABLE`) is
+    /// waited for at a time; then the initial sync steps back and tries again after a pause, so that it is never
+    /// the one that others queue behind.
+    pub lock_wait_max: Duration,
+    /// The pause before the first new attempt after the source went away; doubled for each further one.
+    pub retry_delay_min: Duration,
+    /// The longest pause between attempts.
+    pub retry_delay_max: Duration,
+}
+
+impl Default for SnapshotLimits {
+    fn default() -> Self {
+        Self {
+            snapshots_max: 4,
+            chunk_bytes_max: 256 << 10,
+            chunk_rows_max: 10_000,
+            stall_max: Duration::from_secs(300),
+            lock_wait_max: Duration::from_secs(5),
+            retry_delay_min: Duration::from_millis(200),
+            retry_delay_max: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The pause before attempt number `attempt` (0 for the first repetition): doubled each time up to the longest,
+/// then anywhere between half of it and all of it, so that many who lost the same server do not return together.
+pub(crate) fn retry_delay(limits: &SnapshotLimits, attempt: u32) -> Duration {
+    let doubled = limits.retry_delay_min.saturating_mul(1_u32.checked_shl(attempt).unwrap_or(u32::MAX));
+    doubled.min(limits.retry_delay_max).mul_f64(rand::random_range(0.5..=1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SnapshotLimits, retry_delay};
+
+    #[test]
+    fn the_pause_grows_to_its_bound_and_never_overflows() {
+        let limits = SnapshotLimits::default();
+        for attempt in [0, 1, 5, 31, 32, 200, u32::MAX] {
+            let delay = retry_delay(&limits, attempt);
+            assert!(
+                delay >= limits.retry_delay_min / 2 && delay <= limits.retry_delay_max,
+                "{attempt}: {delay:?}"
+            );
+        }
+        assert!(retry_delay(&limits, 20) >= limits.retry_delay_max / 2);
+    }
+}

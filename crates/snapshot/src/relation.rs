@@ -1,0 +1,41 @@
+//! The definition of a table as the stream has it, from the catalog alone.
+
+use std::sync::Arc;
+
+use walcast_model::{Column, Oid, Relation, ReplicaIdentity};
+use walcast_pgoutput::json::Types;
+use walcast_postgres::{Session, catalog};
+
+use crate::error::Error;
+use crate::published::PublishedTable;
+
+/// The relation that the replicator makes of the WAL's definition and the catalog, equal to the last digit of its
+/// digest: the published columns in their order, the key as pgoutput flags it (under FULL: the primary key). With the
+/// types of its columns.
+///
+/// The caller holds a lock on the table, so its definition cannot change meanwhile.
+pub(crate) async fn define(
+    session: &Session,
+    table: &PublishedTable,
+) -> Result<(Arc<Relation>, Types), Error> {
+    let found = catalog::relation(session, table.oid).await?;
+    let found = found.ok_or_else(|| Error::UnknownTable { table: table.name.clone() })?;
+    let mut columns = Vec::with_capacity(table.columns.len());
+    for name in &table.columns {
+        let column = found
+            .column(name)
+            .ok_or_else(|| Error::UnknownColumn { table: table.name.clone(), column: name.clone() })?;
+        let full = found.identity == ReplicaIdentity::Full;
+        columns.push(Column {
+            name: column.name.clone(),
+            type_name: column.type_name.clone(),
+            type_oid: column.type_oid,
+            key: if full { column.primary_key } else { column.replica_identity },
+            nullable: !column.not_null,
+        });
+    }
+    let oids: Vec<Oid> = columns.iter().map(|column| column.type_oid).collect();
+    let mut types = Types::new();
+    catalog::types(session, &oids, &mut types).await?;
+    Ok((Arc::new(Relation::new(found.oid, found.name, found.identity, columns)), types))
+}

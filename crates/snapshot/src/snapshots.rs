@@ -1,0 +1,157 @@
+//! Initial syncs, as many at a time as there are places, each begun again until it reaches its barrier.
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc};
+use tracing::{info, warn};
+use walcast_feed::Barriers;
+use walcast_postgres::{ConnectionConfig, ErrorClass, Pool, Session};
+
+use crate::attempt;
+use crate::consumer::Consumer;
+use crate::error::Error;
+use crate::event::{SnapshotEvent, SnapshotTable};
+use crate::limits::{SnapshotLimits, retry_delay};
+use crate::metrics::{self, InGauge};
+use crate::published::{self, PublishedTable};
+
+/// The name under which the sessions of initial syncs appear in `pg_stat_activity`.
+const APPLICATION_NAME: &str = "walcast snapshot";
+
+/// Takes initial syncs from one source; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Snapshots {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    source: ConnectionConfig,
+    /// For short questions to the catalog. Initial syncs have sessions of their own, which end with them: so an
+    /// initial sync that is given up cannot leave its transaction open in a session that is used again.
+    catalog: Pool,
+    barriers: Barriers,
+    publications: Vec<String>,
+    limits: SnapshotLimits,
+    /// Fair: first come, first served.
+    places: Semaphore,
+}
+
+impl Snapshots {
+    /// Initial syncs from the primary `source`, of what `publications` (by name) publish there, with barriers that
+    /// come back through `barriers`' feed. Connects to nothing yet.
+    #[must_use]
+    pub fn new(
+        source: ConnectionConfig,
+        barriers: Barriers,
+        publications: Vec<String>,
+        limits: SnapshotLimits,
+    ) -> Self {
+        metrics::describe();
+        let catalog = Pool::new(source.clone(), APPLICATION_NAME, 1);
+        let places = Semaphore::new(limits.snapshots_max.max(1));
+        Self { shared: Arc::new(Shared { source, catalog, barriers, publications, limits, places }) }
+    }
+
+    /// The tables of the feed as the catalog has them now, in the order of their names: what patterns such as
+    /// `schema.*` stand for, and which names the stream uses for partitions. One query; nothing is waited out.
+    ///
+    /// # Errors
+    /// When the source cannot be asked, and when two publications list different columns of one table.
+    pub async fn published_tables(&self) -> Result<Vec<PublishedTable>, Error> {
+        let session = self.shared.catalog.get().await?;
+        published::published_tables(&session, &self.shared.publications).await
+    }
+
+    /// Takes an initial sync of `tables`, all of them as of one moment, and sends it to `events`; the last event is
+    /// [`SnapshotEvent::Done`]. Waits for a place first, and for as long as the source is away: it then begins again
+    /// by itself, for ever. The bound of `events` is how many chunks may wait for the client.
+    ///
+    /// Ends without an error, too, when `events` is closed. Cancel-safe: dropped at any point, its session and
+    /// transaction end at once.
+    ///
+    /// # Errors
+    /// When it cannot be had without somebody acting (see [`Error`]), and when the client takes nothing for
+    /// [`SnapshotLimits::stall_max`].
+    pub async fn run(
+        &self,
+        tables: Vec<SnapshotTable>,
+        events: mpsc::Sender<SnapshotEvent>,
+    ) -> Result<(), Error> {
+        let mut consumer = Consumer::new(events, self.shared.limits.stall_max);
+        let mut failures = 0;
+        loop {
+            match self.attempt(&tables, &mut consumer).await {
+                Ok(()) => return Ok(()),
+                Err(Stop::Gone) => return Ok(()),
+                Err(Stop::Failed(error)) => {
+                    let lost =
+                        matches!(&error, Error::Source(cause) if cause.class() == ErrorClass::Transient);
+                    if !lost {
+                        if matches!(error, Error::Stalled { .. }) {
+                            ::metrics::counter!(metrics::STALLED).increment(1);
+                        }
+                        return Err(error);
+                    }
+                    if consumer.restart() {
+                        failures = 0;
+                    }
+                    let delay = retry_delay(&self.shared.limits, failures);
+                    failures = failures.saturating_add(1);
+                    warn!(%error, ?delay, "an initial sync lost its session and begins again");
+                    ::metrics::counter!(metrics::RESTARTED).increment(1);
+                    // Nothing is lost when cancelled here. A consumer that leaves need not wait the pause out.
+                    tokio::select! {
+                        () = tokio::time::sleep(delay) => {}
+                        () = consumer.gone() => return Ok(()),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, tables: &[SnapshotTable], consumer: &mut Consumer) -> Result<(), Stop> {
+        let shared = &self.shared;
+        let place = {
+            let _waiting = InGauge::enter(metrics::WAITING);
+            tokio::select! {
+                // Cancel-safe: the place in the queue is given up, as it should be.
+                place = shared.places.acquire() => place.ok(),
+                () = consumer.gone() => return Err(Stop::Gone),
+            }
+        };
+        let running = InGauge::enter(metrics::RUNNING);
+        let mut session = Session::connect(&shared.source, APPLICATION_NAME).await.map_err(Error::from)?;
+        let snapshot =
+            attempt::read(&mut session, &shared.publications, tables, &shared.limits, consumer).await?;
+        let mut barrier = shared.barriers.register();
+        // The same session: that it is still there proves that no crash recovery came between the rows and the
+        // barrier, which could have taken back an asynchronous commit that the rows contain.
+        attempt::write_barrier(&session, barrier.id()).await?;
+        drop((session, running, place));
+        let position = tokio::select! {
+            // Both are cancel-safe; the barrier is forgotten when it is dropped.
+            position = barrier.passed() => position,
+            () = consumer.gone() => return Err(Stop::Gone),
+        };
+        consumer.send(SnapshotEvent::Done { snapshot, barrier: position }).await?;
+        ::metrics::counter!(metrics::COMPLETED).increment(1);
+        info!(tables = tables.len(), rows = consumer.rows(), barrier = %position, "an initial sync is complete");
+        Ok(())
+    }
+}
+
+/// Why an attempt ended early.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// Nobody takes its events any more.
+    Gone,
+    /// It failed.
+    Failed(Error),
+}
+
+impl<E: Into<Error>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}

@@ -1,0 +1,302 @@
+//! The command line: what can be asked, and how the help says it.
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use walcast_client::StartAt;
+
+use crate::commands::replay::Place;
+use crate::demo::DemoArgs;
+use crate::settings::flags::{CONNECT, SERVE, SETUP, SettingsFlags};
+
+/// The exit codes, as every `--help` shows them.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, or ended by Ctrl-C or SIGTERM in good order
+  1  failed; the message says what to do
+  2  wrong usage or wrong settings; all mistakes are listed
+  3  doctor found something that has to be mended";
+
+/// Turns the WAL of a Postgres into an ordered change feed: durable in change_history, streamed over WebSocket.
+#[derive(Debug, Parser)]
+#[command(
+    name = "walcast",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 110,
+    after_help = concat_examples("\
+  walcast demo                                       see it work, with a throwaway Postgres
+  walcast doctor --database-url postgresql://db/app  what your Postgres still needs
+  walcast serve --database-url postgresql://db/app   run it
+  walcast tail                                       watch what happens")
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Examples, then the exit codes.
+fn concat_examples(examples: &str) -> String {
+    // A literal that goes on in the next line loses the first one's indentation.
+    format!("Examples:\n  {examples}\n\n{EXIT_CODES}")
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show walcast at work: a throwaway Postgres with a small shop, the daemon, and a client
+    #[command(after_help = concat_examples("\
+  walcast demo
+  walcast demo --rate 50
+  walcast demo --install    install a Postgres first when there is none"))]
+    Demo(DemoArgs),
+    /// Create schema, publication and slot, and say what was done; safe to repeat
+    #[command(after_help = concat_examples("\
+  walcast setup --database-url postgresql://walcast@db/app
+  walcast setup --print     the SQL for an administrator to run"))]
+    Setup(SetupArgs),
+    /// Drop what setup created: the slot, the publications, and change_history with all it holds
+    #[command(after_help = concat_examples("\
+  walcast teardown          shows what would be dropped
+  walcast teardown --yes    drops it"))]
+    Teardown(TeardownArgs),
+    /// Run the daemon: follow the slot, write change_history, serve clients; prepares what is missing
+    #[command(after_help = concat_examples("\
+  walcast serve --database-url postgresql://walcast@db/app
+  walcast serve --config /etc/walcast.toml --listen 0.0.0.0:4700
+  PGHOST=db PGUSER=walcast PGDATABASE=app walcast serve --log-format json
+
+Durations are written 250ms, 10s, 5min, 2h; sizes 64KiB, 64MiB, 4GiB.
+A flag wins over its variable, the variable over the file.
+In the file, keys are written with underscores: feed_memory = \"64MiB\"."))]
+    Serve(ServeArgs),
+    /// Watch changes as they happen, through a running daemon
+    #[command(after_help = concat_examples("\
+  walcast tail
+  walcast tail orders 'audit.*'
+  walcast tail orders --columns id,total --from start
+  walcast tail --from 16/B374D848 --json | jq .changes"))]
+    Tail(TailArgs),
+    /// Print past changes from change_history, without the daemon
+    #[command(after_help = concat_examples("\
+  walcast replay
+  walcast replay --table orders --from 2026-11-21T14:00:00Z --to 2026-11-21T15:00:00Z
+  walcast replay --from 16/B374D848 --limit 10
+  walcast replay --follow --json"))]
+    Replay(ReplayArgs),
+    /// Say where the feed stands: source, slot, history, daemon
+    #[command(after_help = concat_examples("\
+  walcast status
+  walcast status --json | jq .behind_bytes"))]
+    Status(StatusArgs),
+    /// Look for what would keep walcast from working, each with the statement that mends it
+    #[command(after_help = concat_examples("\
+  walcast doctor --database-url postgresql://walcast@db/app
+  walcast doctor --json | jq 'select(.severity != \"ok\")'"))]
+    Doctor(DoctorArgs),
+    /// Print the completion script of a shell
+    #[command(after_help = concat_examples("\
+  walcast completions bash > /etc/bash_completion.d/walcast
+  walcast completions zsh > ~/.zfunc/_walcast
+  walcast completions fish > ~/.config/fish/completions/walcast.fish"))]
+    Completions(CompletionsArgs),
+}
+
+/// In which form a command prints.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct FormArgs {
+    /// Print JSON lines [default: when standard output is not a terminal]
+    #[arg(long, conflicts_with = "human")]
+    pub(crate) json: bool,
+    /// Print for people, also into a pipe or a file
+    #[arg(long)]
+    pub(crate) human: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetupArgs {
+    /// Print the SQL for an administrator to run, and change nothing
+    #[arg(long, conflicts_with = "start_over")]
+    pub(crate) print: bool,
+    /// Give the feed up that history has, and start another: every client syncs again
+    #[arg(long)]
+    pub(crate) start_over: bool,
+    #[command(flatten)]
+    pub(crate) form: FormArgs,
+    #[command(flatten)]
+    pub(crate) settings: SettingsFlags<SETUP>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TeardownArgs {
+    /// Drop it; without this flag, only show what would be dropped
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) form: FormArgs,
+    #[command(flatten)]
+    pub(crate) settings: SettingsFlags<CONNECT>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) settings: SettingsFlags<SERVE>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TailArgs {
+    /// Tables: name (in schema public), schema.name, schema.* or * [default: *]
+    #[arg(value_name = "TABLE")]
+    pub(crate) tables: Vec<String>,
+    /// The daemon
+    #[arg(long, env = "WALCAST_URL", default_value = "ws://127.0.0.1:4700/v1/stream")]
+    pub(crate) url: String,
+    /// Where to start: latest, start (the rows that are there, then changes), oldest (of history), or a cursor
+    #[arg(long, value_name = "CURSOR", default_value = "latest", value_parser = parse_from)]
+    pub(crate) from: TailFrom,
+    /// The feed that the cursor is of; another one is refused
+    #[arg(long, value_name = "ID")]
+    pub(crate) feed: Option<walcast_model::FeedId>,
+    /// Only these columns, besides the key's
+    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
+    pub(crate) columns: Vec<String>,
+    /// End after this many transactions
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) limit: Option<u64>,
+    /// The token to show to the daemon
+    #[arg(long, env = "WALCAST_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    #[command(flatten)]
+    pub(crate) form: FormArgs,
+}
+
+/// Where `tail` starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TailFrom {
+    /// Where a subscription can start by itself.
+    Start(StartAt),
+    /// The oldest cursor that the daemon can serve.
+    Oldest,
+}
+
+fn parse_from(text: &str) -> Result<TailFrom, String> {
+    match text {
+        "start" => Ok(TailFrom::Start(StartAt::Snapshot)),
+        "oldest" => Ok(TailFrom::Oldest),
+        other => match other.parse() {
+            Ok(StartAt::Acked) | Err(_) => {
+                Err("expected latest, start, oldest or a cursor such as 16/B374D848".to_owned())
+            }
+            Ok(start) => Ok(TailFrom::Start(start)),
+        },
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// First change: a cursor, or a time (RFC 3339) [default: the oldest in history]
+    #[arg(long, value_name = "CURSOR|TIME")]
+    pub(crate) from: Option<Place>,
+    /// End before this cursor or time [default: what is there now]
+    #[arg(long, value_name = "CURSOR|TIME")]
+    pub(crate) to: Option<Place>,
+    /// Only these tables, as in tail; may be given several times
+    #[arg(long = "table", value_name = "TABLE,…", value_delimiter = ',')]
+    pub(crate) tables: Vec<String>,
+    /// End after this many transactions
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) limit: Option<u64>,
+    /// Wait for more at the end; looks every half second
+    #[arg(long)]
+    pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) form: FormArgs,
+    #[command(flatten)]
+    pub(crate) settings: SettingsFlags<CONNECT>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Where the daemon listens [default: the setting listen]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) daemon: Option<String>,
+    #[command(flatten)]
+    pub(crate) form: FormArgs,
+    #[command(flatten)]
+    pub(crate) settings: SettingsFlags<CONNECT>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) form: FormArgs,
+    #[command(flatten)]
+    pub(crate) settings: SettingsFlags<CONNECT>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// Which shell
+    pub(crate) shell: Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::Cli;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_asked_is_understood() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|_| ());
+        for line in [
+            "walcast serve --database-url postgresql://h/d --tables a.b,c.d --tables e.f --all-tables",
+            "walcast tail orders audit.* --columns id,total --from start --json",
+            "walcast tail --from 16/B374D848:3 --feed f1",
+            "walcast replay --from 2026-11-21T14:00:00Z --to 16/B374D848 --table a,b.* --follow",
+            "walcast setup --print --slot s",
+            "walcast completions fish",
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{error}"));
+        }
+        for line in [
+            "walcast",
+            "walcast tail --from acked",
+            "walcast tail --json --human",
+            "walcast replay --from yesterday",
+            "walcast status --listen 127.0.0.1:1",
+            "walcast completions cmd",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_examples_and_exit_codes_in_its_help() {
+        let mut root = Cli::command();
+        root.build();
+        for command in root.get_subcommands_mut().filter(|command| command.get_name() != "help") {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Examples:\n  walcast "), "{}", command.get_name());
+            assert!(help.contains("Exit codes:"), "{}", command.get_name());
+        }
+    }
+
+    /// The text that people see; `cargo insta review` after a change on purpose.
+    #[test]
+    fn help_texts() {
+        let mut root = Cli::command().term_width(100);
+        root.build();
+        insta::assert_snapshot!("help", root.render_long_help().to_string());
+        for command in root.get_subcommands_mut().filter(|command| command.get_name() != "help") {
+            let name = format!("help_{}", command.get_name());
+            let help = command.clone().term_width(100).render_long_help().to_string();
+            insta::assert_snapshot!(name, help);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! `walcast doctor`: looks at everything that the feed stands on, and names for each fault the one statement or action
+//! that mends it.
+//!
+//! Facts are gathered first and judged by functions without I/O. Whatever cannot be asked is a finding itself: the
+//! doctor looks at the rest all the same, and changes nothing anywhere.
+
+mod finding;
+mod history;
+mod platform;
+mod server;
+mod slot;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod transactions;
+mod walsender;
+
+use walcast_model::Cursor;
+use walcast_postgres::Session;
+use walcast_replication::publication::Facts;
+use walcast_replication::slot::blockers;
+
+pub(crate) use finding::{Finding, Severity};
+pub(crate) use slot::Slot;
+pub(crate) use tables::{TableAccess, access_findings};
+
+use super::setup::Target;
+
+use history::HistoryFacts;
+use platform::Platform;
+use server::ServerFacts;
+
+use walsender::WalsenderFacts;
+
+/// Looks at everything once; the findings in the order in which one would mend them.
+pub(crate) async fn examine(target: &Target) -> Vec<Finding> {
+    let (history, position) = history::examine(target).await;
+    let mut findings = match Session::connect(&target.source, "walcast doctor").await {
+        Ok(session) => {
+            let connected = format!("connected to {} as {:?}", target.source, target.source.user());
+            let mut findings = vec![Finding::ok("connection", connected)];
+            examine_source(target, &session, &history, position, &mut findings).await;
+            findings
+        }
+        Err(error) => vec![connection_finding("connection", &error)],
+    };
+    findings.extend(history.findings());
+    findings
+}
+
+fn connection_finding(check: &'static str, error: &walcast_postgres::Error) -> Finding {
+    let fix = match error.sqlstate() {
+        Some("28P01") => "correct the password in the URL, PGPASSWORD or ~/.pgpass",
+        Some("28000") => "let pg_hba.conf have a line for this role, database and address",
+        Some("3D000") => "correct the database in the URL",
+        Some("53300") => "raise max_connections, or let other programs use fewer",
+        Some("57P03") => "wait until the server is up",
+        _ => "correct the URL, or start the server",
+    };
+    Finding::error(check, error.to_string(), fix)
+}
+
+/// A question that the server did not answer, as a finding.
+fn unanswered(check: &'static str, error: &impl ToString) -> Finding {
+    Finding::error(
+        check,
+        format!("cannot be examined: {}", error.to_string()),
+        "see the message, then try again",
+    )
+}
+
+async fn examine_source(
+    target: &Target,
+    session: &Session,
+    history: &HistoryFacts,
+    position: Option<Cursor>,
+    findings: &mut Vec<Finding>,
+) {
+    // The doctor waits for nobody: a table locked by a migration is not worth hanging for.
+    if let Err(error) = session.batch_execute("SET lock_timeout = '5s'; SET statement_timeout = '30s'").await
+    {
+        findings.push(unanswered("connection", &error));
+    }
+    let platform = match ServerFacts::gather(session, &target.slot.name).await {
+        Ok(facts) => {
+            findings.extend(facts.findings());
+            facts.platform
+        }
+        Err(error) => {
+            findings.push(unanswered("server", &error));
+            Platform::OwnServer
+        }
+    };
+    let walsender = WalsenderFacts::gather(&target.source).await;
+    let facts = Facts::read(session).await;
+    let role = facts.as_ref().map_or_else(|_| target.source.user(), |facts| facts.role.name.as_str());
+    match &walsender {
+        Ok(facts) => {
+            findings.extend(facts.findings());
+            findings.extend(history.cluster_finding(&facts.system_identifier));
+        }
+        Err(error) => {
+            let lacks_attribute = facts.as_ref().is_ok_and(|facts| !facts.role.replication);
+            findings.push(walsender::login_finding(error, &target.source, platform, lacks_attribute));
+        }
+    }
+    match &facts {
+        Ok(facts) => {
+            findings.extend(tables::publication_findings(facts, &target.publication, position.is_some()));
+        }
+        Err(error) => findings.push(unanswered("publication", error)),
+    }
+    match TableAccess::gather(session, &target.publication.names()).await {
+        Ok(access) => findings.extend(access_findings(&access, role)),
+        Err(error) => findings.push(unanswered("select_privilege", &error)),
+    }
+    let mut has_slot = false;
+    match Slot::gather(session, &target.slot.name).await {
+        Ok(slot) => {
+            has_slot = slot.facts.is_some();
+            findings.extend(slot.findings(position));
+        }
+        Err(error) => findings.push(unanswered("slot", &error)),
+    }
+    match blockers(session).await {
+        Ok(open) => findings.extend(transactions::findings(&open, has_slot)),
+        Err(error) => findings.push(unanswered("open_transactions", &error)),
+    }
+}
+
+/// Bytes for people.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut amount = bytes as f64;
+    let mut unit = 0;
+    while amount >= 1024.0 && unit + 1 < UNITS.len() {
+        amount /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{amount:.1} {}", UNITS[unit]) }
+}

@@ -1,0 +1,168 @@
+//! The publications and their tables: what is in the feed, how much of it, and what walcast's role may read.
+
+use std::collections::BTreeMap;
+
+use walcast_postgres::{Session, quote_identifier};
+use walcast_replication::publication::{self, Action, Facts, FindingKind, Plan, PublicationSettings};
+
+use super::finding::Finding;
+use crate::commands::setup::published;
+
+/// What the plan of the publications says. `running`: a feed exists, so what is left to do is done by `serve`.
+pub(crate) fn publication_findings(
+    facts: &Facts,
+    settings: &PublicationSettings,
+    running: bool,
+) -> Vec<Finding> {
+    let plan = Plan::new(facts, settings);
+    let mut findings: Vec<Finding> = plan.findings.iter().map(planned).collect();
+    let missing = plan.steps.iter().any(|step| matches!(step.action, Action::Publication { .. }));
+    let tables = plan.steps.iter().filter(|step| matches!(step.action, Action::Table(_))).count();
+    if missing {
+        let names = settings.names().join(" and ");
+        let message = format!("the publications ({names}) are not there or not as they should be");
+        findings.push(Finding::error("publication", message, "walcast setup"));
+    } else if tables > 0 {
+        let message = format!("{tables} tables are not in their place in the publications yet");
+        let fix = if running { "nothing: walcast serve does it" } else { "walcast setup" };
+        findings.push(Finding::warning("publication", message, fix));
+    }
+    if findings.iter().all(|finding| finding.check != "publication") {
+        findings.push(Finding::ok("publication", published(facts, settings)));
+    }
+    findings
+}
+
+fn planned(found: &publication::Finding) -> Finding {
+    let message = format!("{}: {}", found.subject, found.problem);
+    let fix = found.statement.clone();
+    match found.kind {
+        FindingKind::InsertsOnly => Finding::warning("replica_identity", message, fix.unwrap_or_default()),
+        FindingKind::Broken => Finding::error("replica_identity", message, fix.unwrap_or_default()),
+        FindingKind::Unpublishable => {
+            Finding::error("table", message, fix.unwrap_or_else(|| USE_ANOTHER.into()))
+        }
+        FindingKind::Publication => {
+            Finding::error("publication", message, fix.unwrap_or_else(|| USE_ANOTHER.into()))
+        }
+        FindingKind::Privilege => Finding::error("publication_privilege", message, fix.unwrap_or_default()),
+    }
+}
+
+const USE_ANOTHER: &str = "choose other tables, or another name with --publication";
+
+/// What walcast's role may do with one table of the publications.
+#[derive(Clone, Debug)]
+pub(crate) struct TableAccess {
+    pub(crate) schema: String,
+    pub(crate) table: String,
+    pub(crate) usage: bool,
+    pub(crate) select: bool,
+    /// Row security hides rows of it.
+    pub(crate) hidden: bool,
+}
+
+impl TableAccess {
+    /// Asks for the tables of these publications.
+    pub(crate) async fn gather(
+        session: &Session,
+        publications: &[String],
+    ) -> Result<Vec<Self>, walcast_snapshot::Error> {
+        let published = walcast_snapshot::published_tables(session, publications).await?;
+        let oids: Vec<u32> = published.iter().map(|table| table.oid.get()).collect();
+        let rows = session
+            .query(
+                "SELECT n.nspname::text, c.relname::text, has_schema_privilege(n.oid, 'USAGE'),
+                        has_table_privilege(c.oid, 'SELECT'), row_security_active(c.oid)
+                 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE c.oid = ANY ($1) ORDER BY 1, 2",
+                &[&oids],
+            )
+            .await?;
+        let access = |row: &tokio_postgres::Row| {
+            Ok(Self {
+                schema: row.try_get(0)?,
+                table: row.try_get(1)?,
+                usage: row.try_get(2)?,
+                select: row.try_get(3)?,
+                hidden: row.try_get(4)?,
+            })
+        };
+        rows.iter().map(access).collect()
+    }
+}
+
+/// Whether an initial sync of each published table can be had by `role`.
+pub(crate) fn access_findings(tables: &[TableAccess], role: &str) -> Vec<Finding> {
+    let quoted = quote_identifier(role);
+    let mut findings = Vec::new();
+    let mut forbidden: BTreeMap<&str, Vec<&TableAccess>> = BTreeMap::new();
+    for table in tables.iter().filter(|table| !table.usage || !table.select) {
+        forbidden.entry(&table.schema).or_default().push(table);
+    }
+    for (schema, tables) in forbidden {
+        let in_schema = quote_identifier(schema);
+        let mut grants = Vec::new();
+        if tables.iter().any(|table| !table.usage) {
+            grants.push(format!("GRANT USAGE ON SCHEMA {in_schema} TO {quoted};"));
+        }
+        let unreadable: Vec<&str> =
+            tables.iter().filter(|table| !table.select).map(|table| table.table.as_str()).collect();
+        match unreadable.as_slice() {
+            [] => {}
+            [table] => {
+                grants.push(format!("GRANT SELECT ON {in_schema}.{} TO {quoted};", quote_identifier(table)))
+            }
+            _ => grants.push(format!("GRANT SELECT ON ALL TABLES IN SCHEMA {in_schema} TO {quoted};")),
+        }
+        let (count, first) = (tables.len(), &tables[0].table);
+        let message = format!(
+            "role {role:?} may not read {count} tables of schema {schema:?} ({first}, …): no initial sync"
+        );
+        findings.push(Finding::error("select_privilege", message, grants.join(" ")));
+    }
+    let hidden: Vec<String> = tables
+        .iter()
+        .filter(|table| table.hidden)
+        .map(|table| format!("{}.{}", table.schema, table.table))
+        .collect();
+    if !hidden.is_empty() {
+        let message =
+            format!("row security hides rows from role {role:?} in {}: no initial sync", hidden.join(", "));
+        findings.push(Finding::error("row_security", message, format!("ALTER ROLE {quoted} BYPASSRLS;")));
+    }
+    if findings.is_empty() && !tables.is_empty() {
+        findings
+            .push(Finding::ok("select_privilege", format!("role {role:?} may read every published table")));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{TableAccess, access_findings};
+    use crate::commands::doctor::finding::Severity;
+
+    fn table(name: &str, usage: bool, select: bool, hidden: bool) -> TableAccess {
+        TableAccess { schema: "s".into(), table: name.into(), usage, select, hidden }
+    }
+
+    #[test]
+    fn one_statement_mends_all_tables_of_a_schema() {
+        let found = access_findings(&[table("a", false, false, false), table("b", false, false, false)], "w");
+        let fixes: Vec<_> = found.iter().map(|finding| finding.fix.as_deref().unwrap()).collect();
+        assert_eq!(
+            fixes,
+            [r#"GRANT USAGE ON SCHEMA "s" TO "w"; GRANT SELECT ON ALL TABLES IN SCHEMA "s" TO "w";"#]
+        );
+        let found = access_findings(&[table("a", true, false, false), table("b", true, true, false)], "w");
+        assert_eq!(found[0].fix.as_deref(), Some(r#"GRANT SELECT ON "s"."a" TO "w";"#));
+    }
+
+    #[test]
+    fn hidden_rows_are_an_error_and_free_access_is_none() {
+        let found = access_findings(&[table("a", true, true, true)], "w");
+        assert_eq!(found[0].fix.as_deref(), Some("ALTER ROLE \"w\" BYPASSRLS;"));
+        assert_eq!(access_findings(&[table("a", true, true, false)], "w")[0].severity, Severity::Ok);
+    }
+}

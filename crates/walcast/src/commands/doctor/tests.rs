@@ -1,0 +1,164 @@
+//! The doctor against real servers, misconfigured on purpose.
+
+use walcast_postgres::ConnectionConfig;
+use walcast_replication::publication::PublicationSettings;
+use walcast_replication::slot::SlotSettings;
+use walcast_testkit::{TestDatabase, cluster_builder, for_each_version, installations, shared_cluster};
+
+use super::{Finding, Severity, examine, size};
+use crate::commands::setup::{self, Target};
+
+/// What `walcast` is told to use in this database, as `role`.
+fn target(database: &TestDatabase, url: &str) -> Target {
+    let source = ConnectionConfig::parse(url, &|_| None).unwrap();
+    Target {
+        history: source.clone(),
+        source,
+        publication: PublicationSettings::new("walcast"),
+        slot: SlotSettings::new(database.slot_name()),
+    }
+}
+
+async fn set_up(target: &Target) {
+    let mut notes = Vec::new();
+    setup::prepare(target, false, &mut |note| notes.push(note))
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn errors(findings: &[Finding]) -> Vec<(&'static str, &str)> {
+    let bad = findings.iter().filter(|finding| finding.severity == Severity::Error);
+    bad.map(|finding| (finding.check, finding.message.as_str())).collect()
+}
+
+fn find<'a>(findings: &'a [Finding], check: &str) -> &'a Finding {
+    let worst =
+        findings.iter().filter(|finding| finding.check == check).max_by_key(|finding| finding.severity);
+    worst.unwrap_or_else(|| panic!("no {check} in {findings:#?}"))
+}
+
+fn fix<'a>(findings: &'a [Finding], check: &str) -> &'a str {
+    find(findings, check).fix.as_deref().unwrap_or_else(|| panic!("{check} needs nothing: {findings:#?}"))
+}
+
+#[tokio::test]
+async fn after_setup_there_is_nothing_to_mend() {
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
+        let target = target(&database, database.url());
+        let before = examine(&target).await;
+        for check in ["publication", "slot", "history_schema"] {
+            assert_eq!(fix(&before, check), "walcast setup", "{check}");
+        }
+        set_up(&target).await;
+        let after = examine(&target).await;
+        assert_eq!(errors(&after), [], "{after:#?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tables_without_a_key_are_named_with_the_statement_that_mends_them() {
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        database
+            .run("CREATE TABLE keyless (id int); CREATE TABLE late (id int PRIMARY KEY DEFERRABLE)")
+            .await;
+        let target = target(&database, database.url());
+        set_up(&target).await;
+        let findings = examine(&target).await;
+        let found: Vec<&Finding> =
+            findings.iter().filter(|finding| finding.check == "replica_identity").collect();
+        assert_eq!(found.len(), 2, "{findings:#?}");
+        for finding in found {
+            assert_eq!(finding.severity, Severity::Warning);
+            database.run(finding.fix.as_deref().unwrap()).await;
+        }
+        set_up(&target).await;
+        let findings = examine(&target).await;
+        assert!(findings.iter().all(|finding| finding.check != "replica_identity"), "{findings:#?}");
+        assert_eq!(errors(&findings), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_role_without_privileges_is_told_each_statement_and_they_suffice() {
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        let role = database.unique("plain");
+        database.run("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION walcast FOR TABLE t").await;
+        database.run(&format!("CREATE ROLE {role} LOGIN; REVOKE ALL ON SCHEMA public FROM PUBLIC")).await;
+        let mut target = target(&database, &database.url_as(&role));
+        target.publication.manage = false;
+        let findings = examine(&target).await;
+        assert_eq!(fix(&findings, "replication_login"), format!("ALTER ROLE \"{role}\" REPLICATION;"));
+        database.run(fix(&findings, "replication_login")).await;
+        database.run(fix(&findings, "select_privilege")).await;
+        let schema = fix(&findings, "history_schema").split(" then ").next().unwrap();
+        database.run(schema).await;
+        set_up(&target).await;
+        let findings = examine(&target).await;
+        assert_eq!(errors(&findings), [], "{findings:#?}");
+        database.run("DROP SCHEMA walcast CASCADE").await;
+        database.run(&format!("DROP OWNED BY {role}")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_feed_anybody_is_told_how_to() {
+    let installation = installations().pop().unwrap();
+    let cluster = cluster_builder(&installation)
+        .setting("wal_level", "replica")
+        .setting("max_replication_slots", 1)
+        .setting("max_wal_senders", 3)
+        .start()
+        .await
+        .unwrap();
+    let database = TestDatabase::create(&cluster).await;
+    let target = target(&database, database.url());
+    let findings = examine(&target).await;
+    assert_eq!(fix(&findings, "wal_level"), "ALTER SYSTEM SET wal_level = 'logical'; then restart Postgres");
+    assert_eq!(find(&findings, "replication_slots").severity, Severity::Ok);
+    database.run("SELECT pg_create_physical_replication_slot('taken')").await;
+    let findings = examine(&target).await;
+    assert!(fix(&findings, "replication_slots").contains("max_replication_slots"), "{findings:#?}");
+    let mut ignore = |_| {};
+    let error = setup::prepare(&target, false, &mut ignore).await.unwrap_err();
+    assert!(error.hint().unwrap().contains("wal_level = logical"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_one_finding_and_the_rest_is_still_looked_at() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    let mut target = target(&database, database.url());
+    target.source = ConnectionConfig::parse("postgres://nobody@127.0.0.1:1/none", &|_| None).unwrap();
+    let findings = examine(&target).await;
+    assert_eq!(find(&findings, "connection").severity, Severity::Error);
+    assert_eq!(fix(&findings, "history_schema"), "walcast setup");
+}
+
+#[tokio::test]
+async fn a_slot_that_somebody_else_moved_is_found() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let target = target(&database, database.url());
+    set_up(&target).await;
+    database.run("INSERT INTO t VALUES (1)").await;
+    let slot = database.slot_name();
+    database.scalar(&format!("SELECT pg_replication_slot_advance('{slot}', pg_current_wal_lsn())")).await;
+    let findings = examine(&target).await;
+    assert!(fix(&findings, "slot").contains("--start-over"), "{findings:#?}");
+    let mut notes = Vec::new();
+    setup::prepare(&target, true, &mut |note| notes.push(note))
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(errors(&examine(&target).await), []);
+}
+
+#[test]
+fn sizes_are_for_people() {
+    assert_eq!([size(0), size(1023), size(1536), size(5 << 30)], ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]);
+}

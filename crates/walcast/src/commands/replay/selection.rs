@@ -1,0 +1,137 @@
+//! Which changes a replay prints.
+
+use walcast_model::{Change, Cursor, Part, Timestamp};
+use walcast_protocol::TablePattern;
+
+use super::Place;
+use crate::cli::ReplayArgs;
+use crate::commands::tail::qualified;
+use crate::output::Failure;
+
+/// What was asked for, and how much of it is still to come.
+#[derive(Debug)]
+pub(super) struct Selection {
+    /// Empty for all.
+    tables: Vec<TablePattern>,
+    from: Option<Place>,
+    to: Option<Place>,
+    /// Transactions still to be printed.
+    left: Option<u64>,
+    /// A part of the transaction was printed, its end was not.
+    inside: bool,
+}
+
+impl Selection {
+    pub(super) fn new(args: &ReplayArgs) -> Result<Self, Failure> {
+        let parse = |table: &String| {
+            qualified(table).parse::<TablePattern>().map_err(|error| Failure::usage(error.to_string()))
+        };
+        let tables = args.tables.iter().map(parse).collect::<Result<_, _>>()?;
+        Ok(Self { tables, from: args.from, to: args.to, left: args.limit, inside: false })
+    }
+
+    /// The cursor to begin at, when one was given. A time is no place: commit times do not follow the order of the
+    /// feed exactly, so every transaction is asked for its own.
+    pub(super) const fn from(&self) -> Option<Cursor> {
+        match self.from {
+            Some(Place::Cursor(cursor)) => Some(cursor),
+            _ => None,
+        }
+    }
+
+    /// The cursor to end before.
+    pub(super) const fn to(&self) -> Cursor {
+        match self.to {
+            Some(Place::Cursor(cursor)) => cursor,
+            _ => Cursor::MAX,
+        }
+    }
+
+    /// Whether `--limit` is reached.
+    pub(super) fn is_done(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    /// The part's changes that are to be printed; `None` to leave the part out. Empty for the end of a transaction of
+    /// which something was printed.
+    pub(super) fn take<'a>(&mut self, part: &'a Part) -> Option<Vec<&'a Change>> {
+        if !self.has_time(part.transaction().committed_at) {
+            return None;
+        }
+        let wanted = |change: &&Change| {
+            self.tables.is_empty() || self.tables.iter().any(|table| table.matches(change.relation.name()))
+        };
+        let changes: Vec<&Change> = part.changes().iter().filter(wanted).collect();
+        let is_end = part.end().is_some();
+        let shown = !changes.is_empty() || (self.inside && is_end);
+        if shown {
+            self.inside = !is_end;
+            if is_end {
+                self.left = self.left.map(|left| left.saturating_sub(1));
+            }
+        }
+        shown.then_some(changes)
+    }
+
+    fn has_time(&self, committed_at: Timestamp) -> bool {
+        let after = |place| matches!(place, Some(Place::Time(time)) if committed_at < time);
+        let before = |place| matches!(place, Some(Place::Time(time)) if committed_at >= time);
+        !after(self.from) && !before(self.to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use walcast_model::{
+        CommitEnd, CommitStart, Lsn, Oid, Op, Part, PartBuilder, Relation, RelationName, ReplicaIdentity,
+        Seq, Timestamp, Transaction, Xid,
+    };
+
+    use super::{Place, Selection};
+
+    fn part(committed_at: i64, tables: &[&str], is_end: bool) -> Part {
+        let transaction = Transaction {
+            start: CommitStart::new(Lsn::new(100)),
+            xid: Xid::new(7),
+            committed_at: Timestamp::from_postgres_micros(committed_at),
+        };
+        let mut builder = PartBuilder::new(Arc::new(transaction), Seq::FIRST);
+        for table in tables {
+            let name = RelationName::new("public", *table);
+            let relation = Arc::new(Relation::new(Oid::new(1), name, ReplicaIdentity::Default, Vec::new()));
+            builder.change(Op::Truncate, &relation).finish().unwrap();
+        }
+        builder.finish(is_end.then(|| CommitEnd::new(Lsn::new(120))))
+    }
+
+    fn selection(tables: &[&str], left: Option<u64>) -> Selection {
+        let tables = tables.iter().map(|table| table.parse().unwrap()).collect();
+        Selection { tables, from: None, to: None, left, inside: false }
+    }
+
+    #[test]
+    fn the_end_of_a_transaction_that_was_begun_is_printed_even_when_it_is_empty() {
+        let mut selection = selection(&["public.a"], Some(1));
+        let count =
+            |selection: &mut Selection, part: &Part| selection.take(part).map(|changes| changes.len());
+        assert_eq!(count(&mut selection, &part(0, &["b"], true)), None);
+        assert_eq!(count(&mut selection, &part(0, &["a", "b", "a"], false)), Some(2));
+        assert_eq!(count(&mut selection, &part(0, &["b"], false)), None);
+        assert!(!selection.is_done());
+        assert_eq!(count(&mut selection, &part(0, &["b"], true)), Some(0));
+        assert!(selection.is_done());
+    }
+
+    #[test]
+    fn times_are_half_open_like_cursors() {
+        let time = |micros| Some(Place::Time(Timestamp::from_postgres_micros(micros)));
+        let mut selection = Selection { from: time(10), to: time(20), ..selection(&[], None) };
+        let taken: Vec<i64> = [9, 10, 19, 20]
+            .into_iter()
+            .filter(|at| selection.take(&part(*at, &["a"], true)).is_some())
+            .collect();
+        assert_eq!(taken, [10, 19]);
+    }
+}

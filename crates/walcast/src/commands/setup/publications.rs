@@ -1,0 +1,109 @@
+//! The publications' part of setup.
+
+use walcast_postgres::Session;
+use walcast_replication::publication::{
+    Action, Facts, FindingKind, Placement, Plan, PlanStep, PublicationSettings, apply,
+};
+
+use super::{Note, SetupError};
+
+/// A plan is made again after each round: a partitioned table is listed before its partitions are, and a table that
+/// was locked may be free by then. What is left after these rounds `walcast serve` does.
+const ROUNDS_MAX: usize = 5;
+
+/// Brings the publications to where they should be, as far as the role may; returns the database's name.
+pub(super) async fn prepare(
+    source: &Session,
+    settings: &PublicationSettings,
+    secret: Option<&str>,
+    administrator: &mut Vec<String>,
+    say: &mut (dyn FnMut(Note) + Send),
+) -> Result<String, SetupError> {
+    let mut facts = Facts::read(source).await?;
+    if facts.standby {
+        return Err(walcast_replication::Error::Standby.into());
+    }
+    let mut plan = Plan::new(&facts, settings);
+    for _ in 0..ROUNDS_MAX {
+        let mut busy = Vec::new();
+        for step in plan.steps.iter().filter(|step| step.allowed) {
+            match apply(source, step, settings, secret).await {
+                Ok(applied) => {
+                    say(Note::changed(subject(step), describe(step, applied.rows)));
+                    for (table, reason) in applied.without_rows {
+                        let message =
+                            format!("{table}: the rows that it has already are not in the feed: {reason}");
+                        say(Note::unchanged("table", message));
+                    }
+                }
+                Err(walcast_replication::Error::Postgres(error)) if error.sqlstate() == Some("55P03") => {
+                    busy.push(describe(step, 0));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        facts = Facts::read(source).await?;
+        plan = Plan::new(&facts, settings);
+        if plan.steps.iter().all(|step| !step.allowed) {
+            break;
+        }
+        for waiting in busy {
+            say(Note::unchanged("table", format!("waiting for a lock: {waiting}")));
+        }
+    }
+    say(Note::unchanged("publication", published(&facts, settings)));
+    for finding in plan.findings.iter().filter(|finding| finding.kind != FindingKind::Privilege) {
+        let mut note = Note::unchanged("table", format!("{}: {}", finding.subject, finding.problem));
+        note.fix.clone_from(&finding.statement);
+        say(note);
+    }
+    if settings.names().iter().any(|name| facts.publication(name).is_none()) {
+        // Without its publications there is no feed. With them come their tables, so that an administrator acts once.
+        let statements = plan.administrator_statements().join("\n");
+        administrator.push(format!("-- in database {}\n{statements}", facts.database));
+        return Ok(facts.database);
+    }
+    for step in plan.steps.iter().filter(|step| !step.allowed) {
+        // One table that belongs to another role must not keep the feed of the others from starting.
+        let message = format!("{}, but this role may not do that", describe(step, 0));
+        say(Note {
+            fix: Some(step.action.statements().join(" ")),
+            ..Note::unchanged(subject(step), message)
+        });
+    }
+    Ok(facts.database)
+}
+
+/// How much each publication has.
+pub(crate) fn published(facts: &Facts, settings: &PublicationSettings) -> String {
+    let count = |name: &str| match facts.publication(name) {
+        Some(publication) if publication.all_tables => "all tables".to_owned(),
+        Some(publication) if publication.tables.len() == 1 => "1 table".to_owned(),
+        Some(publication) => format!("{} tables", publication.tables.len()),
+        None => "not there".to_owned(),
+    };
+    let each = settings.names().into_iter().map(|name| format!("publication {name:?}: {}", count(&name)));
+    each.collect::<Vec<_>>().join("; ")
+}
+
+fn subject(step: &PlanStep) -> &'static str {
+    match step.action {
+        Action::Publication { .. } => "publication",
+        Action::Table(_) => "table",
+    }
+}
+
+fn describe(step: &PlanStep, rows: u64) -> String {
+    let table = match &step.action {
+        Action::Publication { statement, .. } => return statement.clone(),
+        Action::Table(table) => table,
+    };
+    let rows = if rows > 0 { format!(", with the {rows} rows it has") } else { String::new() };
+    match &table.enter {
+        Some((Placement::Whole, _)) => format!("{} is published whole{rows}", table.name),
+        Some((Placement::Inserts, _)) => {
+            format!("{} is published for inserts and truncates only{rows}", table.name)
+        }
+        None => format!("{} leaves {}", table.name, table.leave.join(", ")),
+    }
+}

@@ -1,0 +1,158 @@
+//! `walcast status`: where the feed stands, as the source, the history and the daemon say.
+
+mod daemon;
+
+use serde::Serialize;
+use walcast_history::{History, Inspection};
+use walcast_model::{Cursor, Lsn};
+use walcast_postgres::{Pool, Session};
+
+use super::doctor::{Slot, size};
+use super::setup::Target;
+
+pub(crate) use daemon::Daemon;
+
+const APPLICATION_NAME: &str = "walcast status";
+
+/// Where the feed stands. What could not be asked is absent, and named in `problems`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Status {
+    /// The feed's id.
+    pub(crate) feed: Option<String>,
+    /// Everything before it is in history.
+    pub(crate) stored: Option<Cursor>,
+    /// No cursor before it can be served.
+    pub(crate) oldest: Option<Cursor>,
+    /// The source's end of WAL.
+    pub(crate) source: Option<Lsn>,
+    /// WAL between what is stored and the source's end, in bytes. Not all of it is for the feed.
+    pub(crate) behind_bytes: Option<u64>,
+    /// The slot; absent when there is none.
+    pub(crate) slot: Option<SlotStatus>,
+    /// The history.
+    pub(crate) history: Option<HistoryStatus>,
+    /// The daemon at the address that `serve` listens on.
+    pub(crate) daemon: Daemon,
+    /// What could not be asked, and why.
+    pub(crate) problems: Vec<String>,
+}
+
+/// The slot, as the source has it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct SlotStatus {
+    /// Its name.
+    pub(crate) name: String,
+    /// The server process that streams from it.
+    pub(crate) active_pid: Option<i32>,
+    /// Everything before it was acknowledged.
+    pub(crate) acknowledged: Option<Lsn>,
+    /// WAL that was not acknowledged, in bytes.
+    pub(crate) lag_bytes: Option<u64>,
+    /// WAL that is kept for it, in bytes.
+    pub(crate) retained_bytes: Option<i64>,
+    /// `reserved`, `extended`, `unreserved` or `lost`.
+    pub(crate) wal_status: Option<String>,
+}
+
+/// The history, as its Postgres has it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct HistoryStatus {
+    /// Version of its schema.
+    pub(crate) schema_version: u32,
+    /// Size on disk in bytes.
+    pub(crate) bytes: u64,
+    /// Number of partitions.
+    pub(crate) partitions: u32,
+    /// Where its first change is.
+    pub(crate) oldest_change: Option<Cursor>,
+    /// Where its last change is.
+    pub(crate) newest_change: Option<Cursor>,
+}
+
+impl Status {
+    /// Asks all three; each may be away. `listen`: where `walcast serve` listens.
+    pub(crate) async fn gather(target: &Target, listen: &str) -> Self {
+        let mut status = Self { daemon: Daemon::ask(listen).await, ..Self::default() };
+        match Self::slot(target).await {
+            Ok(slot) => status.set_slot(&slot),
+            Err(error) => status.problems.push(format!("the source: {error}")),
+        }
+        let history = History::new(Pool::new(target.history.clone(), APPLICATION_NAME, 1));
+        match history.inspect().await {
+            Ok(inspection) => status.set_history(&inspection, &target.slot.name),
+            Err(error) => status.problems.push(format!("the history: {error}")),
+        }
+        status.behind_bytes =
+            status.source.zip(status.stored).map(|(end, stored)| end.bytes_since(stored.lsn()));
+        status
+    }
+
+    async fn slot(target: &Target) -> Result<Slot, walcast_replication::Error> {
+        let session = Session::connect(&target.source, APPLICATION_NAME).await?;
+        Slot::gather(&session, &target.slot.name).await
+    }
+
+    fn set_slot(&mut self, slot: &Slot) {
+        self.source = Some(slot.end);
+        let lag_bytes = slot.lag_bytes();
+        self.slot = slot.facts.as_ref().map(|facts| SlotStatus {
+            name: slot.name.clone(),
+            active_pid: facts.active_pid,
+            acknowledged: facts.confirmed_flush,
+            lag_bytes,
+            retained_bytes: facts.retained_bytes,
+            wal_status: facts.wal_status.clone(),
+        });
+        if self.slot.is_none() {
+            self.problems.push(format!("there is no slot {:?}: run walcast setup", slot.name));
+        }
+    }
+
+    fn set_history(&mut self, inspection: &Inspection, slot: &str) {
+        match &inspection.feed {
+            Some(feed) if feed.slot == slot => {
+                self.feed = Some(feed.id.to_string());
+                self.stored = Some(feed.position);
+                self.oldest = Some(feed.oldest);
+            }
+            Some(feed) => self.problems.push(format!("the history holds the feed of slot {:?}", feed.slot)),
+            None => self.problems.push("the history has no feed yet: run walcast setup".to_owned()),
+        }
+        self.history = Some(HistoryStatus {
+            schema_version: inspection.schema_version,
+            bytes: inspection.bytes,
+            partitions: inspection.partitions,
+            oldest_change: inspection.oldest_change,
+            newest_change: inspection.newest_change,
+        });
+    }
+
+    /// Lines of two columns, for people.
+    pub(crate) fn lines(&self) -> Vec<(&'static str, String)> {
+        let text = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
+        let cursor = |value: Option<Cursor>| text(value.map(|value| value.to_string()));
+        let mut lines = vec![
+            ("feed", text(self.feed.clone())),
+            ("source", text(self.source.map(|lsn| lsn.to_string()))),
+            ("stored", cursor(self.stored)),
+            ("behind", text(self.behind_bytes.map(size))),
+            ("oldest", cursor(self.oldest)),
+        ];
+        if let Some(slot) = &self.slot {
+            let streamed =
+                slot.active_pid.map_or_else(|| "not streamed".to_owned(), |pid| format!("streamed by {pid}"));
+            let wal_status = slot.wal_status.as_deref().unwrap_or("unknown");
+            lines.push(("slot", format!("{} ({streamed}, WAL {wal_status})", slot.name)));
+            lines.push(("slot lag", text(slot.lag_bytes.map(size))));
+            let retained = slot.retained_bytes.and_then(|bytes| u64::try_from(bytes).ok());
+            lines.push(("WAL retained", text(retained.map(size))));
+        }
+        if let Some(history) = &self.history {
+            let partitions = history.partitions;
+            lines.push(("history", format!("{} in {partitions} partitions", size(history.bytes))));
+        }
+        lines.push(("daemon", self.daemon.to_string()));
+        lines.extend(self.problems.iter().map(|problem| ("problem", problem.clone())));
+        lines
+    }
+}

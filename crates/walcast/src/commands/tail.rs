@@ -1,0 +1,232 @@
+//! `walcast tail`: what happens, as it happens, through a running daemon.
+
+use std::io::{self, Write};
+
+use tokio_util::sync::CancellationToken;
+use walcast_client::{
+    Change, Client, Error, ErrorKind, ErrorMessage, Event, Mode, StartAt, Subscription, TransactionMessage,
+};
+use walcast_model::Cursor;
+use walcast_protocol::ServerMessage;
+
+use crate::cli::{TailArgs, TailFrom};
+use crate::output::{ChangeLine, ChangeLines, Clock, DIM, Failure, Form, RED, YELLOW, json_line};
+
+/// The subscription's name on the wire.
+const ID: &str = "tail";
+
+/// A table as it is written on a command line: without a schema it is in `public`.
+pub(crate) fn qualified(table: &str) -> String {
+    let plain = table == "*" || table.contains('.');
+    if plain { table.to_owned() } else { format!("public.{table}") }
+}
+
+/// Prints until `stop`, or until `--limit` is reached.
+///
+/// # Errors
+/// When the arguments do not fit, the daemon refuses, or standard output is gone. A daemon that is not there is waited
+/// for.
+pub(crate) async fn run(args: TailArgs, stop: CancellationToken) -> Result<(), Failure> {
+    let mut tables: Vec<String> = args.tables.iter().map(|table| qualified(table)).collect();
+    if tables.is_empty() {
+        tables.push("*".to_owned());
+    }
+    let mut subscription = Subscription::new(ID, tables).map_err(|error| failure(&error))?;
+    if !args.columns.is_empty() {
+        subscription = subscription.columns(args.columns.clone());
+    }
+    let mut builder = Client::builder(&args.url);
+    if let Some(token) = &args.token {
+        builder = builder.token(token);
+    }
+    let mut client = builder.build().map_err(|error| failure(&error))?;
+    let mut tail = Tail::new(Form::choose(args.form), args.limit);
+    let outcome = stop.run_until_cancelled(tail.follow(&mut client, subscription, &args)).await;
+    client.close().await;
+    tail.say_where_it_stopped();
+    outcome.unwrap_or(Ok(()))
+}
+
+fn failure(error: &Error) -> Failure {
+    let code = if error.kind() == ErrorKind::Argument { crate::output::USAGE } else { 1 };
+    Failure { code, ..Failure::because(error) }
+}
+
+struct Tail {
+    form: Form,
+    lines: ChangeLines<anstream::Stdout>,
+    /// Transactions still to be printed.
+    left: Option<u64>,
+    /// After what was printed.
+    cursor: Option<Cursor>,
+}
+
+impl Tail {
+    fn new(form: Form, limit: Option<u64>) -> Self {
+        Self { form, lines: ChangeLines::new(anstream::stdout(), Clock::Time), left: limit, cursor: None }
+    }
+
+    async fn follow(
+        &mut self,
+        client: &mut Client,
+        subscription: Subscription,
+        args: &TailArgs,
+    ) -> Result<(), Failure> {
+        let mut waiting = match (args.from, &args.feed) {
+            // Only the daemon's welcome says what is the oldest.
+            (TailFrom::Oldest, _) => Some(subscription),
+            (TailFrom::Start(StartAt::At(cursor)), Some(feed)) => {
+                client
+                    .subscribe(subscription.resume(feed.clone(), cursor))
+                    .await
+                    .map_err(|error| failure(&error))?;
+                None
+            }
+            (TailFrom::Start(start), _) => {
+                client.subscribe(subscription.start(start)).await.map_err(|error| failure(&error))?;
+                None
+            }
+        };
+        while self.left != Some(0) {
+            let Some(event) = client.next().await else { return Ok(()) };
+            let event = event.map_err(|error| failure(&error))?;
+            if let Event::Connected(welcome) = &event
+                && let Some(subscription) = waiting.take()
+            {
+                let start = subscription.resume(welcome.feed.clone(), welcome.oldest);
+                client.subscribe(start).await.map_err(|error| failure(&error))?;
+            }
+            self.event(event)?;
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), Failure> {
+        match &event {
+            Event::Reconnecting { delay, reason, .. } => {
+                note(&format!("{reason}; trying again in {delay:.1?}"))
+            }
+            Event::Failed { error, .. } => return Err(refused(error)),
+            Event::Transaction(transaction) if !transaction.more => {
+                self.left = self.left.map(|left| left.saturating_sub(1));
+            }
+            _ => {}
+        }
+        self.cursor = reached(&event).or(self.cursor);
+        match self.form {
+            Form::Human => self.show(&event)?,
+            Form::Json => print(event)?,
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, event: &Event) -> io::Result<()> {
+        match event {
+            Event::Connected(welcome) => {
+                note(&format!(
+                    "connected to {}, feed {} at {}",
+                    welcome.server, welcome.feed, welcome.cursor
+                ));
+            }
+            Event::Waiting(_) => note("waiting for the daemon's initial poll"),
+            Event::Subscribed(subscribed) if subscribed.mode == Mode::Snapshot => note("initial sync"),
+            Event::SnapshotComplete(done) => note(&format!("initial sync done at {}", done.cursor)),
+            Event::CaughtUp(caught_up) => note(&format!("caught up at {}", caught_up.cursor)),
+            Event::Status(status) => {
+                let said = [status.message.as_deref(), status.hint.as_deref()];
+                let said: String = said.into_iter().flatten().map(|text| format!(": {text}")).collect();
+                note(&format!("source {:?}{said}", status.state).to_lowercase());
+            }
+            Event::Error(error) => note(&format!("{RED}{}{RED:#}: {}", error.code, error.message)),
+            Event::Snapshot(snapshot) => {
+                for row in &snapshot.rows {
+                    self.lines.snapshot_row(&snapshot.table, row.get().as_bytes())?;
+                }
+            }
+            Event::Transaction(transaction) => self.transaction(transaction)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn transaction(&mut self, transaction: &TransactionMessage) -> io::Result<()> {
+        let changes = transaction.changes.iter().map(line);
+        self.lines.transaction(transaction.xid, transaction.committed_at, changes)
+    }
+
+    /// The command that goes on from here; for people only.
+    fn say_where_it_stopped(&self) {
+        if let (Form::Human, Some(cursor)) = (self.form, self.cursor) {
+            note(&format!("to go on from here: walcast tail --from {cursor}"));
+        }
+    }
+}
+
+fn line(change: &Change) -> ChangeLine<'_> {
+    fn bytes(raw: Option<&serde_json::value::RawValue>) -> Option<&[u8]> {
+        raw.map(|raw| raw.get().as_bytes())
+    }
+    ChangeLine {
+        op: change.op,
+        table: &change.table,
+        key: bytes(change.key.as_deref()),
+        row: bytes(change.row.as_deref()),
+        old: bytes(change.old.as_deref()),
+    }
+}
+
+/// The cursor after an event.
+fn reached(event: &Event) -> Option<Cursor> {
+    match event {
+        Event::Transaction(transaction) => transaction.cursor,
+        Event::SnapshotComplete(done) => Some(done.cursor),
+        Event::CaughtUp(caught_up) => Some(caught_up.cursor),
+        Event::Heartbeat(heartbeat) => heartbeat.cursor,
+        _ => None,
+    }
+}
+
+/// An event as the daemon sent it; not those about the connection, and not heartbeats.
+fn print(event: Event) -> io::Result<()> {
+    let message: ServerMessage = match event {
+        Event::Waiting(message) => message.into(),
+        Event::Subscribed(message) => message.into(),
+        Event::Relation(message) => message.into(),
+        Event::Snapshot(message) => message.into(),
+        Event::SnapshotComplete(message) => message.into(),
+        Event::Transaction(message) => message.into(),
+        Event::CaughtUp(message) => message.into(),
+        Event::Status(message) => message.into(),
+        Event::Message(message) => message.into(),
+        Event::Presence(message) => message.into(),
+        Event::Error(message) => message.into(),
+        _ => return Ok(()),
+    };
+    json_line(&message)
+}
+
+fn refused(error: &ErrorMessage) -> Failure {
+    let oldest = error.oldest.map(|oldest| format!("; the oldest cursor is {oldest}")).unwrap_or_default();
+    Failure::new(format!("{}: {}{oldest}", error.code, error.message)).hint(error.hint.clone())
+}
+
+/// A line aside, on standard error: standard output has the data alone.
+fn note(text: &str) {
+    let style = if text.contains("trying again") { YELLOW } else { DIM };
+    // Nobody to tell when standard error is gone.
+    let _ = writeln!(anstream::stderr(), "{style}{text}{style:#}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::qualified;
+
+    #[test]
+    fn a_table_without_schema_is_in_public() {
+        let cases =
+            [("orders", "public.orders"), ("app.orders", "app.orders"), ("*", "*"), ("app.*", "app.*")];
+        for (given, expected) in cases {
+            assert_eq!(qualified(given), expected);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! `walcast teardown`: takes back what `walcast setup` made, after saying what that is.
+
+use serde::Serialize;
+use walcast_history::{FeedRecord, schema};
+use walcast_postgres::{Session, quote_identifier};
+use walcast_replication::publication::{Facts, Selection};
+use walcast_replication::slot;
+
+use super::doctor::size;
+use super::setup::{Note, SetupError, Target, can_be_ours};
+
+const APPLICATION_NAME: &str = "walcast teardown";
+
+/// What there is to be dropped.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub(crate) struct Belongings {
+    /// The slot, when it is there.
+    pub(crate) slot: Option<String>,
+    /// WAL that it keeps, in bytes.
+    pub(crate) retained_bytes: u64,
+    /// The publications that are there.
+    pub(crate) publications: Vec<String>,
+    /// Whether schema `walcast` is there.
+    pub(crate) schema: bool,
+    /// The feed whose history is in it.
+    pub(crate) feed: Option<String>,
+    /// What has one of the names and is not walcast's, so it stays.
+    pub(crate) foreign: Vec<String>,
+}
+
+impl Belongings {
+    /// Looks for them.
+    ///
+    /// # Errors
+    /// When a database cannot be asked, and when the history belongs to the feed of another slot.
+    pub(crate) async fn find(target: &Target) -> Result<Self, SetupError> {
+        let mut found = Self::default();
+        let source = Session::connect(&target.source, APPLICATION_NAME).await?;
+        let facts = Facts::read(&source).await?;
+        found.find_slot(&source, &target.slot.name, &facts.database).await?;
+        found.find_publications(target, &facts);
+        let history = Session::connect(&target.history, APPLICATION_NAME).await?;
+        if schema::version(&history).await?.is_some() {
+            found.schema = true;
+            found.feed = FeedRecord::load(&history, &target.slot.name).await?.map(|feed| feed.id.to_string());
+        }
+        Ok(found)
+    }
+
+    async fn find_slot(&mut self, source: &Session, name: &str, database: &str) -> Result<(), SetupError> {
+        let Some(facts) = slot::inspect(source, name).await? else { return Ok(()) };
+        if !can_be_ours(&facts, database) {
+            self.foreign.push(format!("slot {name:?} (another plugin or database)"));
+            return Ok(());
+        }
+        self.slot = Some(name.to_owned());
+        self.retained_bytes =
+            facts.retained_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
+        Ok(())
+    }
+
+    fn find_publications(&mut self, target: &Target, facts: &Facts) {
+        let all_tables_wanted = target.publication.selection == Selection::ForAllTables;
+        for name in target.publication.names() {
+            let Some(publication) = facts.publication(&name) else { continue };
+            let foreign = publication.all_tables != all_tables_wanted || !publication.schemas.is_empty();
+            if !target.publication.manage || foreign {
+                self.foreign.push(format!("publication {name:?} (not made by walcast)"));
+            } else {
+                self.publications.push(name);
+            }
+        }
+    }
+
+    /// Whether there is nothing to drop.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slot.is_none() && self.publications.is_empty() && !self.schema
+    }
+
+    /// One line for each, for people; at last what stays.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let slot = self.slot.iter().map(|slot| {
+            format!(
+                "replication slot {slot:?} (the {} of WAL that it keeps are released)",
+                size(self.retained_bytes)
+            )
+        });
+        let publications = self.publications.iter().map(|publication| format!("publication {publication:?}"));
+        let feed = self.feed.as_deref().map_or_else(String::new, |feed| format!(" of feed {feed}"));
+        let schema = self.schema.then(|| format!("schema walcast, with the whole change_history{feed}"));
+        let kept = self.foreign.iter().map(|foreign| format!("kept: {foreign}"));
+        slot.chain(publications).chain(schema).chain(kept).collect()
+    }
+
+    /// Drops them: the slot first, since a slot without its publications cannot be read and still keeps WAL.
+    ///
+    /// # Errors
+    /// While somebody streams from the slot, and when the role may not drop something; what was dropped until then is
+    /// gone, and the next run goes on.
+    pub(crate) async fn remove(
+        &self,
+        target: &Target,
+        say: &mut (dyn FnMut(Note) + Send),
+    ) -> Result<(), SetupError> {
+        let source = Session::connect(&target.source, APPLICATION_NAME).await?;
+        if let Some(name) = &self.slot {
+            slot::drop(&source, name).await?;
+            say(Note::changed("slot", format!("slot {name:?} is dropped")));
+        }
+        for name in &self.publications {
+            source.batch_execute(&format!("DROP PUBLICATION IF EXISTS {}", quote_identifier(name))).await?;
+            say(Note::changed("publication", format!("publication {name:?} is dropped")));
+        }
+        if self.schema {
+            let mut history = Session::connect(&target.history, APPLICATION_NAME).await?;
+            schema::remove(&mut history).await?;
+            say(Note::changed("schema", "schema walcast is dropped"));
+        }
+        Ok(())
+    }
+}

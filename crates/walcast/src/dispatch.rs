@@ -1,0 +1,262 @@
+//! From what was asked to what is done.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::app;
+use crate::cli::{Cli, Command, DoctorArgs, ReplayArgs, ServeArgs, SetupArgs, StatusArgs, TeardownArgs};
+use crate::commands::doctor::{self, Severity};
+use crate::commands::setup::{self, Note, SetupError, Target};
+use crate::commands::status::Status;
+use crate::commands::teardown::Belongings;
+use crate::commands::{completions, replay, tail};
+use crate::demo::{self, DemoArgs, DemoDaemon};
+use crate::output::{BOLD, CYAN, DIM, Failure, Form, GREEN, RED, UNHEALTHY, YELLOW, json_line};
+use crate::settings::flags::SettingsFlags;
+use crate::settings::{ServeSettings, Sources};
+use crate::telemetry;
+
+/// Runs the command to its end; says on standard error what went wrong.
+pub(crate) fn run(cli: Cli) -> ExitCode {
+    let Err(failure) = command(cli.command) else { return ExitCode::SUCCESS };
+    if !failure.message.is_empty() {
+        // Nobody to tell when standard error is gone.
+        let _ = writeln!(anstream::stderr(), "{RED}walcast:{RED:#} {}", failure.message);
+    }
+    ExitCode::from(failure.code)
+}
+
+fn command(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Demo(args) => in_runtime(|stop| demo(args, stop)),
+        Command::Setup(args) => setup(args),
+        Command::Teardown(args) => teardown(args),
+        Command::Serve(args) => serve(args),
+        Command::Tail(args) => {
+            let sources = Sources::of_process(BTreeMap::new(), None);
+            let log =
+                ServeSettings::load_log(&sources).map_err(|mistakes| Failure::usage(mistakes.to_string()))?;
+            telemetry::log(&log, telemetry::COMMAND);
+            in_runtime(|stop| tail::run(args, stop))
+        }
+        Command::Replay(args) => replay(args),
+        Command::Status(args) => status(args),
+        Command::Doctor(args) => doctor(args),
+        Command::Completions(args) => Ok(completions::run(args.shell)?),
+    }
+}
+
+/// Reads the settings and starts logging.
+fn load<const SCOPE: u8>(flags: SettingsFlags<SCOPE>, log: &str) -> Result<ServeSettings, Failure> {
+    let settings = ServeSettings::load(&flags.into_sources())
+        .map_err(|mistakes| Failure::usage(mistakes.to_string()))?;
+    telemetry::log(&settings.log, log);
+    Ok(settings)
+}
+
+/// Runs `work` until it ends; its token is cancelled by SIGINT and SIGTERM, and the second of them ends the process.
+fn in_runtime<F>(work: impl FnOnce(CancellationToken) -> F) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let _signals = AbortOnDropHandle::new(tokio::spawn(watch_signals(stop.clone())?));
+        // Boxed: the commands' futures are large, and there is one of them.
+        Box::pin(work(stop)).await
+    })
+}
+
+/// Signals are caught from here on, not from the first poll on.
+fn watch_signals(stop: CancellationToken) -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        for is_first in [true, false] {
+            // Both are cancel-safe: a signal that is not received now is received by the next call.
+            let code = tokio::select! {
+                _ = interrupt.recv() => 130,
+                _ = terminate.recv() => 143,
+            };
+            if !is_first {
+                std::process::exit(code);
+            }
+            stop.cancel();
+        }
+    })
+}
+
+fn target(settings: &ServeSettings) -> Target {
+    Target {
+        source: settings.database.clone(),
+        history: settings.history.clone(),
+        publication: settings.publication.clone(),
+        slot: settings.slot.clone(),
+    }
+}
+
+fn setup_failure(error: &SetupError) -> Failure {
+    Failure::because(error).hint(error.hint())
+}
+
+fn serve(args: ServeArgs) -> Result<(), Failure> {
+    let settings = load(args.settings, telemetry::DAEMON)?;
+    in_runtime(|stop| daemon(settings, stop))
+}
+
+async fn daemon(settings: ServeSettings, stop: CancellationToken) -> Result<(), Failure> {
+    let metrics = telemetry::count()?;
+    let _upkeep = AbortOnDropHandle::new(tokio::spawn(telemetry::upkeep(metrics.clone())));
+    let version = env!("CARGO_PKG_VERSION");
+    let listening = |address| tracing::info!(version, "listening on ws://{address}/v1/stream");
+    app::serve(settings, metrics, stop, listening).await.map_err(|error| Failure::because(&error))
+}
+
+async fn demo(args: DemoArgs, stop: CancellationToken) -> Result<(), Failure> {
+    let run = |plan: DemoDaemon, stop: CancellationToken| async move {
+        let flags = [
+            ("database-url", plan.database_url),
+            ("listen", plan.listen.to_string()),
+            ("slot", plan.slot),
+            ("publication", plan.publication),
+        ];
+        let flags = flags.into_iter().map(|(flag, value)| (flag, vec![value]));
+        // Not the environment's: its settings are for the user's own database.
+        let settings = ServeSettings::load(&Sources::of(flags.collect(), BTreeMap::new()))?;
+        daemon(settings, stop).await.map_err(|failure| failure.message.into())
+    };
+    let sources = Sources::of_process(BTreeMap::new(), None);
+    let log = ServeSettings::load_log(&sources).map_err(|mistakes| Failure::usage(mistakes.to_string()))?;
+    telemetry::log(&log, telemetry::COMMAND);
+    demo::run(args, stop, run).await.map_err(|error| Failure::because(&error))
+}
+
+fn setup(args: SetupArgs) -> Result<(), Failure> {
+    let (form, settings) = (Form::choose(args.form), load(args.settings, telemetry::COMMAND)?);
+    in_runtime(|stop| async move {
+        let target = target(&settings);
+        let work = async {
+            if args.print {
+                let sql = setup::print(&target).await.map_err(|error| setup_failure(&error))?;
+                let mut out = io::stdout().lock();
+                out.write_all(sql.as_bytes())?;
+                return Ok(out.flush()?);
+            }
+            let record = setup::prepare(&target, args.start_over, &mut |note| say(form, &note)).await;
+            let record = record.map_err(|error| setup_failure(&error))?;
+            if form == Form::Human {
+                let position = record.position;
+                writeln!(
+                    anstream::stdout(),
+                    "{GREEN}ready{GREEN:#}: feed {} at {position}; next: walcast serve",
+                    record.id
+                )?;
+            }
+            Ok(())
+        };
+        stop.run_until_cancelled(work).await.unwrap_or(Ok(()))
+    })
+}
+
+/// Prints one thing that was done.
+fn say(form: Form, note: &Note) {
+    // What is being done must be finished, whether somebody reads it or not.
+    let _ = match form {
+        Form::Json => json_line(note),
+        Form::Human => {
+            let mark = if note.changed { GREEN } else { DIM };
+            let fix =
+                note.fix.as_ref().map(|fix| format!("\n{:>13}{CYAN}{fix}{CYAN:#}", "")).unwrap_or_default();
+            writeln!(anstream::stdout(), "{mark}{:>11}{mark:#}  {}{fix}", note.subject, note.message)
+        }
+    };
+}
+
+fn teardown(args: TeardownArgs) -> Result<(), Failure> {
+    let (form, settings) = (Form::choose(args.form), load(args.settings, telemetry::COMMAND)?);
+    in_runtime(|stop| async move {
+        let target = target(&settings);
+        let work = async {
+            let found = Belongings::find(&target).await.map_err(|error| setup_failure(&error))?;
+            match form {
+                Form::Json => json_line(&found)?,
+                Form::Human => {
+                    let mut out = anstream::stdout();
+                    for line in found.lines() {
+                        writeln!(out, "{line}")?;
+                    }
+                    if found.is_empty() {
+                        writeln!(out, "nothing to drop")?;
+                    }
+                }
+            }
+            if found.is_empty() {
+                return Ok(());
+            }
+            if !args.yes {
+                return Err(Failure::new("nothing was dropped; add --yes to drop this"));
+            }
+            found.remove(&target, &mut |note| say(form, &note)).await.map_err(|error| setup_failure(&error))
+        };
+        stop.run_until_cancelled(work).await.unwrap_or(Ok(()))
+    })
+}
+
+fn replay(args: ReplayArgs) -> Result<(), Failure> {
+    let flags = args.settings.clone();
+    let settings = load(flags, telemetry::COMMAND)?;
+    in_runtime(|stop| async move { replay::run(args, &settings, stop).await })
+}
+
+fn status(args: StatusArgs) -> Result<(), Failure> {
+    let (form, settings) = (Form::choose(args.form), load(args.settings, telemetry::COMMAND)?);
+    in_runtime(|stop| async move {
+        let listen = args.daemon.unwrap_or_else(|| settings.listen.to_string());
+        let target = target(&settings);
+        let Some(status) = stop.run_until_cancelled(Status::gather(&target, &listen)).await else {
+            return Ok(());
+        };
+        match form {
+            Form::Json => json_line(&status)?,
+            Form::Human => {
+                let mut out = anstream::stdout();
+                for (name, value) in status.lines() {
+                    let style = if name == "problem" { RED } else { BOLD };
+                    writeln!(out, "{style}{name:>13}{style:#}  {value}")?;
+                }
+            }
+        }
+        if status.problems.is_empty() { Ok(()) } else { Err(Failure::silent(1)) }
+    })
+}
+
+fn doctor(args: DoctorArgs) -> Result<(), Failure> {
+    let (form, settings) = (Form::choose(args.form), load(args.settings, telemetry::COMMAND)?);
+    in_runtime(|stop| async move {
+        let target = target(&settings);
+        let Some(findings) = stop.run_until_cancelled(doctor::examine(&target)).await else { return Ok(()) };
+        for finding in &findings {
+            match form {
+                Form::Json => json_line(finding)?,
+                Form::Human => {
+                    let (style, word) = match finding.severity {
+                        Severity::Ok => (GREEN, "ok"),
+                        Severity::Warning => (YELLOW, "warning"),
+                        Severity::Error => (RED, "error"),
+                    };
+                    let fix = finding.fix.as_ref().map(|fix| format!("\n{:>9}{CYAN}{fix}{CYAN:#}", ""));
+                    let fix = fix.unwrap_or_default();
+                    writeln!(anstream::stdout(), "{style}{word:>7}{style:#}  {}{fix}", finding.message)?;
+                }
+            }
+        }
+        let is_well = findings.iter().all(|finding| finding.severity != Severity::Error);
+        if is_well { Ok(()) } else { Err(Failure::silent(UNHEALTHY)) }
+    })
+}

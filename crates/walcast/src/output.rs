@@ -1,0 +1,131 @@
+//! What a command prints, and how it ends.
+
+mod change_lines;
+
+use std::io::{self, IsTerminal, Write};
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+pub(crate) use change_lines::{ChangeLine, ChangeLines, Clock};
+
+/// For what stands aside: times, hints.
+pub(crate) const DIM: Style = Style::new().dimmed();
+/// For what names the thing.
+pub(crate) const BOLD: Style = Style::new().bold();
+/// For what is as it should be.
+pub(crate) const GREEN: Style = AnsiColor::Green.on_default();
+/// For what should be looked at.
+pub(crate) const YELLOW: Style = AnsiColor::Yellow.on_default();
+/// For what has to be mended, or is gone.
+pub(crate) const RED: Style = AnsiColor::Red.on_default();
+/// For what can be copied: keys, statements.
+pub(crate) const CYAN: Style = AnsiColor::Cyan.on_default();
+
+/// Settings or arguments were wrong.
+pub(crate) const USAGE: u8 = 2;
+/// The doctor found something.
+pub(crate) const UNHEALTHY: u8 = 3;
+
+/// In which form a command prints to standard output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Form {
+    /// Lines for people, coloured on a terminal.
+    Human,
+    /// A JSON object for each line.
+    Json,
+}
+
+impl Form {
+    /// As asked for; else by whether standard output is a terminal.
+    pub(crate) fn choose(args: crate::cli::FormArgs) -> Self {
+        if args.json || (!args.human && !io::stdout().is_terminal()) { Self::Json } else { Self::Human }
+    }
+}
+
+/// Prints one JSON line.
+///
+/// # Errors
+/// When standard output is gone.
+pub(crate) fn json_line(value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    let mut out = io::stdout().lock();
+    out.write_all(&line)?;
+    out.flush()
+}
+
+/// How a command ended otherwise than well.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The exit code.
+    pub(crate) code: u8,
+    /// What happened and what to do; empty when that was said already.
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { code: 1, message: message.into() }
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { code: USAGE, message: message.into() }
+    }
+
+    /// Ends with `code` and without a word.
+    pub(crate) const fn silent(code: u8) -> Self {
+        Self { code, message: String::new() }
+    }
+
+    /// An error with its causes, as far as it does not name them itself.
+    pub(crate) fn because(error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            source = cause.source();
+        }
+        Self::new(message)
+    }
+
+    /// With what to do about it.
+    pub(crate) fn hint(mut self, hint: Option<String>) -> Self {
+        if let Some(hint) = hint {
+            self.message = format!("{}\nhint: {hint}", self.message);
+        }
+        self
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        // Whoever read our output has seen enough (`walcast tail | head`).
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::silent(0)
+        } else {
+            Self::new(format!("output: {error}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Failure;
+
+    #[test]
+    fn causes_are_named_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer: {0}")]
+        struct Outer(#[source] Inner);
+        #[derive(Debug, thiserror::Error)]
+        #[error("inner")]
+        struct Inner(#[source] std::fmt::Error);
+        let failure = Failure::because(&Outer(Inner(std::fmt::Error))).hint(Some("do so".into()));
+        let cause = std::fmt::Error;
+        assert_eq!(failure.message, format!("outer: inner: {cause}\nhint: do so"));
+    }
+}

@@ -1,0 +1,212 @@
+//! Settings: from flags, environment and a file to the values that the daemon runs with.
+//!
+//! ```text
+//! flag  >  WALCAST_* variable  >  walcast.toml  >  (for the database: DATABASE_URL, then PG* variables)  >  default
+//! ```
+//!
+//! [`key`] is the one list of settings; flags, variables, the file's keys and the help are made from it. Everything is
+//! parsed to its real type here, once, and every mistake of a run is reported together, with where it stands.
+
+pub(crate) mod flags;
+pub(crate) mod key;
+mod mistake;
+mod reader;
+mod source;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use walcast_broadcaster::Limits;
+use walcast_feed::FeedLimits;
+use walcast_history::AppendLimits;
+use walcast_model::RelationName;
+use walcast_postgres::ConnectionConfig;
+use walcast_replication::publication::{PublicationSettings, Selection};
+use walcast_replication::slot::SlotSettings;
+use walcast_snapshot::SnapshotLimits;
+
+pub(crate) use mistake::Mistakes;
+use reader::Reader;
+pub(crate) use source::Sources;
+
+/// Everything that a command of the daemon's machine can be told. The limits are those of the crates that keep them,
+/// which say what each one does.
+#[derive(Clone, Debug)]
+pub(crate) struct ServeSettings {
+    /// The source database.
+    pub(crate) database: ConnectionConfig,
+    /// Where `change_history` is kept: the source unless said otherwise.
+    pub(crate) history: ConnectionConfig,
+    /// Which tables are published, under which name, and by whom.
+    pub(crate) publication: PublicationSettings,
+    /// The slot.
+    pub(crate) slot: SlotSettings,
+    /// Where clients connect.
+    pub(crate) listen: SocketAddr,
+    /// The bounds of the feed in memory.
+    pub(crate) feed: FeedLimits,
+    /// JSON bytes after which a part of a transaction is closed. Default 1 MiB.
+    pub(crate) part_bytes_max: usize,
+    /// The bounds of writing history.
+    pub(crate) append: AppendLimits,
+    /// Sessions that read history at the same time; further readers wait for a place. Default 4.
+    pub(crate) history_readers_max: usize,
+    /// The bounds of initial syncs.
+    pub(crate) snapshot: SnapshotLimits,
+    /// The bounds of clients.
+    pub(crate) broadcast: Limits,
+    /// How long an orderly shutdown may take; what is late is named and left. Default 15 s.
+    pub(crate) grace: Duration,
+    /// What is logged, and how.
+    pub(crate) log: LogSettings,
+}
+
+/// What is logged to standard error, and how.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct LogSettings {
+    /// Directives as `tracing_subscriber::EnvFilter` reads them; checked. `None` leaves it to the command: `info` for the
+    /// daemon, `warn` for the others.
+    pub(crate) filter: Option<String>,
+    /// In which form.
+    pub(crate) format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum LogFormat {
+    /// For people; coloured on a terminal.
+    #[default]
+    Human,
+    /// One JSON object for each line.
+    Json,
+}
+
+/// The longest name of a publication, in bytes: Postgres's 63 less `_inserts`, the second publication's ending.
+const PUBLICATION_BYTES_MAX: usize = 55;
+
+impl ServeSettings {
+    /// Reads every setting.
+    ///
+    /// # Errors
+    /// All mistakes of all sources together.
+    pub(crate) fn load(sources: &Sources) -> Result<Self, Mistakes> {
+        let mut reader = Reader::new(sources);
+        let database = reader.connection(&key::DATABASE_URL);
+        let history = reader.connection(&key::HISTORY_URL);
+        let publication = publication(&mut reader);
+        let slot = slot(&mut reader);
+        let listen = reader.parse(&key::LISTEN, value::address);
+        let mut feed = FeedLimits::default();
+        reader.size(&key::FEED_MEMORY, &mut feed.memory_bytes_max, 1 << 20);
+        let (mut part_bytes_max, mut history_readers_max) = (1 << 20, 4);
+        reader.size(&key::PART_BYTES, &mut part_bytes_max, 1 << 10);
+        reader.count(&key::HISTORY_READERS, &mut history_readers_max);
+        let append = append(&mut reader);
+        let snapshot = snapshot(&mut reader);
+        let broadcast = broadcast(&mut reader);
+        let mut grace = Duration::from_secs(15);
+        reader.duration(&key::GRACE, &mut grace);
+        let log = log(&mut reader);
+        let mistakes = reader.finish();
+        match (database, listen) {
+            (Some(database), Some(listen)) if mistakes.is_empty() => Ok(Self {
+                history: history.unwrap_or_else(|| database.clone()),
+                database,
+                publication,
+                slot,
+                listen,
+                feed,
+                part_bytes_max,
+                append,
+                history_readers_max,
+                snapshot,
+                broadcast,
+                grace,
+                log,
+            }),
+            _ => Err(mistakes),
+        }
+    }
+
+    /// The log settings alone, for commands that need nothing else.
+    ///
+    /// # Errors
+    /// All mistakes in them.
+    pub(crate) fn load_log(sources: &Sources) -> Result<LogSettings, Mistakes> {
+        let mut reader = Reader::new(sources);
+        let log = log(&mut reader);
+        let mistakes = reader.finish();
+        if mistakes.is_empty() { Ok(log) } else { Err(mistakes) }
+    }
+}
+
+fn publication(reader: &mut Reader<'_>) -> PublicationSettings {
+    let name = reader.parse(&key::PUBLICATION, |text| value::name(text, PUBLICATION_BYTES_MAX));
+    let mut publication = PublicationSettings::new(name.unwrap_or_default());
+    publication.manage = !reader.switch(&key::NO_MANAGE);
+    let listed: Option<Vec<RelationName>> = reader.parse_list(&key::TABLES, value::table);
+    publication.selection = match listed {
+        Some(tables) => Selection::Listed(tables),
+        None => Selection::UserTables,
+    };
+    if reader.switch(&key::ALL_TABLES) {
+        if matches!(publication.selection, Selection::Listed(_)) {
+            reader.contradiction(&key::ALL_TABLES, &key::TABLES);
+        }
+        publication.selection = Selection::ForAllTables;
+    }
+    reader.duration(&key::DISCOVER_INTERVAL, &mut publication.discover_interval);
+    reader.duration(&key::PUBLICATION_LOCK_TIMEOUT, &mut publication.lock_timeout);
+    reader.bytes(&key::PICKUP_BYTES, &mut publication.pickup_bytes_max, 0);
+    publication
+}
+
+fn slot(reader: &mut Reader<'_>) -> SlotSettings {
+    let mut slot = SlotSettings::new(reader.parse(&key::SLOT, value::slot).unwrap_or_default());
+    slot.failover = !reader.switch(&key::NO_SLOT_FAILOVER);
+    reader.duration(&key::SLOT_LOCK_TIMEOUT, &mut slot.lock_timeout);
+    slot
+}
+
+fn append(reader: &mut Reader<'_>) -> AppendLimits {
+    let mut append = AppendLimits::default();
+    reader.size(&key::APPEND_BYTES, &mut append.append_bytes_max, 1 << 10);
+    reader.count(&key::APPEND_CHANGES, &mut append.append_changes_max);
+    reader.bytes(&key::HISTORY_PARTITION_WAL, &mut append.history_partition_wal_bytes, 16 << 20);
+    reader.duration(&key::IDLE_PERSIST_INTERVAL, &mut append.idle_persist_interval_min);
+    reader.bytes(&key::IDLE_PERSIST_WAL, &mut append.idle_persist_wal_bytes_min, 0);
+    reader.duration(&key::IDLE_PERSIST_INTERVAL_MAX, &mut append.idle_persist_interval_max);
+    append
+}
+
+fn snapshot(reader: &mut Reader<'_>) -> SnapshotLimits {
+    let mut snapshot = SnapshotLimits::default();
+    reader.count(&key::SNAPSHOTS_MAX, &mut snapshot.snapshots_max);
+    reader.size(&key::SNAPSHOT_CHUNK_BYTES, &mut snapshot.chunk_bytes_max, 1 << 10);
+    reader.count(&key::SNAPSHOT_CHUNK_ROWS, &mut snapshot.chunk_rows_max);
+    reader.duration(&key::SNAPSHOT_STALL, &mut snapshot.stall_max);
+    snapshot
+}
+
+fn broadcast(reader: &mut Reader<'_>) -> Limits {
+    let mut limits = Limits::default();
+    reader.duration(&key::HEARTBEAT, &mut limits.heartbeat);
+    reader.count(&key::CONNECTIONS_MAX, &mut limits.connections_max);
+    reader.count(&key::SUBSCRIPTIONS_MAX, &mut limits.subscriptions_max);
+    reader.count(&key::TABLES_MAX, &mut limits.tables_max);
+    reader.size(&key::MESSAGE_BYTES, &mut limits.message_bytes_max, 1 << 10);
+    reader.duration(&key::DRAIN, &mut limits.drain_max);
+    reader.bytes(&key::HISTORY_STALL, &mut limits.history_stall_bytes, 0);
+    limits
+}
+
+fn log(reader: &mut Reader<'_>) -> LogSettings {
+    LogSettings {
+        filter: reader.parse(&key::LOG, value::log_filter),
+        format: reader.parse(&key::LOG_FORMAT, value::log_format).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,163 @@
+//! The list of settings.
+
+/// Which commands have a flag for a setting. Variables and the file's keys are read by all of them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Scope {
+    /// Every command.
+    Any,
+    /// Those that connect to the daemon's databases.
+    Connect,
+    /// Those that make publication and slot, too.
+    Setup,
+    /// The daemon alone.
+    Serve,
+}
+
+/// What a setting holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// One value.
+    Value,
+    /// One value that may hold a password: never shown.
+    Secret,
+    /// Several, separated by commas or given several times; an array in the file.
+    List,
+    /// On or off; the flag takes no value.
+    Switch,
+}
+
+/// One setting.
+#[derive(Debug)]
+pub(crate) struct Key {
+    /// Its flag without dashes; the other spellings are made from it.
+    pub(crate) flag: &'static str,
+    /// What the help calls its value.
+    pub(crate) value: &'static str,
+    /// Its default as it would be written; empty when there is none.
+    pub(crate) default: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) scope: Scope,
+    /// Under which heading the help shows it.
+    pub(crate) heading: &'static str,
+    pub(crate) help: &'static str,
+}
+
+impl Key {
+    /// The key in the file: `feed_memory`.
+    pub(crate) fn name(&self) -> String {
+        self.flag.replace('-', "_")
+    }
+
+    /// The environment variable: `WALCAST_FEED_MEMORY`.
+    pub(crate) fn variable(&self) -> String {
+        format!("WALCAST_{}", self.name().to_uppercase())
+    }
+}
+
+/// The variable that names the file.
+pub(crate) const CONFIG_VARIABLE: &str = "WALCAST_CONFIG";
+
+/// The file that is read when none is named and it is there.
+pub(crate) const CONFIG_FILE: &str = "walcast.toml";
+
+macro_rules! keys {
+    ($($heading:literal { $($name:ident = $scope:ident $kind:ident $flag:literal $value:literal $default:literal $help:literal;)+ })+) => {
+        $($(pub(crate) static $name: Key = Key {
+            flag: $flag,
+            value: $value,
+            default: $default,
+            kind: Kind::$kind,
+            scope: Scope::$scope,
+            heading: $heading,
+            help: $help,
+        };)+)+
+
+        /// Every setting, in the order of the help.
+        pub(crate) static KEYS: &[&Key] = &[$($(&$name),+),+];
+    };
+}
+
+keys! {
+    "Source" {
+        DATABASE_URL = Connect Secret "database-url" "URL" ""
+            "The database to follow: postgresql://user@host:port/database or keyword=value …; what it does not say is taken from DATABASE_URL (when not given at all), PG* variables and ~/.pgpass, as psql does";
+        PUBLICATION = Connect Value "publication" "NAME" "walcast"
+            "Publication for tables with a usable replica identity; <NAME>_inserts is for the others";
+        SLOT = Connect Value "slot" "NAME" "walcast"
+            "Replication slot";
+        TABLES = Setup List "tables" "TABLE,…" ""
+            "Publish only these tables (schema.table) instead of every user table";
+        ALL_TABLES = Setup Switch "all-tables" "" "false"
+            "Publish FOR ALL TABLES: needs a superuser, and makes UPDATE and DELETE fail on tables without a replica identity";
+        NO_MANAGE = Setup Switch "no-manage" "" "false"
+            "Use the publication as it is; neither create nor alter it";
+        DISCOVER_INTERVAL = Serve Value "discover-interval" "DURATION" "5s"
+            "How often new tables are looked for";
+        PUBLICATION_LOCK_TIMEOUT = Setup Value "publication-lock-timeout" "DURATION" "200ms"
+            "How long publishing a table may make its writers wait; then it is tried again later";
+        PICKUP_BYTES = Serve Value "pickup-bytes" "SIZE" "64MiB"
+            "Size of a table up to which the rows that it had before it was picked up are carried into a running feed";
+        NO_SLOT_FAILOVER = Setup Switch "no-slot-failover" "" "false"
+            "Do not ask for the slot to be kept on standbys (PostgreSQL 17 and later)";
+        SLOT_LOCK_TIMEOUT = Setup Value "slot-lock-timeout" "DURATION" "10s"
+            "How long one try to create the slot may wait for open transactions";
+    }
+    "History" {
+        HISTORY_URL = Connect Secret "history-url" "URL" ""
+            "Keep change_history in this database instead of the source";
+        HISTORY_READERS = Serve Value "history-readers-max" "COUNT" "4"
+            "Sessions that read history for clients at the same time; further reads wait";
+        HISTORY_PARTITION_WAL = Serve Value "history-partition-wal" "SIZE" "4GiB"
+            "WAL that one partition of change_history covers";
+        APPEND_BYTES = Serve Value "append-bytes-max" "SIZE" "8MiB"
+            "JSON in one commit of history";
+        APPEND_CHANGES = Serve Value "append-changes-max" "COUNT" "20000"
+            "Changes in one commit of history";
+        IDLE_PERSIST_INTERVAL = Serve Value "idle-persist-interval" "DURATION" "10s"
+            "An idle position is persisted, and WAL released, at most this often";
+        IDLE_PERSIST_WAL = Serve Value "idle-persist-wal" "SIZE" "1MiB"
+            "… and only when it moved by this much WAL";
+        IDLE_PERSIST_INTERVAL_MAX = Serve Value "idle-persist-interval-max" "DURATION" "5min"
+            "… or when it moved at all and this time has passed";
+    }
+    "Feed" {
+        FEED_MEMORY = Serve Value "feed-memory" "SIZE" "64MiB"
+            "Memory for recent transactions; clients that are further behind read history";
+        PART_BYTES = Serve Value "part-bytes" "SIZE" "1MiB"
+            "JSON after which a large transaction is split into another part";
+    }
+    "Clients" {
+        LISTEN = Serve Value "listen" "ADDRESS" "127.0.0.1:4700"
+            "Address for WebSocket and HTTP; 0.0.0.0:4700 for every interface";
+        HEARTBEAT = Serve Value "heartbeat" "DURATION" "15s"
+            "Time between heartbeats";
+        CONNECTIONS_MAX = Serve Value "connections-max" "COUNT" "10000"
+            "Connections at the same time; a further one is refused";
+        SUBSCRIPTIONS_MAX = Serve Value "subscriptions-max" "COUNT" "64"
+            "Subscriptions of one connection";
+        TABLES_MAX = Serve Value "tables-max" "COUNT" "256"
+            "Entries of tables in one subscription";
+        MESSAGE_BYTES = Serve Value "message-bytes-max" "SIZE" "64KiB"
+            "The largest message from a client; a larger one closes its connection";
+        SNAPSHOTS_MAX = Serve Value "snapshots-max" "COUNT" "4"
+            "Initial syncs at the same time, each with a session on the source; further ones wait";
+        SNAPSHOT_CHUNK_BYTES = Serve Value "snapshot-chunk-bytes-max" "SIZE" "256KiB"
+            "JSON in one message of an initial sync";
+        SNAPSHOT_CHUNK_ROWS = Serve Value "snapshot-chunk-rows-max" "COUNT" "10000"
+            "Rows in one message of an initial sync";
+        SNAPSHOT_STALL = Serve Value "snapshot-stall-max" "DURATION" "5min"
+            "How long a client may take nothing of its initial sync before it is given up";
+        HISTORY_STALL = Serve Value "history-stall-bytes" "SIZE" "256MiB"
+            "WAL that history may lack before /readyz says so";
+        DRAIN = Serve Value "drain-max" "DURATION" "5s"
+            "How long clients may take to receive what is being written when the daemon stops";
+        GRACE = Serve Value "grace" "DURATION" "15s"
+            "How long an orderly shutdown may take in all";
+    }
+    "Logging" {
+        LOG = Any Value "log" "FILTER" ""
+            "What is logged to standard error: error, warn, info, debug, trace, or per module (walcast_replication=debug) [default: info for serve, else warn]";
+        LOG_FORMAT = Any Value "log-format" "FORMAT" "human"
+            "Form of log lines: human or json";
+    }
+}

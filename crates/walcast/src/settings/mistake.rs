@@ -1,0 +1,112 @@
+//! What was wrong with the settings, and where.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a setting was given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    /// A flag, without its dashes.
+    Flag(String),
+    /// An environment variable.
+    Variable(String),
+    /// A line of the file.
+    File {
+        path: PathBuf,
+        /// From 1; `None` for the file as a whole.
+        line: Option<usize>,
+        /// The key that stands there; empty when it is not about one.
+        key: String,
+    },
+    /// Nowhere: its default.
+    Default(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(flag) => write!(f, "--{flag}"),
+            Self::Variable(variable) => f.write_str(variable),
+            Self::Default(name) => write!(f, "{name} (not given)"),
+            Self::File { path, line, key } => {
+                write!(f, "{}", path.display())?;
+                if let Some(line) = line {
+                    write!(f, ":{line}")?;
+                }
+                if key.is_empty() { Ok(()) } else { write!(f, ": {key}") }
+            }
+        }
+    }
+}
+
+/// One thing that was wrong.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Mistake {
+    pub(crate) origin: Origin,
+    pub(crate) message: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.origin, self.message)
+    }
+}
+
+/// Everything that was wrong.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Mistakes(pub(crate) Vec<Mistake>);
+
+impl Mistakes {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.0.len();
+        write!(f, "{number} mistake{} in the settings", if number == 1 { "" } else { "s" })?;
+        self.0.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
+    }
+}
+
+impl std::error::Error for Mistakes {}
+
+/// The candidate that was probably meant: at most two letters away, or three in a long name.
+pub(crate) fn suggestion<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let bound = if word.len() < 5 { 1 } else { (word.len() / 4).clamp(2, 3) };
+    let near = candidates.map(|candidate| (distance(word, candidate), candidate));
+    near.filter(|(distance, _)| *distance <= bound).min().map(|(_, candidate)| candidate)
+}
+
+/// Letters to insert, delete or replace to make one word of the other (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (index, letter) in one.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = index + 1;
+        for (column, candidate) in other.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != *candidate);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::suggestion;
+
+    #[test]
+    fn a_suggestion_is_near() {
+        let known = ["feed_memory", "listen", "slot", "log"];
+        let suggest = |word| suggestion(word, known.into_iter());
+        assert_eq!(suggest("feed_memmory"), Some("feed_memory"));
+        assert_eq!(suggest("lisen"), Some("listen"));
+        assert_eq!(suggest("slots"), Some("slot"));
+        assert_eq!(suggest("unrelated"), None);
+        assert_eq!(suggest("a"), None);
+    }
+}

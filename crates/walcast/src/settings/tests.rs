@@ -1,0 +1,138 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use walcast_replication::publication::Selection;
+
+use super::key::{KEYS, Kind};
+use super::{LogFormat, ServeSettings, Sources};
+
+fn sources(flags: &[(&'static str, &str)], variables: &[(&str, &str)], file: &str) -> Sources {
+    let flags = flags.iter().map(|(flag, text)| (*flag, vec![(*text).to_owned()]));
+    // A user, so that nothing depends on who runs the tests.
+    let mut environment: BTreeMap<String, String> = BTreeMap::from([("PGUSER".into(), "tester".into())]);
+    environment.extend(variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())));
+    let mut sources = Sources::of(flags.collect(), environment);
+    sources.read_file(Path::new("walcast.toml"), file);
+    sources
+}
+
+fn load(flags: &[(&'static str, &str)], variables: &[(&str, &str)], file: &str) -> ServeSettings {
+    ServeSettings::load(&sources(flags, variables, file)).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+}
+
+fn mistakes(flags: &[(&'static str, &str)], variables: &[(&str, &str)], file: &str) -> Vec<String> {
+    let mistakes = ServeSettings::load(&sources(flags, variables, file)).expect_err("something is wrong");
+    mistakes.0.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_flag_wins_over_a_variable_over_the_file_over_the_default() {
+    let file = "slot = 'from_file'\nheartbeat = '1s'\nfeed_memory = '1MiB'\n";
+    let variables = [("WALCAST_SLOT", "from_variable"), ("WALCAST_HEARTBEAT", "2s")];
+    let settings = load(&[("slot", "from_flag")], &variables, file);
+    assert_eq!(settings.slot.name, "from_flag");
+    assert_eq!(settings.broadcast.heartbeat, Duration::from_secs(2));
+    assert_eq!(settings.feed.memory_bytes_max, 1 << 20);
+    assert_eq!(settings.publication.name, "walcast");
+    assert_eq!(settings.listen.to_string(), "127.0.0.1:4700");
+}
+
+#[test]
+fn the_database_falls_back_to_database_url_and_then_to_libpq_variables() {
+    let own = ("WALCAST_DATABASE_URL", "postgresql://a@one/db1");
+    let usual = ("DATABASE_URL", "postgresql://a@two/db2");
+    let libpq = [("PGHOST", "three"), ("PGDATABASE", "db3")];
+    let database =
+        |variables: &[(&str, &str)], file| load(&[], variables, file).database.database().to_owned();
+    assert_eq!(database(&[own, usual, libpq[0], libpq[1]], ""), "db1");
+    assert_eq!(database(&[usual, libpq[0], libpq[1]], "database_url = 'postgresql://a@four/db4'"), "db4");
+    assert_eq!(database(&[usual, libpq[0], libpq[1]], ""), "db2");
+    assert_eq!(database(&libpq, ""), "db3");
+    assert_eq!(database(&[], ""), "tester");
+    assert_eq!(load(&[], &[usual], "").history.database(), "db2");
+    let apart = load(&[("history-url", "postgresql://a@five/db5")], &[usual], "");
+    assert_eq!((apart.database.database(), apart.history.database()), ("db2", "db5"));
+}
+
+#[test]
+fn every_mistake_is_reported_in_one_run_with_its_place() {
+    let flags = [
+        ("listen", "localhost"),
+        ("database-url", "postgresql://u:hunter2@h:port/db"),
+        ("all-tables", "true"),
+        ("snapshots-max", "0"),
+    ];
+    let variables = [("WALCAST_FEED_MEMORY", "lots"), ("WALCAST_HEARTBEET", "1s"), ("WALCAST_TEST_PG", "14")];
+    let file = "heartbeat = 10\nslot = 'Bad-Slot'\n\nfeed_memmory = '1MiB'\ntables = ['public.a', 'b']\nno_manage = 'x'\nlog_format = [1]\n";
+    let found = mistakes(&flags, &variables, file);
+    let expected = [
+        "walcast.toml:4: feed_memmory: there is no such setting; did you mean feed_memory?",
+        "walcast.toml:7: log_format: expected a string, found array",
+        "walcast.toml:6: no_manage: expected true or false",
+        "WALCAST_HEARTBEET: there is no such setting; did you mean WALCAST_HEARTBEAT?",
+        "walcast.toml:5: tables: \"b\": expected schema.table",
+        "--all-tables: cannot be used together with walcast.toml:5: tables",
+        "walcast.toml:2: slot: \"Bad-Slot\": expected a slot name: 1 to 63 of a-z, 0-9 and _",
+        "--listen: \"localhost\": expected an IP address with a port such as 127.0.0.1:4700, 0.0.0.0:4700 or [::1]:4700",
+        "WALCAST_FEED_MEMORY: \"lots\": expected a size such as 64KiB, 64MiB, 4GiB, or a number of bytes",
+        "--snapshots-max: \"0\": expected a whole number from 1",
+        "walcast.toml:1: heartbeat: \"10\": expected a duration with its unit such as 250ms, 10s, 5min, 2h",
+    ];
+    for line in expected {
+        assert!(found.iter().any(|found| found == line), "missing {line:?} in {found:#?}");
+    }
+    assert!(found.iter().any(|line| line.starts_with("--database-url: ")), "{found:#?}");
+    assert!(found.iter().all(|line| !line.contains("hunter2")), "{found:#?}");
+    assert_eq!(found.len(), expected.len() + 1, "{found:#?}");
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_a_mistake_with_its_line_beside_the_others() {
+    let found = mistakes(&[("slot", "Ä")], &[], "slot = 'a'\nlisten = \n");
+    assert!(found[0].starts_with("walcast.toml:2: not TOML: "), "{found:?}");
+    assert!(found[1].starts_with("--slot: "), "{found:?}");
+    assert_eq!(found.len(), 2, "{found:?}");
+}
+
+#[test]
+fn tables_come_as_a_list_in_every_source() {
+    let listed = |settings: ServeSettings| match settings.publication.selection {
+        Selection::Listed(tables) => tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        other => format!("{other:?}"),
+    };
+    assert_eq!(listed(load(&[], &[("WALCAST_TABLES", "public.a, app.b")], "")), "public.a app.b");
+    assert_eq!(listed(load(&[], &[], "tables = ['public.a', 'app.b']")), "public.a app.b");
+    assert_eq!(listed(load(&[], &[], "")), "UserTables");
+    assert_eq!(listed(load(&[("all-tables", "true")], &[], "")), "ForAllTables");
+}
+
+#[test]
+fn the_defaults_that_the_help_shows_are_those_in_force() {
+    let unset = load(&[], &[], "");
+    let written: Vec<(&'static str, &str)> =
+        KEYS.iter().filter(|key| !key.default.is_empty()).map(|key| (key.flag, key.default)).collect();
+    assert_eq!(format!("{:?}", load(&written, &[], "")), format!("{unset:?}"));
+    assert_eq!((unset.log.filter, unset.log.format), (None, LogFormat::Human));
+}
+
+#[test]
+fn every_setting_reaches_its_place() {
+    let unset = format!("{:?}", load(&[], &[], ""));
+    for key in KEYS {
+        let other = match (key.flag, key.kind, key.default) {
+            ("database-url" | "history-url", ..) => "postgresql://x@elsewhere/y",
+            ("listen", ..) => "[::1]:9",
+            ("log-format", ..) => "json",
+            ("log", ..) => "debug",
+            (_, Kind::List, _) => "a.b",
+            (_, Kind::Switch, _) => "true",
+            (_, _, default) if default.ends_with('B') => "77MiB",
+            (_, _, default) if default.parse::<u64>().is_ok() => "77",
+            (_, _, default) if default.ends_with(['s', 'n']) => "77s",
+            _ => "seventy_seven",
+        };
+        let set = format!("{:?}", load(&[(key.flag, other)], &[], ""));
+        assert_ne!(set, unset, "--{} changes nothing", key.flag);
+    }
+}

@@ -1,0 +1,79 @@
+//! The command line as a process: exit codes, and what goes where.
+
+use std::process::{Command, Output};
+
+/// `walcast` with nothing of this process's environment, in an empty folder.
+fn walcast(folder: &std::path::Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_walcast"));
+    command.args(arguments).current_dir(folder).env_clear().envs(variables.iter().copied());
+    command.output().unwrap_or_else(|error| panic!("walcast does not start: {error}"))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn help_goes_to_standard_output_and_a_wrong_word_to_standard_error_with_code_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let help = walcast(folder.path(), &["serve", "--help"], &[]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(text(&help.stdout).contains("--database-url <URL>"), "{}", text(&help.stdout));
+    let wrong = walcast(folder.path(), &["serv"], &[]);
+    assert_eq!((wrong.status.code(), wrong.stdout.len()), (Some(2), 0));
+    assert!(text(&wrong.stderr).contains("serve"), "{}", text(&wrong.stderr));
+}
+
+#[test]
+fn mistakes_in_flags_variables_and_file_are_listed_together_with_code_2() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("walcast.toml"), "\nfeed_memmory = '1GiB'\n").unwrap();
+    let variables = [("PGUSER", "u"), ("WALCAST_HEARTBEAT", "often")];
+    let output = walcast(folder.path(), &["serve", "--listen", "4700", "--slot", "A"], &variables);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+    let expected = "\
+walcast: 4 mistakes in the settings
+  walcast.toml:2: feed_memmory: there is no such setting; did you mean feed_memory?
+  --slot: \"A\": expected a slot name: 1 to 63 of a-z, 0-9 and _
+  --listen: \"4700\": expected an IP address with a port such as 127.0.0.1:4700, 0.0.0.0:4700 or [::1]:4700
+  WALCAST_HEARTBEAT: \"often\": expected a duration with its unit such as 250ms, 10s, 5min, 2h
+";
+    assert_eq!(text(&output.stderr), expected);
+}
+
+#[test]
+fn a_file_that_was_named_must_be_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = walcast(folder.path(), &["status", "--config", "nowhere.toml"], &[("PGUSER", "u")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("nowhere.toml: cannot be read"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_database_that_is_not_there_is_a_failure_with_code_1_and_shows_no_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = "postgresql://u:hunter2@127.0.0.1:1/d?connect_timeout=2";
+    let output = walcast(folder.path(), &["replay", "--database-url", url], &[]);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    let said = text(&output.stderr);
+    assert!(said.contains("127.0.0.1") && !said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn tail_refuses_a_url_that_is_none_of_a_websocket() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = walcast(folder.path(), &["tail", "--url", "http://127.0.0.1:1"], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("write ws://"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn every_shell_gets_its_completions() {
+    let folder = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let output = walcast(folder.path(), &["completions", shell], &[]);
+        assert_eq!(output.status.code(), Some(0));
+        let script = text(&output.stdout);
+        assert!(script.contains("walcast") && script.contains("history-url"), "{shell}");
+    }
+}

@@ -1,0 +1,108 @@
+//! Promise 4: nobody is served before everything committed before is there.
+
+use serde_json::json;
+use walcast_testkit::{Daemon, LIMIT, TestDatabase, eventually, for_each_version, installations, own_cluster, shared_cluster};
+
+use crate::observer::{Observer, open, receive, send};
+
+#[tokio::test]
+async fn what_was_committed_asynchronously_before_the_start_is_in_the_first_catch_up() {
+    // Case 59.
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
+        let mut daemon = Daemon::of(&database).start().await;
+        let mut observer = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
+        observer.until("caught_up").await;
+        daemon.terminate().await;
+        database.run("SET synchronous_commit = off; INSERT INTO t SELECT generate_series(1, 100)").await;
+        daemon.restart().await;
+        let mut observer = observer.reconnect(&daemon.ws_url(), &["public.t"]).await;
+        observer.until("caught_up").await;
+        assert_eq!(observer.rows("public.t").len(), 100);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_open_transaction_does_not_hold_the_gate() {
+    // Case 60, first half: the slot is there, so nothing has to wait for writers.
+    let database = TestDatabase::create(shared_cluster().await).await;
+    database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let mut daemon = Daemon::of(&database).start().await;
+    daemon.terminate().await;
+    let writer = database.session().await;
+    writer.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
+    daemon.restart().await;
+    let mut observer = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
+    observer.until("caught_up").await;
+    assert_eq!(observer.rows("public.t").len(), 0);
+    writer.batch_execute("COMMIT").await.unwrap();
+    observer.until_transactions(1).await;
+    assert_eq!(observer.rows("public.t").len(), 1);
+}
+
+#[tokio::test]
+async fn a_missing_synchronous_standby_does_not_hold_the_gate_and_the_initial_sync_is_exact() {
+    // Case 60, second half, and the sync-rep wait of case 62: a transaction whose commit is in the WAL and that no
+    // snapshot sees yet must come by the stream.
+    for installation in installations() {
+        let cluster = own_cluster(&installation).await;
+        let database = TestDatabase::create(&cluster).await;
+        database.run("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 0), (2, 0)").await;
+        let mut daemon = Daemon::of(&database).start().await;
+        daemon.terminate().await;
+        database.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
+        database.run("SELECT pg_reload_conf()").await;
+        database.until("SHOW synchronous_standby_names", "nobody").await;
+        let writer = database.session().await;
+        let hanging = tokio::spawn(async move { writer.batch_execute("UPDATE t SET v = 1 WHERE id = 1").await });
+        database.until("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'", "1").await;
+        daemon.restart().await;
+        let mut observer = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
+        observer.until("caught_up").await;
+        let row = observer.rows("public.t").into_iter().find(|row| row["id"] == 1).unwrap();
+        assert_eq!(row["v"], 1, "the snapshot does not see it, so the stream must have brought it");
+        database.run("ALTER SYSTEM RESET synchronous_standby_names").await;
+        database.run("SELECT pg_reload_conf()").await;
+        hanging.await.unwrap().unwrap();
+        observer.assert_equals(&database, "public.t").await;
+    }
+}
+
+#[tokio::test]
+async fn clients_that_come_before_the_initial_poll_is_done_are_told_waiting_and_served_later() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    database.run("CREATE TABLE t (id int PRIMARY KEY, body text)").await;
+    let mut daemon = Daemon::of(&database).start().await;
+    daemon.terminate().await;
+    // What the daemon has to poll first, with a history that cannot take it yet.
+    database.run("INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series(1, 2000) g").await;
+    let lock = database.session().await;
+    lock.batch_execute("BEGIN; LOCK TABLE walcast.change_history IN EXCLUSIVE MODE").await.unwrap();
+    daemon.restart_without_waiting();
+    let url = daemon.ws_url();
+    let (mut socket, _) = eventually("the door opens", LIMIT, async || {
+        let listening = daemon.get("/livez").await.is_some_and(|answer| answer.status == 200);
+        if listening && tokio_tungstenite::connect_async(&url).await.is_ok() { Some(open(&url).await) } else { None }
+    })
+    .await;
+    send(&mut socket, json!({"type": "subscribe", "id": "a", "tables": [{"table": "public.t"}], "cursor": "0/0"})).await;
+    loop {
+        let message = receive(&mut socket).await.expect("a message");
+        match message["type"].as_str() {
+            Some("waiting") => break,
+            Some("status" | "heartbeat") => {}
+            _ => panic!("served before the initial poll was done: {message}"),
+        }
+    }
+    assert_eq!(daemon.get("/readyz").await.unwrap().status, 503);
+    lock.batch_execute("ROLLBACK").await.unwrap();
+    loop {
+        let message = receive(&mut socket).await.expect("a message");
+        if message["type"] == "caught_up" {
+            break;
+        }
+    }
+    assert_eq!(daemon.get("/readyz").await.unwrap().status, 200);
+}

@@ -1,0 +1,13 @@
+//! The promises of walcast, each a module, against real Postgres, the real daemon and real sockets.
+
+mod bad_input;
+mod crash;
+mod gate;
+mod idle;
+mod initial_sync;
+mod large_transaction;
+mod new_tables;
+mod observer;
+mod resume;
+mod values;
+mod workload;

@@ -1,0 +1,97 @@
+//! Promise 1: through any number of disconnects, each change exactly once per cursor.
+
+use walcast_model::Cursor;
+use walcast_testkit::{Daemon, TestDatabase, for_each_version, shared_cluster};
+
+use crate::observer::{Observer, wal_position};
+use crate::workload::{TABLES, Workload, create};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resuming_at_every_cursor_of_a_run_gives_exactly_the_rest() {
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        create(&database, 50).await;
+        let daemon = Daemon::of(&database).flag("--part-bytes", "2KiB").start().await;
+        let mut whole = Observer::subscribe(&daemon.ws_url(), &TABLES, None).await;
+        whole.until("caught_up").await;
+        let workload = Workload::start(&database, 4, 2).await;
+        workload.more(60).await;
+        workload.stop().await;
+        // Many parts, so that there are cursors inside a transaction.
+        database.run("INSERT INTO notes SELECT g, repeat('x', 100) FROM generate_series(100000, 100100) g").await;
+        let end = wal_position(&database).await;
+        database.run("DELETE FROM tags WHERE id = 3").await;
+        whole.until_after(end).await;
+
+        let all: Vec<_> = whole.transactions.iter().filter(|delivered| delivered.cursor.is_some()).collect();
+        assert!(all.len() > 40, "only {} transactions", all.len());
+        assert!(all.iter().any(|delivered| delivered.parts > 1), "no transaction came in parts");
+        for (index, delivered) in all.iter().enumerate().step_by(3) {
+            let mut rest = Observer::subscribe(&daemon.ws_url(), &TABLES, delivered.cursor).await;
+            let expected = &all[index + 1..];
+            let mut seen = Vec::new();
+            while seen.len() < expected.len() {
+                let message = rest.raw().await;
+                if message["type"] == "transaction" && message["more"] != true {
+                    seen.push(message["lsn"].as_str().unwrap().to_owned());
+                }
+            }
+            let expected: Vec<String> = expected.iter().map(|delivered| delivered.lsn.to_string()).collect();
+            assert_eq!(seen, expected, "after {:?}", delivered.cursor);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn resuming_inside_a_transaction_gives_the_rest_of_it() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    database.run("CREATE TABLE t (id int PRIMARY KEY, body text)").await;
+    let daemon = Daemon::of(&database).flag("--part-bytes", "1KiB").start().await;
+    let mut whole = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
+    whole.until("caught_up").await;
+    database.run("INSERT INTO t SELECT g, repeat('x', 200) FROM generate_series(0, 19) g").await;
+    whole.until_transactions(1).await;
+    let first = &whole.transactions[0];
+    assert!(first.parts > 1);
+    for seq in 0..20 {
+        let cursor: Cursor = format!("{}:{seq}", first.lsn).parse().unwrap();
+        let mut rest = Observer::subscribe(&daemon.ws_url(), &["public.t"], Some(cursor)).await;
+        let mut ids = Vec::new();
+        loop {
+            let message = rest.raw().await;
+            if message["type"] == "transaction" {
+                ids.extend(message["changes"].as_array().unwrap().iter().map(|change| change["row"]["id"].as_i64().unwrap()));
+                if message["more"] != true {
+                    break;
+                }
+            }
+        }
+        assert_eq!(ids, (seq..20).collect::<Vec<_>>(), "from {cursor}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_behind_a_tiny_feed_is_served_from_history_and_misses_nothing() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    create(&database, 50).await;
+    let daemon = Daemon::of(&database).flag("--feed-memory", "1MiB").start().await;
+    let mut observer = Observer::subscribe(&daemon.ws_url(), &TABLES, None).await;
+    observer.until("caught_up").await;
+    // Ten times what the feed holds, while the observer reads nothing.
+    for round in 0..20 {
+        let from = 1_000_000 + round * 1000;
+        database.run(&format!("INSERT INTO notes SELECT g, repeat('y', 500) FROM generate_series({from}, {from} + 999) g")).await;
+    }
+    let workload = Workload::start(&database, 3, 3).await;
+    workload.more(50).await;
+    workload.stop().await;
+    let end = wal_position(&database).await;
+    database.run("UPDATE accounts SET note = 'end' WHERE id = 1").await;
+    observer.until_after(end).await;
+    for table in TABLES {
+        observer.assert_equals(&database, table).await;
+    }
+    let kept = daemon.metric("walcast_feed_memory_bytes").await.unwrap_or_default();
+    assert!(kept < 4e6, "the feed holds {kept} bytes");
+}
