@@ -96,6 +96,7 @@ pub(crate) async fn run(source: &Source, options: &Options) -> Outcome<()> {
 }
 
 /// One round: after the commit, after the scheduled time, and how long the commit itself took after that.
+#[derive(Clone)]
 struct Round {
     after_commit: Vec<f64>,
     after_due: Vec<f64>,

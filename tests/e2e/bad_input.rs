@@ -44,9 +44,12 @@ async fn every_mistake_of_a_client_gets_its_code_and_harms_nobody_else() {
         (json!({"type": "subscribe"}), "bad_message"),
         (json!({"type": "subscribe", "id": "a", "tables": []}), "bad_message"),
         (json!([1, 2]), "bad_message"),
-        (json!({"type": "subscribe", "id": "a", "tables": [{"table": "public.t", "columns": ["none"]}]}), "bad_message"),
         (
-            json!({"type": "subscribe", "id": "a", "tables": [{"table": "public.t"}], "cursor": "latest", "feed": "another"}),
+            json!({"type": "subscribe", "id": "a", "tables": [{"table": "public.t", "columns": ["none"]}]}),
+            "bad_message",
+        ),
+        (
+            json!({"type": "subscribe", "id": "a", "tables": [{"table": "public.t"}], "cursor": "0/1", "feed": "another"}),
             "feed_changed",
         ),
         (json!({"type": "unsubscribe", "id": "never"}), "bad_message"),
@@ -92,7 +95,9 @@ async fn mistakes_in_the_configuration_end_the_daemon_with_what_to_do() {
     let said = refused(Daemon::of(&database).flag("--database-url", "postgres://h:notaport/x")).await;
     assert!(said.contains("--database-url"), "{said}");
     // All mistakes in one run.
-    let said = refused(Daemon::of(&database).flag("--feed-memory", "lots").flag("--discover-interval", "soon")).await;
+    let said =
+        refused(Daemon::of(&database).flag("--feed-memory", "lots").flag("--discover-interval", "soon"))
+            .await;
     assert!(said.contains("--feed-memory") && said.contains("--discover-interval"), "{said}");
     let missing = database.url().replace(database.name(), "no_such_database");
     let said = refused(Daemon::of(&database).flag("--database-url", missing)).await;

@@ -1,6 +1,8 @@
 //! Promises 1 and 6 when things die: the daemon by `kill -9`, Postgres by crash and restart, the connection by a cut.
 
-use walcast_testkit::{Daemon, Proxy, StopMode, TestDatabase, for_each_version, installations, own_cluster, shared_cluster};
+use walcast_testkit::{
+    Daemon, Proxy, StopMode, TestDatabase, for_each_version, installations, own_cluster, shared_cluster,
+};
 
 use crate::observer::{Observer, wal_position};
 use crate::workload::{TABLES, Workload, create};
@@ -20,9 +22,14 @@ async fn settle(database: &TestDatabase, daemon: &Daemon, mut observer: Observer
     for table in TABLES {
         observer.assert_equals(database, table).await;
     }
-    let first = observer.transactions.iter().find(|delivered| delivered.cursor.is_some()).expect("a transaction").lsn;
-    let delivered: usize =
-        observer.transactions.iter().filter(|delivered| delivered.lsn >= first).map(|delivered| delivered.changes.len()).sum();
+    let first =
+        observer.transactions.iter().find(|delivered| delivered.cursor.is_some()).expect("a transaction").lsn;
+    let delivered: usize = observer
+        .transactions
+        .iter()
+        .filter(|delivered| delivered.lsn >= first)
+        .map(|delivered| delivered.changes.len())
+        .sum();
     let sql = format!("SELECT count(*) FROM walcast.change_history WHERE lsn >= '{first}'");
     database.until(&sql, &delivered.to_string()).await;
 }
@@ -115,7 +122,11 @@ async fn sigterm_tells_the_clients_1001_and_leaves_the_slot_acknowledged() {
     let stored = observer.cursor.expect("a cursor");
     daemon.terminate().await;
     assert_eq!(observer.close_code().await, Some(1001));
-    let sql = format!("SELECT confirmed_flush_lsn >= '{}' FROM pg_replication_slots WHERE slot_name = '{}'", stored.lsn(), database.slot_name());
+    let sql = format!(
+        "SELECT confirmed_flush_lsn >= '{}' FROM pg_replication_slots WHERE slot_name = '{}'",
+        stored.lsn(),
+        database.slot_name()
+    );
     assert_eq!(database.scalar(&sql).await.as_deref(), Some("t"));
     daemon.assert_quiet(&[]);
 }

@@ -1,7 +1,9 @@
 //! Promise 4: nobody is served before everything committed before is there.
 
 use serde_json::json;
-use walcast_testkit::{Daemon, LIMIT, TestDatabase, eventually, for_each_version, installations, own_cluster, shared_cluster};
+use walcast_testkit::{
+    Daemon, LIMIT, TestDatabase, eventually, for_each_version, installations, own_cluster, shared_cluster,
+};
 
 use crate::observer::{Observer, open, receive, send};
 
@@ -56,7 +58,8 @@ async fn a_missing_synchronous_standby_does_not_hold_the_gate_and_the_initial_sy
         database.run("SELECT pg_reload_conf()").await;
         database.until("SHOW synchronous_standby_names", "nobody").await;
         let writer = database.session().await;
-        let hanging = tokio::spawn(async move { writer.batch_execute("UPDATE t SET v = 1 WHERE id = 1").await });
+        let hanging =
+            tokio::spawn(async move { writer.batch_execute("UPDATE t SET v = 1 WHERE id = 1").await });
         database.until("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'", "1").await;
         daemon.restart().await;
         let mut observer = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
@@ -84,10 +87,18 @@ async fn clients_that_come_before_the_initial_poll_is_done_are_told_waiting_and_
     let url = daemon.ws_url();
     let (mut socket, _) = eventually("the door opens", LIMIT, async || {
         let listening = daemon.get("/livez").await.is_some_and(|answer| answer.status == 200);
-        if listening && tokio_tungstenite::connect_async(&url).await.is_ok() { Some(open(&url).await) } else { None }
+        if listening && tokio_tungstenite::connect_async(&url).await.is_ok() {
+            Some(open(&url).await)
+        } else {
+            None
+        }
     })
     .await;
-    send(&mut socket, json!({"type": "subscribe", "id": "a", "tables": [{"table": "public.t"}], "cursor": "0/0"})).await;
+    send(
+        &mut socket,
+        json!({"type": "subscribe", "id": "a", "tables": [{"table": "public.t"}], "cursor": "0/0"}),
+    )
+    .await;
     loop {
         let message = receive(&mut socket).await.expect("a message");
         match message["type"].as_str() {

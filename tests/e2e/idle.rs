@@ -22,7 +22,13 @@ async fn for_all_tables_does_not_feed_walcast_s_own_tables_back() {
         database.run("INSERT INTO t VALUES (3)").await;
         observer.until_transactions(3).await;
         database.until("SELECT count(*) FROM walcast.change_history", "3").await;
-        assert_eq!(database.scalar("SELECT count(DISTINCT schema_name || table_name) FROM walcast.change_history").await.as_deref(), Some("1"));
+        assert_eq!(
+            database
+                .scalar("SELECT count(DISTINCT schema_name || table_name) FROM walcast.change_history")
+                .await
+                .as_deref(),
+            Some("1")
+        );
         daemon.assert_quiet(&["FOR ALL TABLES"]);
     })
     .await;
@@ -38,12 +44,19 @@ async fn the_slot_of_an_idle_database_follows_the_wal_of_another_one() {
         let _daemon = Daemon::of(&idle).flag("--idle-persist-interval", "200ms").start().await;
         busy.run("INSERT INTO b SELECT g, repeat('x', 200) FROM generate_series(1, 100000) g").await;
         let mark = busy.scalar("SELECT pg_current_wal_flush_lsn()").await.unwrap();
-        let sql = format!("SELECT confirmed_flush_lsn >= '{mark}' FROM pg_replication_slots WHERE slot_name = '{}'", idle.slot_name());
+        let sql = format!(
+            "SELECT confirmed_flush_lsn >= '{mark}' FROM pg_replication_slots WHERE slot_name = '{}'",
+            idle.slot_name()
+        );
         // What was sent with the last keepalive is what counts; the server's own records move it on.
-        eventually("the idle slot moves past the other database's WAL", Duration::from_secs(30), async || {
-            busy.run("INSERT INTO b VALUES (0, '')").await;
-            (idle.scalar(&sql).await.as_deref() == Some("t")).then_some(())
-        })
+        eventually(
+            "the idle slot moves past the other database's WAL",
+            Duration::from_secs(30),
+            async || {
+                busy.run("INSERT INTO b VALUES (0, '')").await;
+                (idle.scalar(&sql).await.as_deref() == Some("t")).then_some(())
+            },
+        )
         .await;
     })
     .await;
@@ -56,14 +69,18 @@ async fn an_idle_system_makes_no_wal_of_its_own() {
         let cluster = own_cluster(&installation).await;
         let database = TestDatabase::create(&cluster).await;
         database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
-        let daemon = Daemon::of(&database).start().await;
+        let daemon = Daemon::of(&database).flag("--heartbeat", "6s").start().await;
         let mut observer = Observer::subscribe(&daemon.ws_url(), &["*"], None).await;
         observer.until("caught_up").await;
-        let updates = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE schemaname = 'walcast' AND relname = 'feed'";
+        let updates =
+            "SELECT n_tup_upd FROM pg_stat_user_tables WHERE schemaname = 'walcast' AND relname = 'feed'";
         let before = database.scalar(updates).await;
-        // Heartbeats are the clock here: two of them pass without a write of ours.
+        // Heartbeats are the clock here: in two of them an idle position could be persisted.
         observer.until_heartbeats(2).await;
         assert_eq!(database.scalar(updates).await, before);
-        assert_eq!(database.scalar("SELECT count(*) FROM walcast.change_history").await.as_deref(), Some("0"));
+        assert_eq!(
+            database.scalar("SELECT count(*) FROM walcast.change_history").await.as_deref(),
+            Some("0")
+        );
     }
 }

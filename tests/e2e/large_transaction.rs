@@ -48,7 +48,9 @@ async fn a_large_transaction_flows_through_in_parts_with_bounded_memory() {
     assert!(parts > 10, "{parts} parts");
     database.until("SELECT count(*) FROM walcast.change_history", &rows.to_string()).await;
     if let Some(peak) = peak_rss_mib(daemon.pid()) {
-        eprintln!("{rows} rows in one transaction: {parts} parts, peak RSS {peak} MiB with --feed-memory 16MiB");
+        eprintln!(
+            "{rows} rows in one transaction: {parts} parts, peak RSS {peak} MiB with --feed-memory 16MiB"
+        );
         assert!(peak < 250, "peak RSS {peak} MiB");
     }
 }

@@ -13,7 +13,9 @@ async fn a_table_created_later_is_in_a_live_wildcard_with_all_its_rows_also_of_a
         let daemon = Daemon::of(&database).flag("--discover-interval", "100ms").start().await;
         let mut observer = Observer::subscribe(&daemon.ws_url(), &["*"], None).await;
         observer.until("caught_up").await;
-        database.run("CREATE TABLE later (id int PRIMARY KEY, v text); INSERT INTO later VALUES (1, 'before')").await;
+        database
+            .run("CREATE TABLE later (id int PRIMARY KEY, v text); INSERT INTO later VALUES (1, 'before')")
+            .await;
         let writer = database.session().await;
         writer.batch_execute("BEGIN; INSERT INTO later VALUES (2, 'open')").await.unwrap();
         // The pick-up has to try, and to give way.
@@ -22,7 +24,9 @@ async fn a_table_created_later_is_in_a_live_wildcard_with_all_its_rows_also_of_a
         while observer.rows("public.later").len() < 3 {
             observer.next().await.expect("a message");
         }
-        database.run("INSERT INTO later VALUES (4, 'after'); UPDATE later SET v = 'changed' WHERE id = 1").await;
+        database
+            .run("INSERT INTO later VALUES (4, 'after'); UPDATE later SET v = 'changed' WHERE id = 1")
+            .await;
         while observer.rows("public.later").len() < 4 {
             observer.next().await.expect("a message");
         }

@@ -15,7 +15,8 @@ pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Opens a connection and takes the `welcome`.
 pub(crate) async fn open(url: &str) -> (Socket, Value) {
-    let (mut socket, _) = tokio_tungstenite::connect_async(url).await.expect("the daemon accepts a WebSocket");
+    let (mut socket, _) =
+        tokio_tungstenite::connect_async(url).await.expect("the daemon accepts a WebSocket");
     let welcome = receive(&mut socket).await.expect("a welcome");
     assert_eq!(welcome["type"], "welcome");
     (socket, welcome)
@@ -25,7 +26,9 @@ pub(crate) async fn open(url: &str) -> (Socket, Value) {
 pub(crate) async fn receive(socket: &mut Socket) -> Option<Value> {
     loop {
         match within("the next message of the daemon", LIMIT, socket.next()).await {
-            Some(Ok(Message::Text(text))) => return Some(serde_json::from_str(&text).expect("a JSON message")),
+            Some(Ok(Message::Text(text))) => {
+                return Some(serde_json::from_str(&text).expect("a JSON message"));
+            }
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
             Some(Ok(_) | Err(_)) | None => return None,
         }
@@ -128,7 +131,9 @@ impl Observer {
             "snapshot" => self.on_snapshot(&message),
             "transaction" => self.on_transaction(&message),
             "snapshot_complete" => self.store(&message["cursor"]),
-            "caught_up" | "waiting" | "status" => assert!(self.open.is_none(), "in the middle of a transaction: {message}"),
+            "caught_up" | "waiting" | "status" => {
+                assert!(self.open.is_none(), "in the middle of a transaction: {message}")
+            }
             "error" => panic!("the daemon refused: {message}"),
             other => panic!("unexpected {other}: {message}"),
         }
@@ -159,7 +164,9 @@ impl Observer {
     pub(crate) async fn until_transactions(&mut self, count: usize) {
         while self.transactions.len() < count {
             let seen = self.transactions.len();
-            self.next().await.unwrap_or_else(|| panic!("the connection ended after {seen} of {count} transactions"));
+            self.next()
+                .await
+                .unwrap_or_else(|| panic!("the connection ended after {seen} of {count} transactions"));
         }
     }
 
@@ -254,7 +261,8 @@ impl Observer {
             }
             "update" => {
                 let before = table.remove(&old_key.expect("a key"));
-                let mut row = before.unwrap_or_else(|| panic!("an update of a row that is not there: {change}"));
+                let mut row =
+                    before.unwrap_or_else(|| panic!("an update of a row that is not there: {change}"));
                 let new = change["row"].as_object().expect("a row");
                 let fields = row.as_object_mut().expect("a row");
                 fields.extend(new.iter().map(|(name, value)| (name.clone(), value.clone())));
@@ -278,10 +286,12 @@ impl Observer {
     pub(crate) async fn assert_equals(&self, database: &TestDatabase, table: &str) {
         let here = self.rows(table);
         let there = server_rows(database, table).await;
+        if here == there {
+            return;
+        }
         let missing: Vec<_> = there.iter().filter(|row| !here.contains(row)).take(3).collect();
         let extra: Vec<_> = here.iter().filter(|row| !there.contains(row)).take(3).collect();
-        assert!(
-            here == there,
+        panic!(
             "{table}: {} rows here, {} on the server; missing {missing:?}, extra {extra:?}",
             here.len(),
             there.len()

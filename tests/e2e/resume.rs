@@ -18,7 +18,9 @@ async fn resuming_at_every_cursor_of_a_run_gives_exactly_the_rest() {
         workload.more(60).await;
         workload.stop().await;
         // Many parts, so that there are cursors inside a transaction.
-        database.run("INSERT INTO notes SELECT g, repeat('x', 100) FROM generate_series(100000, 100100) g").await;
+        database
+            .run("INSERT INTO notes SELECT g, repeat('x', 100) FROM generate_series(100000, 100100) g")
+            .await;
         let end = wal_position(&database).await;
         database.run("DELETE FROM tags WHERE id = 3").await;
         whole.until_after(end).await;
@@ -61,7 +63,13 @@ async fn resuming_inside_a_transaction_gives_the_rest_of_it() {
         loop {
             let message = rest.raw().await;
             if message["type"] == "transaction" {
-                ids.extend(message["changes"].as_array().unwrap().iter().map(|change| change["row"]["id"].as_i64().unwrap()));
+                ids.extend(
+                    message["changes"]
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .map(|change| change["row"]["id"].as_i64().unwrap()),
+                );
                 if message["more"] != true {
                     break;
                 }
@@ -81,7 +89,11 @@ async fn a_reader_behind_a_tiny_feed_is_served_from_history_and_misses_nothing()
     // Ten times what the feed holds, while the observer reads nothing.
     for round in 0..20 {
         let from = 1_000_000 + round * 1000;
-        database.run(&format!("INSERT INTO notes SELECT g, repeat('y', 500) FROM generate_series({from}, {from} + 999) g")).await;
+        database
+            .run(&format!(
+                "INSERT INTO notes SELECT g, repeat('y', 500) FROM generate_series({from}, {from} + 999) g"
+            ))
+            .await;
     }
     let workload = Workload::start(&database, 3, 3).await;
     workload.more(50).await;

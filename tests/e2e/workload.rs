@@ -113,7 +113,9 @@ fn statement(rng: &mut StdRng, writer: usize) -> String {
     let new = 1000 + writer * 1_000_000 + rng.random_range(0..200);
     match rng.random_range(0..14) {
         0 | 1 => format!("UPDATE accounts SET balance = balance + {other} WHERE id = {id}"),
-        2 => format!("INSERT INTO accounts VALUES ({new}, {other}, 'by {writer}') ON CONFLICT (id) DO UPDATE SET balance = {other}"),
+        2 => format!(
+            "INSERT INTO accounts VALUES ({new}, {other}, 'by {writer}') ON CONFLICT (id) DO UPDATE SET balance = {other}"
+        ),
         3 => format!("UPDATE accounts SET id = id + 500000 WHERE id = {new}"),
         4 => format!("DELETE FROM accounts WHERE id IN ({new}, {new} + 500000)"),
         5 => format!("INSERT INTO entries VALUES ({new}, {other}, {id}) ON CONFLICT DO NOTHING"),
@@ -124,6 +126,8 @@ fn statement(rng: &mut StdRng, writer: usize) -> String {
         10 => format!("UPDATE notes SET body = body || '.' || clock_timestamp() WHERE id = {id}"),
         11 => format!("DELETE FROM notes WHERE id = {new}"),
         12 => format!("UPDATE tags SET weight = weight + 1, id = id + 1000 WHERE id % 1000 = {id}"),
-        _ => format!("INSERT INTO tags VALUES ({new}, 'new ' || {new}, 1) ON CONFLICT (label) DO UPDATE SET weight = tags.weight + 1"),
+        _ => format!(
+            "INSERT INTO tags VALUES ({new}, 'new ' || {new}, 1) ON CONFLICT (label) DO UPDATE SET weight = tags.weight + 1"
+        ),
     }
 }

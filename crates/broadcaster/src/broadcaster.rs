@@ -11,13 +11,13 @@ use walcast_model::{Cursor, FeedId};
 use crate::catalog::Catalog;
 use crate::gate::Gate;
 use crate::limits::Limits;
+use crate::metrics;
 use crate::past::{InitialSync, PastPages};
 use crate::refusal::Refusal;
 use crate::router::Router;
 use crate::session::World;
 use crate::shape::Request;
 use crate::subscription::{Services, Subscription};
-use crate::metrics;
 
 /// How often it is asked how far history reaches back, for `welcome`.
 const OLDEST_INTERVAL: Duration = Duration::from_secs(10);

@@ -87,7 +87,9 @@ pub async fn serve(
         tracing::warn!(left, "clients did not go in time and are cut off");
     }
     if failed {
-        return Err(io::Error::other("the task that follows the feed has ended; restart walcast and report this"));
+        return Err(io::Error::other(
+            "the task that follows the feed has ended; restart walcast and report this",
+        ));
     }
     Ok(())
 }

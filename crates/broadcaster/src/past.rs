@@ -38,15 +38,15 @@ pub trait PastPages: std::fmt::Debug + Send + Sync + 'static {
 impl PastPages for Reader {
     fn page(&self, from: Cursor, to: Cursor, limits: PageLimits) -> BoxFuture<'_, Result<Page, Unanswered>> {
         Box::pin(async move {
-            let page = self.read(from, to, limits).await.map_err(of_history)?;
+            let page = self.read(from, to, limits).await.map_err(|error| of_history(&error))?;
             // After the page: what was removed before it was read is known by now.
-            let oldest = Self::oldest(self).await.map_err(of_history)?;
+            let oldest = Self::oldest(self).await.map_err(|error| of_history(&error))?;
             if from < oldest { Err(Unanswered::Never(Refusal::too_old(from, oldest))) } else { Ok(page) }
         })
     }
 
     fn oldest(&self) -> BoxFuture<'_, Result<Cursor, Unanswered>> {
-        Box::pin(async move { Self::oldest(self).await.map_err(of_history) })
+        Box::pin(async move { Self::oldest(self).await.map_err(|error| of_history(&error)) })
     }
 
     fn first_invisible<'a>(
@@ -54,11 +54,13 @@ impl PastPages for Reader {
         snapshot: &'a Snapshot,
         before: Cursor,
     ) -> BoxFuture<'a, Result<Option<Cursor>, Unanswered>> {
-        Box::pin(async move { Self::first_invisible(self, snapshot, before).await.map_err(of_history) })
+        Box::pin(async move {
+            Self::first_invisible(self, snapshot, before).await.map_err(|error| of_history(&error))
+        })
     }
 }
 
-fn of_history(error: walcast_history::Error) -> Unanswered {
+fn of_history(error: &walcast_history::Error) -> Unanswered {
     match error.class() {
         walcast_history::ErrorClass::Transient => Unanswered::Later(error.to_string()),
         _ => {
@@ -94,8 +96,11 @@ pub trait InitialSync: std::fmt::Debug + Send + Sync + 'static {
 impl InitialSync for Snapshots {
     fn published(&self) -> BoxFuture<'_, Result<Vec<KnownTable>, Unanswered>> {
         Box::pin(async move {
-            let tables = self.published_tables().await.map_err(of_source)?;
-            Ok(tables.into_iter().map(|table| KnownTable { name: table.name, columns: table.columns }).collect())
+            let tables = self.published_tables().await.map_err(|error| of_source(&error))?;
+            Ok(tables
+                .into_iter()
+                .map(|table| KnownTable { name: table.name, columns: table.columns })
+                .collect())
         })
     }
 
@@ -104,13 +109,13 @@ impl InitialSync for Snapshots {
         tables: Vec<SnapshotTable>,
         events: mpsc::Sender<SnapshotEvent>,
     ) -> BoxFuture<'_, Result<(), Unanswered>> {
-        Box::pin(async move { Self::run(self, tables, events).await.map_err(of_source) })
+        Box::pin(async move { Self::run(self, tables, events).await.map_err(|error| of_source(&error)) })
     }
 }
 
-fn of_source(error: walcast_snapshot::Error) -> Unanswered {
+fn of_source(error: &walcast_snapshot::Error) -> Unanswered {
     use walcast_snapshot::Error;
-    let code = match &error {
+    let code = match error {
         Error::Source(_) if error.class() == walcast_history::ErrorClass::Transient => {
             return Unanswered::Later(error.to_string());
         }

@@ -42,7 +42,8 @@ impl Refusal {
     }
 
     pub(crate) fn ahead(cursor: Cursor, reached: Cursor) -> Self {
-        let message = format!("the cursor {cursor} is ahead of the feed, which has everything before {reached}");
+        let message =
+            format!("the cursor {cursor} is ahead of the feed, which has everything before {reached}");
         Self::new(ErrorCode::CursorAhead, message).hint(SYNC_AGAIN)
     }
 

@@ -12,8 +12,8 @@ use walcast_protocol::{ErrorCode, Payload, StartAt, Subscribe, SubscriptionId, T
 
 use crate::encode::{self, Encoded, View};
 use crate::refusal::Refusal;
-pub(crate) use traffic::{Next, Noted};
 use traffic::Traffic;
+pub(crate) use traffic::{Next, Noted};
 
 /// What a subscription wants of one table.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -85,7 +85,9 @@ impl TryFrom<Subscribe> for Request {
         }
         if cursor == StartAt::Acked {
             let refusal = Refusal::not_available(ErrorCode::BadMessage, "the cursor \"acked\"");
-            return Err(refusal.hint("store the cursor of each transaction with its changes, and resume there"));
+            return Err(
+                refusal.hint("store the cursor of each transaction with its changes, and resume there")
+            );
         }
         let mut selections = BTreeMap::new();
         for entry in tables {
@@ -202,13 +204,16 @@ mod tests {
 
     fn request(fields: &str) -> Result<Request, Refusal> {
         let text = format!(r#"{{"type":"subscribe","id":"a",{fields}}}"#);
-        let ClientMessage::Subscribe(message) = ClientMessage::decode(&text).unwrap() else { panic!("{text}") };
+        let ClientMessage::Subscribe(message) = ClientMessage::decode(&text).unwrap() else {
+            panic!("{text}")
+        };
         message.try_into()
     }
 
     #[test]
     fn the_entry_that_says_most_about_a_table_counts() {
-        let tables = r#""tables":[{"table":"*"},{"table":"a.*","columns":["x"]},{"table":"a.t","columns":["y"]}]"#;
+        let tables =
+            r#""tables":[{"table":"*"},{"table":"a.*","columns":["x"]},{"table":"a.t","columns":["y"]}]"#;
         let shape = request(tables).unwrap().shape;
         let columns = |schema, table| {
             let selection = shape.wants(&RelationName::new(schema, table)).unwrap();

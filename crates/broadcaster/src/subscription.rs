@@ -74,7 +74,11 @@ impl Subscription {
     ///
     /// # Errors
     /// When it is refused at once.
-    pub(crate) fn new(request: Request, world: &Arc<World>, services: &Arc<Services>) -> Result<Self, Refusal> {
+    pub(crate) fn new(
+        request: Request,
+        world: &Arc<World>,
+        services: &Arc<Services>,
+    ) -> Result<Self, Refusal> {
         let session = Session::new(request, Arc::clone(world))?;
         let barriers = services.barriers.clone();
         Ok(Self {
@@ -118,9 +122,7 @@ impl Subscription {
         let shape = self.session.shape().key().clone();
         let answer = async move {
             match question {
-                Question::Tables { now: true } => {
-                    Answer::Tables(insist(|| services.catalog.now()).await)
-                }
+                Question::Tables { now: true } => Answer::Tables(insist(|| services.catalog.now()).await),
                 // Asked once: a source that is away keeps nobody from history.
                 Question::Tables { now: false } => {
                     let tables = services.catalog.for_shape(&shape).await;
@@ -189,7 +191,10 @@ impl Subscription {
 }
 
 fn crashed() -> Refusal {
-    let refusal = Refusal::new(walcast_protocol::ErrorCode::Internal, "the daemon failed to answer a question of its own");
+    let refusal = Refusal::new(
+        walcast_protocol::ErrorCode::Internal,
+        "the daemon failed to answer a question of its own",
+    );
     refusal.hint("subscribe again; the daemon's log has the cause")
 }
 
@@ -209,7 +214,8 @@ async fn next_event(syncing: Option<&mut Syncing>) -> Result<SnapshotEvent, Refu
     match end.await {
         Ok(Err(Unanswered::Never(refusal))) => Err(refusal),
         Ok(Err(Unanswered::Later(reason))) => {
-            Err(Refusal::new(walcast_protocol::ErrorCode::NotReady, reason).hint("subscribe again after a while"))
+            Err(Refusal::new(walcast_protocol::ErrorCode::NotReady, reason)
+                .hint("subscribe again after a while"))
         }
         Ok(Ok(())) | Err(_) => Err(crashed()),
     }

@@ -185,6 +185,8 @@ impl InitialSync for FakeSource {
                     return Ok(());
                 }
             }
+            // A source that has not said `Done` is still at it.
+            events.closed().await;
             Ok(())
         }
         .boxed()
@@ -220,7 +222,10 @@ impl Bench {
             self.past.parts.lock().unwrap().push(part.clone());
             let stored = {
                 let parts = self.past.parts.lock().unwrap();
-                (parts.len() - 1).checked_sub(unstored).and_then(|last| parts.get(last)).map(Part::next_cursor)
+                (parts.len() - 1)
+                    .checked_sub(unstored)
+                    .and_then(|last| parts.get(last))
+                    .map(Part::next_cursor)
             };
             self.writer.push(vec![part]).await;
             if let Some(stored) = stored {

@@ -15,7 +15,7 @@ use walcast_protocol::SubscriptionId;
 
 use crate::backoff::Backoff;
 use crate::builder::ClientBuilder;
-use crate::connection::{self, Failure, Socket, Target};
+use crate::connection::{self, Failure, Received, Socket, Target};
 use crate::cursor_store::{CursorStore, StoredCursor};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
@@ -28,7 +28,7 @@ const SILENT_HEARTBEATS: f64 = 2.5;
 /// How long [`Client::close`] waits for the socket to take the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-type Connecting = Pin<Box<dyn Future<Output = Result<Socket, Failure>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<(Socket, Received), Failure>> + Send>>;
 
 /// ```text
 /// Waiting ──delay over──► Connecting ──► Open ──► Waiting …        any of them ──► Over
@@ -52,6 +52,9 @@ struct Open {
     deadline: Pin<Box<Sleep>>,
     /// How long it may be silent.
     silence: Duration,
+    /// What the socket has received, and how much that was when the deadline was last looked at.
+    received: Received,
+    received_bytes: u64,
     /// Since `welcome`.
     since: Option<Instant>,
     outbox: VecDeque<String>,
@@ -214,11 +217,13 @@ impl Client {
 }
 
 impl Open {
-    fn new(socket: Socket, timeout: Duration) -> Self {
+    fn new((socket, received): (Socket, Received), timeout: Duration) -> Self {
         Self {
             socket,
             deadline: Box::pin(tokio::time::sleep(timeout)),
             silence: timeout,
+            received_bytes: received.bytes(),
+            received,
             since: None,
             outbox: VecDeque::new(),
             unflushed: false,
@@ -268,9 +273,17 @@ impl Open {
                 Poll::Ready(None) => return Poll::Ready(Err(Failure::Lost("the connection ended".into()))),
                 // Only now: a caller that was away for long has frames waiting in the socket.
                 Poll::Pending => {
-                    return self.deadline.as_mut().poll(cx).map(|()| {
-                        Err(Failure::Lost(format!("the daemon was silent for {:?}", self.silence)))
-                    });
+                    std::task::ready!(self.deadline.as_mut().poll(cx));
+                    let received_bytes = self.received.bytes();
+                    if self.since.is_none() || received_bytes == self.received_bytes {
+                        let silence = self.silence;
+                        return Poll::Ready(Err(Failure::Lost(format!(
+                            "the daemon was silent for {silence:?}"
+                        ))));
+                    }
+                    // A part of a large message has come. Once more round, so that the new deadline is waited for.
+                    self.received_bytes = received_bytes;
+                    self.heard();
                 }
             }
         }
@@ -294,8 +307,9 @@ impl Stream for Client {
                     None
                 }
                 Link::Connecting(attempt) => match std::task::ready!(attempt.as_mut().poll(cx)) {
-                    Ok(socket) => {
-                        client.link = Link::Open(Box::new(Open::new(socket, client.target.connect_timeout)));
+                    Ok(connection) => {
+                        client.link =
+                            Link::Open(Box::new(Open::new(connection, client.target.connect_timeout)));
                         None
                     }
                     Err(failure) => Some(client.fail(failure)),

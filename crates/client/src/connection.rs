@@ -1,5 +1,7 @@
 //! One WebSocket connection: how it is made, and what its failures mean.
 
+mod metered;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +11,15 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, error::TlsError};
-use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
-use url::Url;
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
+use url::{Host, Url};
 use walcast_protocol::{CloseCode, ErrorMessage, SUBPROTOCOL};
 
 use crate::error::{Error, ErrorKind};
+use metered::Metered;
+pub(crate) use metered::Received;
 
-pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<Metered>>;
 
 /// Everything that is needed to make a connection.
 #[derive(Clone)]
@@ -37,7 +41,7 @@ pub(crate) enum Failure {
 }
 
 /// Makes a connection: TCP, TLS for `wss`, the WebSocket handshake.
-pub(crate) async fn connect(target: Target) -> Result<Socket, Failure> {
+pub(crate) async fn connect(target: Target) -> Result<(Socket, Received), Failure> {
     let late = |_| Failure::Lost(format!("no answer within {:?}", target.connect_timeout));
     let outcome = tokio::time::timeout(target.connect_timeout, handshake(&target)).await.map_err(late);
     outcome.flatten().map_err(|failure| match failure {
@@ -51,7 +55,7 @@ pub(crate) async fn connect(target: Target) -> Result<Socket, Failure> {
     })
 }
 
-async fn handshake(target: &Target) -> Result<Socket, Failure> {
+async fn handshake(target: &Target) -> Result<(Socket, Received), Failure> {
     let mut request = target.url.as_str().into_client_request().map_err(classify)?;
     let headers = request.headers_mut();
     headers.insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
@@ -62,11 +66,28 @@ async fn handshake(target: &Target) -> Result<Socket, Failure> {
     config.max_message_size = Some(target.message_bytes_max);
     config.max_frame_size = Some(target.message_bytes_max);
     let connector = target.tls.clone().map(Connector::Rustls);
-    // A subscription is a small frame that nothing follows: it must not wait for an acknowledgement.
-    let no_delay = true;
+    let received = Received::default();
+    let stream = Metered::new(
+        dial(&target.url).await.map_err(|error| Failure::Lost(error.to_string()))?,
+        received.clone(),
+    );
     let (socket, _) =
-        connect_async_tls_with_config(request, Some(config), no_delay, connector).await.map_err(classify)?;
-    Ok(socket)
+        client_async_tls_with_config(request, stream, Some(config), connector).await.map_err(classify)?;
+    Ok((socket, received))
+}
+
+async fn dial(url: &Url) -> std::io::Result<TcpStream> {
+    let port = url.port_or_known_default().unwrap_or_default();
+    let stream = match url.host() {
+        Some(Host::Domain(name)) => TcpStream::connect((name, port)).await?,
+        Some(Host::Ipv4(address)) => TcpStream::connect((address, port)).await?,
+        Some(Host::Ipv6(address)) => TcpStream::connect((address, port)).await?,
+        // Refused by the builder.
+        None => return Err(std::io::ErrorKind::InvalidInput.into()),
+    };
+    // A subscription is a small frame that nothing follows: it must not wait for an acknowledgement.
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// What a failure of the WebSocket means.

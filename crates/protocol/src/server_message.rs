@@ -235,9 +235,10 @@ pub struct CaughtUp {
 /// `heartbeat`: the connection is alive, and where it is.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// Everything before it that concerns any subscription of this connection was sent before this message, so it is
-    /// safe to store for all of them. Absent while there is no such cursor: before the first `subscribed`, and while
-    /// one of them is in its initial sync.
+    /// Safe to store for every subscription of this connection, in place of what was stored before: everything before
+    /// it that concerns any of them was sent before this message, and no cursor that one of them was told is after it.
+    /// Absent while there is no such cursor: before the first `subscribed`, while one of them is in its initial sync, and
+    /// while they are too far apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<Cursor>,
     /// The daemon's clock.

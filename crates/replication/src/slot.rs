@@ -291,6 +291,26 @@ pub async fn ensure(
     }
 }
 
+/// As [`ensure`], and tries again for as long as open transactions keep the slot from being created; `blocked` is told
+/// each time, with the error that names them. Give up by dropping the future.
+///
+/// # Errors
+/// As [`ensure`], without [`Error::SlotBlocked`].
+pub async fn ensure_patiently(
+    session: &Session,
+    settings: &SlotSettings,
+    database: &str,
+    position: Option<Cursor>,
+    mut blocked: impl FnMut(&Error),
+) -> Result<Ensured, Error> {
+    loop {
+        match ensure(session, settings, database, position).await {
+            Err(error @ Error::SlotBlocked { .. }) => blocked(&error),
+            ended => return ended,
+        }
+    }
+}
+
 /// Drops the slot; that there is none is as good.
 ///
 /// # Errors

@@ -12,7 +12,6 @@
 
 mod tasks;
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +74,7 @@ pub(crate) async fn serve(
         () = doors::serve_unprepared(&listener) => return Ok(()),
         () = shutdown.cancelled() => return Ok(()),
     };
-    Daemon::start(settings, record, metrics, listener).run(shutdown).await
+    Daemon::start(&settings, record, metrics, listener).run(shutdown).await
 }
 
 /// Retries what may pass by itself for ever; a mistake in the configuration is for a person.
@@ -123,7 +122,7 @@ struct Daemon {
 
 impl Daemon {
     fn start(
-        settings: ServeSettings,
+        settings: &ServeSettings,
         record: FeedRecord,
         metrics: PrometheusHandle,
         listener: TcpListener,
@@ -132,7 +131,6 @@ impl Daemon {
         let (barriers, requests) = Barriers::new();
         // `0/0` acknowledges nothing.
         let (acknowledge, acknowledged) = watch::channel(Lsn::ZERO);
-        let gate = Gate::closed();
         let mut daemon = Self {
             tasks: Tasks::default(),
             drain: CancellationToken::new(),
@@ -141,54 +139,65 @@ impl Daemon {
             grace: settings.grace,
             feed: feed.clone(),
         };
-
-        let appender =
-            Appender::new(settings.history.clone(), record.clone(), feed.clone(), settings.append, acknowledge);
-        let stop = daemon.stop_history.clone();
-        daemon.spawn("appender", async move { appender.run(stop).await.map_err(|error| error.to_string()) });
-
+        daemon.store(settings, &record, acknowledge);
         let emitter = BarrierEmitter::new(settings.database.clone(), requests);
         let stop = daemon.stop_source.clone();
-        daemon.spawn("barrier emitter", emitter.run(stop).map(Ok));
-
-        let mut replicator = ReplicatorSettings::new(
-            settings.slot.name.clone(),
-            settings.publication.names(),
-            record.secret.reveal(),
-            record.system_identifier.clone(),
-            u32::try_from(record.timeline).unwrap_or(u32::MAX),
-        );
-        replicator.part_bytes_max = settings.part_bytes_max;
-        replicator.record_timeline = Some(record_timeline(settings.history.clone(), record.clone()));
+        daemon.tasks.spawn("barrier emitter", emitter.run(stop).map(Ok));
+        let source = replicator(settings, &record);
         let replicator =
-            Replicator::new(settings.database.clone(), replicator, writer, barriers.clone(), acknowledged);
+            Replicator::new(settings.database.clone(), source, writer, barriers.clone(), acknowledged);
         let stop = daemon.stop_source.clone();
-        daemon.spawn("replicator", replicator.run(stop).map(Ok));
-
-        if settings.publication.manage {
-            let secret = record.secret.reveal().to_owned();
-            let reconciler = Reconciler::new(settings.database.clone(), settings.publication.clone(), secret);
-            let stop = daemon.stop_source.clone();
-            daemon.spawn("publications", reconciler.run(stop).map(Ok));
-        }
-
-        let opening = open_gate(gate.clone(), barriers.clone(), feed.clone(), daemon.drain.clone());
-        daemon.spawn("gate", opening.map(Ok));
-
-        let reader = Reader::new(Pool::new(settings.history.clone(), "walcast history", settings.history_readers_max));
-        let snapshots =
-            Snapshots::new(settings.database.clone(), barriers.clone(), settings.publication.names(), settings.snapshot);
-        let sources =
-            Sources { feed_id: record.id, feed, barriers, past: Arc::new(reader), source: Arc::new(snapshots), gate };
-        let broadcaster = Broadcaster::new(sources, settings.broadcast);
-        let drain = daemon.drain.clone();
-        let doors = doors::serve(listener, broadcaster, Some(metrics), drain);
-        daemon.spawn("doors", doors.map(|ended| ended.map_err(|error| error.to_string())));
+        daemon.tasks.spawn("replicator", replicator.run(stop).map(Ok));
+        daemon.publish(settings, &record);
+        let gate = Gate::closed();
+        let opening = open_gate(gate.clone(), barriers.clone(), feed, daemon.drain.clone());
+        daemon.tasks.spawn("gate", opening.map(Ok));
+        daemon.open_doors(settings, record, barriers, gate, metrics, listener);
         daemon
     }
 
-    fn spawn(&mut self, name: &'static str, task: impl Future<Output = Result<(), String>> + Send + 'static) {
-        self.tasks.spawn(name, task);
+    fn store(&mut self, settings: &ServeSettings, record: &FeedRecord, acknowledge: watch::Sender<Lsn>) {
+        let (history, feed) = (settings.history.clone(), self.feed.clone());
+        let appender = Appender::new(history, record.clone(), feed, settings.append, acknowledge);
+        let stop = self.stop_history.clone();
+        let run = async move { appender.run(stop).await.map_err(|error| error.to_string()) };
+        self.tasks.spawn("appender", run);
+    }
+
+    fn publish(&mut self, settings: &ServeSettings, record: &FeedRecord) {
+        if !settings.publication.manage {
+            return;
+        }
+        let secret = record.secret.reveal().to_owned();
+        let reconciler = Reconciler::new(settings.database.clone(), settings.publication.clone(), secret);
+        let stop = self.stop_source.clone();
+        self.tasks.spawn("publications", reconciler.run(stop).map(Ok));
+    }
+
+    fn open_doors(
+        &mut self,
+        settings: &ServeSettings,
+        record: FeedRecord,
+        barriers: Barriers,
+        gate: Gate,
+        metrics: PrometheusHandle,
+        listener: TcpListener,
+    ) {
+        let pool = Pool::new(settings.history.clone(), "walcast history", settings.history_readers_max);
+        let publications = settings.publication.names();
+        let snapshots =
+            Snapshots::new(settings.database.clone(), barriers.clone(), publications, settings.snapshot);
+        let sources = Sources {
+            feed_id: record.id,
+            feed: self.feed.clone(),
+            barriers,
+            past: Arc::new(Reader::new(pool)),
+            source: Arc::new(snapshots),
+            gate,
+        };
+        let broadcaster = Broadcaster::new(sources, settings.broadcast);
+        let doors = doors::serve(listener, broadcaster, Some(metrics), self.drain.clone());
+        self.tasks.spawn("doors", doors.map(|ended| ended.map_err(|error| error.to_string())));
     }
 
     async fn run(mut self, shutdown: CancellationToken) -> Result<(), ServeError> {
@@ -215,12 +224,26 @@ impl Daemon {
     }
 }
 
+fn replicator(settings: &ServeSettings, record: &FeedRecord) -> ReplicatorSettings {
+    let mut replicator = ReplicatorSettings::new(
+        settings.slot.name.clone(),
+        settings.publication.names(),
+        record.secret.reveal(),
+        record.system_identifier.clone(),
+        u32::try_from(record.timeline).unwrap_or(u32::MAX),
+    );
+    replicator.part_bytes_max = settings.part_bytes_max;
+    replicator.record_timeline = Some(record_timeline(settings.history.clone(), record.clone()));
+    replicator
+}
+
 /// Stores the source's new timeline with the feed before anything of it enters the feed.
 fn record_timeline(history: ConnectionConfig, record: FeedRecord) -> RecordTimeline {
     Arc::new(move |timeline| {
         let (history, mut record) = (history.clone(), record.clone());
         async move {
-            let session = Session::connect(&history, "walcast timeline").await.map_err(|error| error.to_string())?;
+            let session =
+                Session::connect(&history, "walcast timeline").await.map_err(|error| error.to_string())?;
             record.move_to_timeline(&session, u64::from(timeline)).await.map_err(|error| error.to_string())
         }
         .boxed()

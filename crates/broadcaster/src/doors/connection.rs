@@ -284,10 +284,8 @@ fn status(state: &SourceState) -> Status {
     match state {
         SourceState::Starting => plain(SourceStatus::Starting),
         SourceState::Streaming => plain(SourceStatus::Streaming),
-        SourceState::Interrupted { reason, hint } => Status {
-            state: SourceStatus::Interrupted,
-            message: Some(reason.clone()),
-            hint: hint.clone(),
-        },
+        SourceState::Interrupted { reason, hint } => {
+            Status { state: SourceStatus::Interrupted, message: Some(reason.clone()), hint: hint.clone() }
+        }
     }
 }

@@ -59,7 +59,8 @@ pub(super) async fn readyz(State(door): State<Door>) -> Response {
 pub(super) async fn metrics(State(door): State<Door>) -> Response {
     match &door.prometheus {
         Some(prometheus) => {
-            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], prometheus.render()).into_response()
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], prometheus.render())
+                .into_response()
         }
         None => refused(StatusCode::NOT_FOUND, "not_found", "metrics are switched off", None),
     }

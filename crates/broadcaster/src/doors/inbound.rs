@@ -50,7 +50,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let limits = *self.broadcaster.limits();
         if self.subscriptions.iter_mut().any(|known| *known.session().id() == message.id) {
             let refusal = Refusal::bad(format!("there is a subscription {:?} already", message.id.as_str()));
-            return Err(refusal.hint("unsubscribe it first, or use another id; the one that is there goes on"));
+            return Err(
+                refusal.hint("unsubscribe it first, or use another id; the one that is there goes on")
+            );
         }
         let over = |what: &str, max: usize| {
             let message = format!("{what}: at most {max}");

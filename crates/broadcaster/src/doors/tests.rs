@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use walcast_feed::{BarrierRequests, Barriers, Feed, FeedLimits, FeedWriter, SourceState};
 use walcast_model::Part;
 use walcast_protocol::{ErrorCode, ServerMessage, SourceStatus};
+use walcast_snapshot::SnapshotEvent;
 
 use super::serve;
 use crate::broadcaster::{Broadcaster, Sources};
@@ -30,6 +31,7 @@ struct House {
     feed: Feed,
     gate: Gate,
     past: Arc<FakePast>,
+    source: Arc<FakeSource>,
     shutdown: CancellationToken,
     served: JoinHandle<std::io::Result<()>>,
     /// Resolves barriers at the feed's head.
@@ -49,7 +51,7 @@ impl House {
             feed: feed.clone(),
             barriers: barriers.clone(),
             past: past.clone(),
-            source,
+            source: source.clone(),
             gate: gate.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -58,7 +60,7 @@ impl House {
         let broadcaster = Broadcaster::new(sources, limits);
         let served = tokio::spawn(serve(listener, broadcaster, None, shutdown.clone()));
         let barriers = tokio::spawn(answer_barriers(requests, barriers, feed.clone()));
-        Self { address, writer, feed, gate, past, shutdown, served, barriers }
+        Self { address, writer, feed, gate, past, source, shutdown, served, barriers }
     }
 
     async fn append(&mut self, parts: Vec<Part>) {
@@ -150,9 +152,9 @@ fn inserts(from: u64, count: u64, columns: &[&str]) -> Vec<Part> {
 async fn a_client_waits_for_the_gate_catches_up_and_hears_what_is_new() {
     let mut house = House::open(Limits::default(), 1 << 20).await;
     let mut client = house.client().await;
+    house.append(inserts(1, 1, &[])).await;
     client.subscribe("s", r#""tables":[{"table":"public.a"}],"cursor":"0/1""#).await;
     assert_eq!(client.take(1).await, ["waiting"]);
-    house.append(inserts(1, 1, &[])).await;
     house.gate.open();
     let expected = ["subscribed Live 0/1", "relation a id", r#"transaction 0/14 {"id":1}"#, "caught_up 0/14"];
     assert_eq!(client.take(4).await, expected);
@@ -168,8 +170,36 @@ async fn a_client_waits_for_the_gate_catches_up_and_hears_what_is_new() {
 }
 
 #[tokio::test]
+async fn an_initial_sync_comes_through_the_door_and_goes_over_into_the_stream() {
+    let mut house = House::open(Limits::default(), 1 << 20).await;
+    house.gate.open();
+    house.append(inserts(1, 3, &["x"])).await;
+    let a = table("a", &["x"]);
+    let rows = SnapshotEvent::Rows { relation: a.clone(), json: r#"{"id":1,"x":"v1"}"#.into(), count: 1 };
+    // It sees the first transaction and not the second.
+    let done = SnapshotEvent::Done { snapshot: "20:20:".parse().unwrap(), barrier: at(30) };
+    *house.source.events.lock().unwrap() = vec![SnapshotEvent::Relation(a), rows, done];
+    let mut client = house.client().await;
+    client.subscribe("s", r#""tables":[{"table":"public.a"}]"#).await;
+    let got = client.take(6).await;
+    let expected = [
+        "subscribed Snapshot 0/0",
+        "relation a id,x",
+        r#"snapshot a {"id":1,"x":"v1"}"#,
+        r#"transaction - {"id":2,"x":"v2"}"#,
+        "complete 0/1E",
+    ];
+    assert_eq!(got[..5], expected);
+    let rest = [got[5].clone(), client.take(1).await.remove(0)];
+    assert!(rest.contains(&r#"transaction 0/28 {"id":3,"x":"v3"}"#.to_owned()), "{rest:?}");
+    assert!(rest.iter().any(|word| word.starts_with("caught_up")), "{rest:?}");
+    house.close().await;
+}
+
+#[tokio::test]
 async fn bad_input_gets_an_error_that_names_it_and_the_connection_goes_on() {
-    let house = House::open(Limits { tables_max: 2, subscriptions_max: 2, ..Limits::default() }, 1 << 20).await;
+    let house =
+        House::open(Limits { tables_max: 2, subscriptions_max: 2, ..Limits::default() }, 1 << 20).await;
     house.gate.open();
     let mut client = house.client().await;
     let mut other = house.client().await;
@@ -182,8 +212,14 @@ async fn bad_input_gets_an_error_that_names_it_and_the_connection_goes_on() {
         (r#"{"type":"publish","channel":"c","payload":1}"#, ErrorCode::BadMessage),
         (r#"{"type":"presence","channel":"c","state":1}"#, ErrorCode::BadMessage),
         (r#"{"type":"unsubscribe","id":"none"}"#, ErrorCode::BadMessage),
-        (r#"{"type":"subscribe","id":"x","tables":[{"table":"public.zz"}],"cursor":"0/1"}"#, ErrorCode::UnknownTable),
-        (r#"{"type":"subscribe","id":"x","tables":[{"table":"*"}],"cursor":"yesterday"}"#, ErrorCode::BadMessage),
+        (
+            r#"{"type":"subscribe","id":"x","tables":[{"table":"public.zz"}],"cursor":"0/1"}"#,
+            ErrorCode::UnknownTable,
+        ),
+        (
+            r#"{"type":"subscribe","id":"x","tables":[{"table":"*"}],"cursor":"yesterday"}"#,
+            ErrorCode::BadMessage,
+        ),
         (r#"{"type":"subscribe","id":"x","tables":[{"table":"*"}],"cursor":"F/0"}"#, ErrorCode::CursorAhead),
         (
             r#"{"type":"subscribe","id":"x","tables":[{"table":"*"}],"cursor":"0/1","feed":"f_2"}"#,
@@ -288,13 +324,16 @@ async fn a_client_that_does_not_read_harms_nobody_and_gets_everything_from_histo
 
 #[tokio::test]
 async fn heartbeats_carry_a_cursor_that_is_safe_for_every_subscription() {
-    let mut house = House::open(Limits { heartbeat: Duration::from_millis(50), ..Limits::default() }, 1 << 20).await;
+    let mut house =
+        House::open(Limits { heartbeat: Duration::from_millis(50), ..Limits::default() }, 1 << 20).await;
     house.gate.open();
     let mut client = house.client().await;
     let ServerMessage::Heartbeat(first) = client.next().await else { panic!("no heartbeat") };
     assert_eq!(first.cursor, None);
     client.subscribe("one", r#""tables":[{"table":"public.a"}],"cursor":"0/1""#).await;
-    client.subscribe("two", r#""tables":[{"table":"public.other"},{"table":"elsewhere.*"}],"cursor":"0/1""#).await;
+    client
+        .subscribe("two", r#""tables":[{"table":"public.other"},{"table":"elsewhere.*"}],"cursor":"0/1""#)
+        .await;
     client.subscribe("three", r#""tables":[{"table":"elsewhere.*"}],"cursor":"0/1""#).await;
     house.append(inserts(1, 3, &[])).await;
     loop {
@@ -352,7 +391,9 @@ async fn health_is_told_with_its_reasons_and_plain_requests_are_helped() {
     let starting = http(house.address, &get("/readyz")).await;
     assert!(starting.starts_with("HTTP/1.1 503") && starting.contains("initial poll"), "{starting}");
     house.gate.open();
-    house.writer.set_source(SourceState::Interrupted { reason: "no route".into(), hint: Some("plug in".into()) });
+    house
+        .writer
+        .set_source(SourceState::Interrupted { reason: "no route".into(), hint: Some("plug in".into()) });
     let ready = http(house.address, &get("/readyz")).await;
     assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("no route"), "{ready}");
     let plain = http(house.address, &get("/v1/stream")).await;
@@ -360,7 +401,9 @@ async fn health_is_told_with_its_reasons_and_plain_requests_are_helped() {
     assert!(http(house.address, &get("/metrics")).await.starts_with("HTTP/1.1 404"));
     assert!(http(house.address, &get("/nowhere")).await.contains("/v1/stream"));
     let upgrade = |more: &str| {
-        format!("GET /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n{more}\r\n")
+        format!(
+            "GET /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n{more}\r\n"
+        )
     };
     let version = http(house.address, &upgrade("Sec-WebSocket-Version: 8\r\n")).await;
     assert!(version.starts_with("HTTP/1.1 426") && version.contains("13"), "{version}");

@@ -74,7 +74,8 @@ fn check<'a>(method: &Method, headers: &'a HeaderMap) -> Result<&'a HeaderValue,
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let message = "this WebSocket version is not spoken";
-        let mut response = refused(StatusCode::UPGRADE_REQUIRED, "bad_message", message, Some("use version 13"));
+        let mut response =
+            refused(StatusCode::UPGRADE_REQUIRED, "bad_message", message, Some("use version 13"));
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Err(Box::new(response));
     }
@@ -98,7 +99,9 @@ async fn serve(door: Door, upgrade: OnUpgrade, place: OwnedSemaphorePermit) {
     };
     let (socket, early) = match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => (parts.io.into_inner(), parts.read_buf),
-        Err(_) => return tracing::error!("a connection is not over the transport that was accepted; it is closed"),
+        Err(_) => {
+            return tracing::error!("a connection is not over the transport that was accepted; it is closed");
+        }
     };
     let connection = Connection::new(socket, early.to_vec(), door.broadcaster.clone()).await;
     connection.run(door.shutdown.clone()).await;

@@ -2,9 +2,7 @@
 
 use bytes::Bytes;
 use walcast_model::Relation;
-use walcast_protocol::{
-    Column, RelationMessage, ServerMessage, SubscriptionId, encode as protocol,
-};
+use walcast_protocol::{Column, RelationMessage, ServerMessage, SubscriptionId, encode as protocol};
 
 use crate::encode::Projection;
 use crate::shape::Selection;

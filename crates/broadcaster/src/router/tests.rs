@@ -73,7 +73,12 @@ async fn a_router_that_the_feed_overtakes_wakes_everybody_to_look_for_themselves
     let mut bench = Bench::new(1, Limits::default());
     let lost = shape(&bench, r#""tables":[{"table":"public.a"}]"#);
     let a = table("a", &[]);
-    bench.append(vec![part(10, 0, &[Insert(1, a.clone())], Some(20)), part(20, 0, &[Insert(2, a)], Some(30))], 0).await;
+    bench
+        .append(
+            vec![part(10, 0, &[Insert(1, a.clone())], Some(20)), part(20, 0, &[Insert(2, a)], Some(30))],
+            0,
+        )
+        .await;
     let cancel = CancellationToken::new();
     let following = tokio::spawn({
         let (router, cancel) = (bench.world.router.clone(), cancel.clone());

@@ -147,8 +147,7 @@ impl Session {
             return self.subscribed(Mode::Snapshot, Cursor::ZERO);
         }
         if let SyncStep::Listing { snapshot, barrier, .. } = &sync.step {
-            sync.step =
-                SyncStep::Searching { snapshot: snapshot.clone(), barrier: *barrier, before: None };
+            sync.step = SyncStep::Searching { snapshot: snapshot.clone(), barrier: *barrier, before: None };
         }
     }
 

@@ -79,10 +79,9 @@ impl Traffic {
             return Next::Unknown;
         }
         let index = self.hits.partition_point(|hit| hit.next <= cursor);
-        self.hits.get(index).map_or(Next::Nothing, |hit| Next::Part {
-            cursor: hit.cursor,
-            encoded: hit.encoded.clone(),
-        })
+        self.hits
+            .get(index)
+            .map_or(Next::Nothing, |hit| Next::Part { cursor: hit.cursor, encoded: hit.encoded.clone() })
     }
 
     fn hit(&mut self, cursor: Cursor) -> Option<&mut Hit> {

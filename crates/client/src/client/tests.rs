@@ -421,6 +421,34 @@ async fn a_daemon_that_falls_silent_is_left_for_a_new_connection() {
 }
 
 #[tokio::test]
+async fn a_message_that_takes_longer_than_the_timeout_is_no_silence() {
+    use tokio::io::AsyncWriteExt;
+    let (daemon, builder) = Daemon::start().await;
+    let script = play(async move {
+        let mut peer = daemon.accept().await;
+        peer.welcome_with("f1", 40).await;
+        // One frame of 6 times the 100 ms, a byte at a time: slowness is what this is about.
+        let text = format!(r#"{{"type":"status","state":"streaming","message":"{}"}}"#, "x".repeat(60));
+        let stream = peer.0.get_mut();
+        stream.write_all(&[0x81, u8::try_from(text.len()).unwrap()]).await.unwrap();
+        for byte in text.bytes() {
+            stream.write_all(&[byte]).await.unwrap();
+            stream.flush().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(6)).await;
+        }
+        assert!(peer.message().await.is_none());
+    });
+    let mut client = builder.build().unwrap();
+    let Event::Connected(_) = next(&mut client).await else { panic!() };
+    let event = next(&mut client).await;
+    assert!(matches!(event, Event::Status(_)), "{event:?}");
+    let Event::Reconnecting { reason, .. } = next(&mut client).await else { panic!() };
+    assert_eq!(reason, "the daemon was silent for 100ms");
+    drop(client);
+    script.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_caller_who_was_away_for_long_finds_its_frames_and_no_timeout() {
     let (daemon, builder) = Daemon::start().await;
     let (sent, all_sent) = tokio::sync::oneshot::channel();

@@ -84,11 +84,11 @@ SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relreplident,
            SELECT FROM domain WHERE typtype = 'd' AND typnotnull
        ) AS not_null,
        a.attgenerated <> '' AS generated,
-       coalesce(a.attnum = ANY (p.indkey::int2[]), false) AS primary_key,
+       coalesce(a.attnum = ANY ((p.indkey::int2[])[0:p.indnkeyatts - 1]), false) AS primary_key,
        CASE c.relreplident
            WHEN 'f' THEN true
-           WHEN 'd' THEN coalesce(a.attnum = ANY (p.indkey::int2[]) AND p.indimmediate, false)
-           WHEN 'i' THEN coalesce(a.attnum = ANY (i.indkey::int2[]), false)
+           WHEN 'd' THEN coalesce(a.attnum = ANY ((p.indkey::int2[])[0:p.indnkeyatts - 1]) AND p.indimmediate, false)
+           WHEN 'i' THEN coalesce(a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false)
            ELSE false
        END AS replica_identity,
        CASE c.relreplident

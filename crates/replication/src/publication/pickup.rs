@@ -78,7 +78,7 @@ async fn write(
     let header = header(relation, pickup == Pickup::Replace);
     let emit = format!("SELECT pg_logical_emit_message(true, '{ROWS_PREFIX}', convert_to($1::text, 'UTF8'))");
     session.execute(&emit, &[&header.content(secret)]).await?;
-    let rows = session.query_one(&rows_statement(&header, secret), &[]).await?;
+    let rows = session.query_one(&rows_statement(&header), &[&row_prefix(secret)]).await?;
     Ok(u64::try_from(rows.get::<_, i64>(0)).unwrap_or(0))
 }
 
@@ -104,9 +104,10 @@ fn header(relation: &CatalogRelation, replace: bool) -> RowsHeader {
 
 /// One message a row, with the JSON that the server itself prints for each column, and their number.
 ///
-/// Messages are not converted to the client encoding, so they are written in UTF8.
-fn rows_statement(header: &RowsHeader, secret: &str) -> String {
-    let mut row = quote_literal(&format!("{}{{", row_prefix(secret)));
+/// Messages are not converted to the client encoding, so they are written in UTF8. What precedes the row holds the
+/// secret, and so is a parameter: statements are seen in `pg_stat_activity`.
+fn rows_statement(header: &RowsHeader) -> String {
+    let mut row = "$1::text || '{'".to_owned();
     for (index, column) in header.columns.iter().enumerate() {
         let mut field = if index == 0 { Vec::new() } else { b",".to_vec() };
         walcast_model::json::write_string(&mut field, &column.name);

@@ -125,11 +125,12 @@ fn a_partition_that_was_detached_stays_where_it_is() {
 
 #[test]
 fn own_temporary_and_unlogged_tables_are_never_published() {
-    let own = TableFacts { name: RelationName::new("walcast", "feed"), ..table(1, IdentityFacts::Usable) };
+    let own =
+        TableFacts { name: RelationName::new("walcast", "relation"), ..table(1, IdentityFacts::Usable) };
     let unlogged = TableFacts { permanent: false, ..table(2, IdentityFacts::Usable) };
     let none: [&str; 0] = [];
     assert_eq!(steps(&facts(vec![own.clone(), unlogged], &[], &[])), none);
-    assert_eq!(steps(&facts(vec![own], &[1], &[])), ["-feed t1"]);
+    assert_eq!(steps(&facts(vec![own], &[1], &[])), ["-feed relation"]);
 }
 
 #[test]

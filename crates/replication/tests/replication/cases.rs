@@ -51,7 +51,9 @@ async fn case_6_to_8_full_and_index_identity() {
     for_each_version(async |cluster| {
         let setup = "CREATE TABLE f (v text, id int PRIMARY KEY); ALTER TABLE f REPLICA IDENTITY FULL;
                      CREATE TABLE i (id int PRIMARY KEY, v text NOT NULL UNIQUE);
-                     ALTER TABLE i REPLICA IDENTITY USING INDEX i_v_key;";
+                     ALTER TABLE i REPLICA IDENTITY USING INDEX i_v_key;
+                     CREATE TABLE inc (id int, v text, PRIMARY KEY (id) INCLUDE (v));
+                     ALTER TABLE inc REPLICA IDENTITY FULL;";
         let mut source = Source::start(cluster, setup).await;
         source
             .expect(
@@ -74,6 +76,14 @@ async fn case_6_to_8_full_and_index_identity() {
                     r#"update public.i key {"v":"a"} row {"id":2,"v":"b"}"#,
                     r#"delete public.i key {"v":"b"}"#,
                 ]],
+            )
+            .await;
+        // Columns that the primary key's index merely includes are not part of the key.
+        source
+            .expect(
+                "8",
+                "INSERT INTO inc VALUES (1, 'x')",
+                &[&[r#"insert public.inc key {"id":1} row {"id":1,"v":"x"}"#]],
             )
             .await;
     })

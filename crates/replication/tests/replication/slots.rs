@@ -19,7 +19,7 @@ async fn a_slot_is_made_once_and_checked_ever_after() {
         let missing = slot::ensure(&session, &settings, database.name(), Some(Lsn::new(1).into())).await;
         assert!(matches!(missing, Err(Error::SlotMissing { .. })), "{missing:?}");
         assert!(missing.unwrap_err().hint().unwrap().contains("walcast setup --start-over"));
-        let start = create_slot(&session, name).await;
+        let start = create_slot(&session, database.name(), name).await;
         let facts = slot::inspect(&session, name).await.unwrap().unwrap();
         assert_eq!(facts.confirmed_flush, Some(start));
         assert_eq!(facts.failover, session.server_version() >= 170_000);

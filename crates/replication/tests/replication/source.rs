@@ -9,8 +9,8 @@ use walcast_feed::{BarrierRequests, Barriers, Feed, FeedLimits, FeedWriter, Read
 use walcast_model::{Change, Cursor, Lsn, Part};
 use walcast_postgres::{ConnectionConfig, Session};
 use walcast_replication::publication::{Facts, Plan, PublicationSettings, Reconciler, apply};
-use walcast_replication::slot::{self, SlotSettings};
-use walcast_replication::{BarrierEmitter, Error, Replicator, ReplicatorSettings};
+use walcast_replication::slot::{self, Ensured, SlotSettings};
+use walcast_replication::{BarrierEmitter, Replicator, ReplicatorSettings};
 use walcast_testkit::{Cluster, LIMIT, TestDatabase, within};
 
 pub(crate) const SECRET: &str = "0123456789abcdef";
@@ -75,13 +75,10 @@ pub(crate) async fn publish(session: &Session, settings: &PublicationSettings, s
 }
 
 /// Creates the slot, however long transactions of other tests keep it waiting.
-pub(crate) async fn create_slot(session: &Session, name: &str) -> Lsn {
-    loop {
-        match slot::create(session, &SlotSettings::new(name)).await {
-            Ok(lsn) => return lsn,
-            Err(Error::SlotBlocked { .. }) => {}
-            Err(error) => panic!("{error}"),
-        }
+pub(crate) async fn create_slot(session: &Session, database: &str, name: &str) -> Lsn {
+    match slot::ensure_patiently(session, &SlotSettings::new(name), database, None, |_| {}).await {
+        Ok(Ensured::Created(lsn)) => lsn,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -96,7 +93,7 @@ impl Source {
         let config = config(database.url());
         let session = Session::connect(&config, "test").await.unwrap();
         publish(&session, &options.publication, None).await;
-        let start = create_slot(&session, &database.slot_name()).await;
+        let start = create_slot(&session, database.name(), &database.slot_name()).await;
         let system =
             session.query_one("SELECT system_identifier::text FROM pg_control_system()", &[]).await.unwrap();
         let names = options.publication.names();

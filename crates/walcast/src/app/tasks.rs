@@ -37,7 +37,10 @@ impl Tasks {
         self.names.push((handle.id(), name));
     }
 
-    fn ended(&self, joined: Result<(&'static str, Result<(), String>), JoinError>) -> Result<&'static str, TaskEnded> {
+    fn ended(
+        &self,
+        joined: Result<(&'static str, Result<(), String>), JoinError>,
+    ) -> Result<&'static str, TaskEnded> {
         match joined {
             Ok((name, Ok(()))) => Ok(name),
             Ok((name, Err(why))) => Err(TaskEnded { name, why }),
