@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint deny doc unit e2e fuzz-smoke bench test-matrix tools clean
+.PHONY: help demo test lint deny doc unit e2e fuzz bench test-matrix tools clean
 
 # The versions of Postgres that `make test` runs against; `make test-matrix` takes them all.
 PG_VERSIONS ?= 14 18
@@ -14,10 +14,11 @@ help: ## Show this text
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: ## Start a throwaway Postgres, a workload and the daemon, and show what happens (Ctrl-C ends it)
-	@$(CARGO) build --quiet --release -p walcast
-	@target/release/walcast demo --install
+	@echo "make demo: building walcast (a few minutes the first time)"
+	@$(CARGO) build --quiet --locked -p walcast
+	@target/debug/walcast demo --install
 
-test: lint deny doc e2e fuzz-smoke ## Run every check and every test, on the oldest and the newest Postgres
+test: lint deny doc e2e ## Run every check and every test, on the oldest and the newest Postgres
 	@echo "make test: all passed"
 
 lint: ## Formatting and clippy, warnings are errors
@@ -43,16 +44,16 @@ test-matrix: ## The whole suite on Postgres 14, 15, 16, 17 and 18
 	@for version in 14 15 16 17 18; do \
 	  echo "== Postgres $$version"; $(MAKE) --no-print-directory e2e PG_VERSIONS=$$version; done
 
-fuzz-smoke: ## Run the committed fuzz corpora through their targets
-	$(CARGO) test --locked -p walcast-pgoutput --test corpus
+fuzz: ## Fuzz decoder and values for SECONDS each (needs cargo-fuzz and a nightly toolchain); make test runs the corpora
+	cd crates/pgoutput/fuzz && for target in decode values; do \
+	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(or $(SECONDS),60); done
 
-bench: ## Compare with pg_recvlogical (pgoutput, wal2json) in one run; writes nothing into the repository
-	$(CARGO) build --release --locked -p walcast -p walcast-tests --bins
-	@tests/bench.sh
+bench: ## Compare with pg_recvlogical (pgoutput, wal2json) in one run; BENCH="--help" shows its options
+	$(CARGO) bench --locked -p walcast-tests --bench pipeline -- $(BENCH)
 
 tools: ## Install what the checks need and the machine lacks (says what it does)
 	@tests/tools.sh
 
 clean: ## Remove what was built and downloaded
 	$(CARGO) clean
-	rm -rf .tools
+	rm -rf .tools "$${TMPDIR:-/tmp}/walcast-initdb-$$(id -u)"

@@ -53,7 +53,7 @@ async fn kill_9_of_the_daemon_in_mid_stream_loses_and_repeats_nothing() {
             observer = observer.reconnect(&daemon.ws_url(), &TABLES).await;
         }
         workload.stop().await;
-        settle(&database, &daemon, observer).await;
+        Box::pin(settle(&database, &daemon, observer)).await;
     })
     .await;
 }
@@ -84,7 +84,7 @@ async fn postgres_restarts_and_crashes_leave_clients_connected_and_complete() {
                 observer.assert_equals(&database, table).await;
             }
         }
-        settle(&database, &daemon, observer).await;
+        Box::pin(settle(&database, &daemon, observer)).await;
     }
 }
 
@@ -107,7 +107,7 @@ async fn a_cut_between_daemon_and_postgres_is_a_state_and_not_an_end() {
     let end = wal_position(&database).await;
     database.run("UPDATE accounts SET note = 'end' WHERE id = 1").await;
     observer.until_after(end).await;
-    settle(&database, &daemon, observer).await;
+    Box::pin(settle(&database, &daemon, observer)).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The promises of walcast, each a module, against real Postgres, the real daemon and real sockets.
 
 mod bad_input;
+mod conformance;
 mod crash;
 mod gate;
 mod idle;

@@ -220,7 +220,7 @@ impl Observer {
         assert_eq!((delivered.lsn, &delivered.xid), (lsn, &xid), "parts of two transactions are mixed");
         delivered.changes.extend(changes);
         delivered.parts += 1;
-        delivered.cursor = message.get("cursor").map(|cursor| parse(cursor));
+        delivered.cursor = message.get("cursor").map(parse);
         if let (Some(before), Some(after)) = (self.cursor, delivered.cursor) {
             assert!(before < after, "the cursor went from {before} to {after}");
         }

@@ -9,7 +9,7 @@ use metrics::{counter, gauge};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use walcast_feed::{Feed, Read};
-use walcast_model::{CommitStart, Cursor, Part, RelationName};
+use walcast_model::{Cursor, Part, RelationName};
 use walcast_protocol::TablePattern;
 
 use crate::encode::Encoded;
@@ -43,8 +43,6 @@ struct Index {
     tables: HashMap<RelationName, Vec<Arc<Shape>>>,
     schemas: HashMap<String, Vec<Arc<Shape>>>,
     everywhere: Vec<Arc<Shape>>,
-    /// A transaction whose last part is yet to come, and the shapes that had something of it: its end concerns them.
-    open: Option<(CommitStart, Vec<Arc<Shape>>)>,
 }
 
 /// Frames that are kept for several sessions, oldest first.
@@ -165,7 +163,7 @@ impl Router {
     pub(crate) fn route(&self, parts: &[Arc<Part>], next: Cursor) {
         let mut woken: Vec<Arc<Shape>> = Vec::new();
         {
-            let mut index = self.index();
+            let index = self.index();
             for part in parts {
                 index.concerned(part, &mut woken);
             }
@@ -178,8 +176,7 @@ impl Router {
 
     pub(crate) fn overtaken(&self, oldest: Cursor) {
         counter!(names::OVERTAKEN).increment(1);
-        let mut index = self.index();
-        index.open = None;
+        let index = self.index();
         for shape in index.shapes.values() {
             shape.overtaken(oldest);
         }
@@ -242,30 +239,15 @@ impl Index {
                 }
             }
         }
-        if let Some((_, shapes)) = &mut self.open {
-            shapes.retain(other);
-        }
     }
 
     /// Tells the shapes that `part` concerns of it, and adds those that are not yet there to `woken`.
-    fn concerned(&mut self, part: &Part, woken: &mut Vec<Arc<Shape>>) {
-        let mut concerned: Vec<Arc<Shape>> = Vec::new();
-        let start = part.transaction().start;
+    fn concerned(&self, part: &Part, woken: &mut Vec<Arc<Shape>>) {
         let mut note = |shape: &Arc<Shape>| {
-            let noted = shape.note(part);
-            if noted != Noted::Known {
-                concerned.push(Arc::clone(shape));
-            }
-            if noted == Noted::First {
+            if shape.note(part) == Noted::First {
                 woken.push(Arc::clone(shape));
             }
         };
-        if let Some((open, shapes)) = self.open.take()
-            && open == start
-        {
-            // What they had of it so far said that more follows.
-            shapes.iter().for_each(&mut note);
-        }
         let mut last: Option<&RelationName> = None;
         for change in part.changes() {
             let name = change.relation.name();
@@ -275,9 +257,6 @@ impl Index {
             last = Some(name);
             let lists = [self.tables.get(name), self.schemas.get(&name.schema), Some(&self.everywhere)];
             lists.into_iter().flatten().flatten().for_each(&mut note);
-        }
-        if part.end().is_none() {
-            self.open = Some((start, concerned));
         }
     }
 }

@@ -89,7 +89,10 @@ impl Barriers {
         let waiting = Arc::new(Waiting::default());
         let (sender, receiver) = mpsc::unbounded_channel();
         // Unbounded because each request is a task that does nothing else but wait for its answer.
-        (Self { waiting: Arc::clone(&waiting), requests: sender }, BarrierRequests { waiting, requests: receiver })
+        (
+            Self { waiting: Arc::clone(&waiting), requests: sender },
+            BarrierRequests { waiting, requests: receiver },
+        )
     }
 
     /// Registers a barrier that the caller writes itself, in its own session.
@@ -155,10 +158,14 @@ mod tests {
     #[tokio::test]
     async fn those_who_ask_together_share_one_barrier() {
         let (barriers, mut requests) = Barriers::new();
-        let waiting: Vec<_> = (0..3).map(|_| tokio::spawn({
-            let barriers = barriers.clone();
-            async move { barriers.pass().await }
-        })).collect();
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                tokio::spawn({
+                    let barriers = barriers.clone();
+                    async move { barriers.pass().await }
+                })
+            })
+            .collect();
         tokio::task::yield_now().await;
         let id = requests.next().await.unwrap();
         let id = requests.again(&id).unwrap();

@@ -213,6 +213,7 @@ impl FeedWriter {
     pub async fn push(&mut self, parts: Vec<Part>) {
         let mut stored = self.shared.stored.subscribe();
         for part in parts {
+            let part = Arc::new(part);
             while !self.try_push_one(&part) {
                 // What is in the ring must be seen to be stored: wake the readers before waiting for one of them.
                 self.publish_head();
@@ -224,7 +225,7 @@ impl FeedWriter {
         self.publish_head();
     }
 
-    fn try_push_one(&self, part: &Part) -> bool {
+    fn try_push_one(&self, part: &Arc<Part>) -> bool {
         let mut ring = self.shared.ring();
         self.shared.evict(&mut ring);
         if ring.memory_bytes >= self.shared.limits.memory_bytes_max {
@@ -233,8 +234,7 @@ impl FeedWriter {
         debug_assert!(part.cursor() >= ring.head, "part {} is before the head {}", part.cursor(), ring.head);
         ring.memory_bytes += part.memory_bytes();
         ring.head = part.next_cursor();
-        // A reference count of the JSON, not a copy of it.
-        ring.parts.push_back(Arc::new(part.clone()));
+        ring.parts.push_back(Arc::clone(part));
         true
     }
 
@@ -284,8 +284,8 @@ mod tests {
     use std::sync::Arc;
 
     use walcast_model::{
-        CommitEnd, CommitStart, Cursor, Lsn, Op, Oid, Part, PartBuilder, Relation, RelationName, ReplicaIdentity, Seq,
-        Timestamp, Transaction, Xid,
+        CommitEnd, CommitStart, Cursor, Lsn, Oid, Op, Part, PartBuilder, Relation, RelationName,
+        ReplicaIdentity, Seq, Timestamp, Transaction, Xid,
     };
 
     use super::{Feed, FeedLimits, Read};
@@ -318,8 +318,14 @@ mod tests {
     async fn reading_from_any_cursor_gives_exactly_the_rest() {
         let (mut writer, feed) = Feed::new(at(10), FeedLimits::default());
         writer.push(vec![part(10, 0, 2, Some(20)), part(20, 0, 3, None), part(20, 3, 1, Some(30))]).await;
-        assert_eq!(starts(feed.read(at(10), usize::MAX)), (vec![at(10), at(20), "0/14:3".parse().unwrap()], at(30)));
-        assert_eq!(starts(feed.read("0/14:1".parse().unwrap(), 1)), (vec![at(20)], "0/14:3".parse().unwrap()));
+        assert_eq!(
+            starts(feed.read(at(10), usize::MAX)),
+            (vec![at(10), at(20), "0/14:3".parse().unwrap()], at(30))
+        );
+        assert_eq!(
+            starts(feed.read("0/14:1".parse().unwrap(), 1)),
+            (vec![at(20)], "0/14:3".parse().unwrap())
+        );
         assert_eq!(starts(feed.read("0/14:3".parse().unwrap(), 1)).0, ["0/14:3".parse().unwrap()]);
         assert!(matches!(feed.read(at(30), 1), Read::AtHead { head } if head == at(30)));
         assert!(matches!(feed.read(at(9), 1), Read::Behind { oldest } if oldest == at(10)));

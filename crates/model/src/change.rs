@@ -155,7 +155,10 @@ impl Part {
     /// Memory that the part holds, in bytes, near enough to budget by.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        size_of::<Self>() + size_of::<Transaction>() + self.json.len() + self.changes.len() * size_of::<Change>()
+        size_of::<Self>()
+            + size_of::<Transaction>()
+            + self.json.len()
+            + self.changes.len() * size_of::<Change>()
     }
 
     fn text(&self, range: &Range<u32>) -> &[u8] {
@@ -204,6 +207,9 @@ impl Part {
 #[error("a transaction part is over 4 GiB of JSON; its last row cannot be delivered")]
 pub struct PartTooLarge;
 
+/// Room for the JSON of a small transaction, in bytes.
+const JSON_BYTES_MIN: usize = 256;
+
 /// Collects the changes of one [`Part`].
 #[derive(Debug)]
 pub struct PartBuilder {
@@ -216,8 +222,8 @@ pub struct PartBuilder {
 impl PartBuilder {
     /// An empty part whose first change will be `first`.
     #[must_use]
-    pub const fn new(transaction: Arc<Transaction>, first: Seq) -> Self {
-        Self { transaction, first, changes: Vec::new(), json: Vec::new() }
+    pub fn new(transaction: Arc<Transaction>, first: Seq) -> Self {
+        Self { transaction, first, changes: Vec::new(), json: Vec::with_capacity(JSON_BYTES_MIN) }
     }
 
     /// Whether no change was finished yet.
@@ -278,8 +284,11 @@ impl PartBuilder {
     /// Closes the part: with the commit record's end for the last one of its transaction, without for the others.
     /// Call it only when it is not empty.
     #[must_use]
-    pub fn finish(self, end: Option<CommitEnd>) -> Part {
+    pub fn finish(mut self, end: Option<CommitEnd>) -> Part {
         debug_assert!(!self.changes.is_empty(), "a part is never empty");
+        // Up to half of what grew by doubling is empty, and would be held uncounted for as long as the part.
+        self.changes.shrink_to_fit();
+        self.json.shrink_to_fit();
         Part {
             transaction: self.transaction,
             first: self.first,
@@ -306,7 +315,11 @@ pub struct ChangeWriter<'a> {
 }
 
 impl ChangeWriter<'_> {
-    fn text<E>(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<Range<usize>, E> {
+    fn text<E>(
+        &mut self,
+        name: &str,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<Range<usize>, E> {
         self.part.json.extend_from_slice(name.as_bytes());
         let start = self.part.json.len();
         write(&mut self.part.json)?;
@@ -408,7 +421,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::{Op, PartBuilder, Transaction};
-    use crate::{CommitEnd, CommitStart, Cursor, Lsn, Oid, Relation, RelationName, ReplicaIdentity, Seq, Timestamp, Xid};
+    use crate::{
+        CommitEnd, CommitStart, Cursor, Lsn, Oid, Relation, RelationName, ReplicaIdentity, Seq, Timestamp,
+        Xid,
+    };
 
     fn builder(first: i64) -> PartBuilder {
         let transaction = Transaction {
@@ -442,7 +458,8 @@ mod tests {
         builder.change(Op::Truncate, &relation).finish().unwrap();
         let part = builder.finish(Some(CommitEnd::new(Lsn::new(120))));
         let [update, truncate] = part.changes() else { panic!("two changes") };
-        let wire = r#"{"op":"update","table":"public.t","key":{"id":1},"row":{"id":2},"unchanged":["big","q\""]}"#;
+        let wire =
+            r#"{"op":"update","table":"public.t","key":{"id":1},"row":{"id":2},"unchanged":["big","q\""]}"#;
         assert_eq!(part.change_json(update), wire.as_bytes());
         assert_eq!(part.key(update), Some(br#"{"id":1}"#.as_slice()));
         assert_eq!(part.row(update), Some(br#"{"id":2}"#.as_slice()));

@@ -189,7 +189,8 @@ impl Relation {
         // Cannot fail: strings, numbers and unit variants only.
         let text = serde_json::to_vec(&definition).unwrap_or_default();
         let hash: [u8; 32] = Sha256::digest(&text).into();
-        let digest = i64::from_be_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]]);
+        let digest =
+            i64::from_be_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]]);
         let mut table_json = b"\"table\":".to_vec();
         json::write_string(&mut table_json, &name.to_string());
         let column_json = columns.iter().map(|column| {
@@ -258,7 +259,8 @@ mod tests {
 
     #[test]
     fn names_with_dots_quotes_and_stars_survive_their_text_form() {
-        for (schema, table) in [("public", "files"), ("a.b", "c"), ("", "x"), ("q\"q", "*"), ("S p", "Ünï")] {
+        for (schema, table) in [("public", "files"), ("a.b", "c"), ("", "x"), ("q\"q", "*"), ("S p", "Ünï")]
+        {
             let name = RelationName::new(schema, table);
             assert_eq!(name.to_string().parse(), Ok(name.clone()), "{name}");
         }

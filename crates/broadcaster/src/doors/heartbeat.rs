@@ -26,22 +26,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return;
         }
         self.moved = true;
-        let cursor = common_cursor(&mut self.subscriptions);
+        let sessions = self.subscriptions.iter_mut().map(Subscription::session);
+        let cursor = common_cursor(sessions.map(|session| (session.position(), session.last_cursor())));
+        if let Some(cursor) = cursor {
+            self.subscriptions.iter_mut().for_each(|subscription| subscription.session().cursor_told(cursor));
+        }
         self.push(Heartbeat { cursor, time: Timestamp::now() });
     }
 }
 
-fn common_cursor(subscriptions: &mut [Subscription]) -> Option<Cursor> {
-    let mut reached: Option<Cursor> = None;
-    let mut told = Cursor::ZERO;
-    for subscription in subscriptions.iter_mut() {
-        let position = subscription.session().position()?;
-        reached = Some(reached.map_or(position, |reached| reached.min(position)));
-        told = told.max(subscription.session().last_cursor());
+/// The cursor for subscriptions with these positions, and these newest cursors that they were told.
+fn common_cursor(subscriptions: impl Iterator<Item = (Option<Cursor>, Cursor)>) -> Option<Cursor> {
+    let mut common: Option<Cursor> = None;
+    let mut newest = Cursor::ZERO;
+    for (position, told) in subscriptions {
+        let position = position?;
+        common = Some(common.map_or(position, |common| common.min(position)));
+        newest = newest.max(told);
     }
-    let cursor = reached.filter(|cursor| *cursor >= told)?;
-    for subscription in subscriptions {
-        subscription.session().cursor_told(cursor);
+    common.filter(|cursor| *cursor >= newest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::common_cursor;
+    use crate::testing::at;
+
+    #[test]
+    fn the_cursor_is_safe_for_the_one_behind_and_takes_nobody_back() {
+        let common = |subscriptions: &[(Option<u64>, u64)]| {
+            common_cursor(subscriptions.iter().map(|(position, told)| (position.map(at), at(*told))))
+        };
+        assert_eq!(common(&[]), None);
+        assert_eq!(common(&[(Some(40), 30)]), Some(at(40)));
+        assert_eq!(common(&[(Some(40), 20), (Some(30), 10)]), Some(at(30)));
+        assert_eq!(common(&[(Some(40), 35), (Some(30), 10)]), None);
+        assert_eq!(common(&[(Some(40), 0), (None, 0)]), None);
     }
-    Some(cursor)
 }

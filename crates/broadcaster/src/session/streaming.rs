@@ -85,8 +85,8 @@ impl Stream {
         self.cursor = self.cursor.max(cursor);
     }
 
-    /// Whether the shape's memory may be trusted to know what comes next: not inside a transaction that the client
-    /// has begun to receive, whose end the router may not know to concern it.
+    /// Whether the shape may be asked what comes next: not inside a transaction that the client has begun to receive,
+    /// because its end concerns the client and may not concern the shape.
     fn may_skip(&self) -> bool {
         self.open.is_none() && self.seam.is_none() && self.reading.is_empty() && !self.asked
     }

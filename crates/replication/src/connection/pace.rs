@@ -1,34 +1,43 @@
 //! When to let bytes gather before reading them.
 //!
 //! A reader that waits at the socket while a walsender works off a backlog is woken for each message, and the waking
-//! costs the walsender more than the message does. In a burst it pays to look away for a moment and read a mouthful.
+//! costs both of them more than the message does. In a burst it pays to look away for a moment and read a mouthful.
 //! When changes come one by one, nothing is delayed. To look away always would be worse than never: the socket's
 //! buffer is then full before the moment is over, and the walsender waits.
+//!
+//! On a busy machine the walsender is interrupted for milliseconds at a time, so one late or small read says nothing:
+//! confidence grows with every read that speaks for a burst and falls with every one that does not.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Reads that follow each other faster than this are a sign of a burst.
+/// Reads that follow each other faster than this speak for a burst.
 const GAP: Duration = Duration::from_micros(100);
-/// So many of them in a row are one. (A transaction of one row takes three reads.)
-const BURST_READS: u32 = 16;
-/// What a read must bring after a pause for the burst to go on, in bytes.
-const BURST_BYTES: usize = 4 * 1024;
+/// From this confidence on it is one: that many quick reads in a row. (A transaction of one row takes up to three.)
+const BURST: u32 = 16;
+/// The most confidence there is, which a backlog has after some moments.
+const CONFIDENCE_MAX: u32 = 64;
+/// What a late read takes away at most, however late.
+const LATE_MAX: u32 = 4;
+/// What a read must bring after a pause to speak for the burst, in bytes.
+const MOUTHFUL_BYTES: usize = 4 * 1024;
+/// What such a read adds, and a smaller one takes away.
+const MOUTHFUL: u32 = 8;
 /// How long a pause is; the timer makes it up to 1 ms more.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Decides, read by read.
 #[derive(Debug)]
 pub(super) struct Pace {
-    quick_reads: u32,
+    confidence: u32,
     last_read: Instant,
     resume_at: Option<Instant>,
 }
 
 impl Pace {
     pub(super) fn new() -> Self {
-        Self { quick_reads: 0, last_read: Instant::now(), resume_at: None }
+        Self { confidence: 0, last_read: Instant::now(), resume_at: None }
     }
 
     /// Waits as long as it pays. Cancel-safe: a wait that was dropped goes on with the next call.
@@ -40,12 +49,16 @@ impl Pace {
 
     /// Takes note of a read that has just brought `bytes`.
     pub(super) fn after_read(&mut self, bytes: usize, now: Instant) {
-        let paused = self.resume_at.take().is_some();
-        let quick =
-            if paused { bytes >= BURST_BYTES } else { now.saturating_duration_since(self.last_read) < GAP };
-        self.quick_reads = if quick { self.quick_reads.saturating_add(1) } else { 0 };
+        let gap = now.saturating_duration_since(self.last_read);
+        let (more, less) = match self.resume_at.take() {
+            Some(_) if bytes >= MOUTHFUL_BYTES => (MOUTHFUL, 0),
+            Some(_) => (0, MOUTHFUL),
+            None if gap < GAP => (1, 0),
+            None => (0, u32::try_from(gap.as_micros() / GAP.as_micros()).unwrap_or(LATE_MAX).min(LATE_MAX)),
+        };
+        self.confidence = self.confidence.saturating_sub(less).saturating_add(more).min(CONFIDENCE_MAX);
         self.last_read = now;
-        self.resume_at = (self.quick_reads >= BURST_READS).then(|| now + PAUSE);
+        self.resume_at = (self.confidence >= BURST).then(|| now + PAUSE);
     }
 }
 
@@ -53,25 +66,48 @@ impl Pace {
 mod tests {
     use std::time::Duration;
 
-    use super::{BURST_BYTES, BURST_READS, Pace};
+    use super::{BURST, MOUTHFUL_BYTES, Pace};
+
+    struct Reads {
+        pace: Pace,
+        now: tokio::time::Instant,
+    }
+
+    impl Reads {
+        /// A read after so many microseconds: whether it is followed by a pause.
+        fn read(&mut self, bytes: usize, micros: u64) -> bool {
+            self.now += Duration::from_micros(micros);
+            self.pace.after_read(bytes, self.now);
+            self.pace.resume_at.is_some()
+        }
+    }
+
+    fn reads() -> Reads {
+        let pace = Pace::new();
+        Reads { now: pace.last_read, pace }
+    }
 
     #[test]
-    fn only_a_run_of_quick_reads_brings_a_pause_and_only_a_mouthful_another() {
-        let mut pace = Pace::new();
-        let mut now = pace.last_read;
-        let mut read = |pace: &mut Pace, bytes, micros| {
-            now += Duration::from_micros(micros);
-            pace.after_read(bytes, now);
-            pace.resume_at.is_some()
-        };
-        // 2,000 transactions a second, each in three pieces.
+    fn a_steady_2000_transactions_a_second_are_never_delayed() {
+        let mut reads = reads();
         for _ in 0..1000 {
-            assert!(!read(&mut pace, 100, 460) && !read(&mut pace, 100, 20) && !read(&mut pace, 100, 20));
+            // Each in three pieces.
+            assert!(!reads.read(100, 460) && !reads.read(100, 20) && !reads.read(100, 20));
         }
-        let quick = (0..BURST_READS).take_while(|_| !read(&mut pace, 100, 20)).count();
-        assert!(quick < BURST_READS as usize, "a burst was not noticed");
-        assert!(read(&mut pace, BURST_BYTES, 1500), "the burst went on");
-        assert!(!read(&mut pace, BURST_BYTES - 1, 1500), "the burst was over");
-        assert!(!read(&mut pace, 100, 20));
+    }
+
+    #[test]
+    fn a_burst_is_noticed_survives_interruptions_and_ends() {
+        let mut reads = reads();
+        let quick = (0..BURST).take_while(|_| !reads.read(100, 20)).count();
+        assert!(quick < BURST as usize, "a burst was not noticed");
+        for _ in 0..100 {
+            let mouthfuls = (0..5).all(|_| reads.read(MOUTHFUL_BYTES, 1500));
+            // The walsender was interrupted.
+            assert!(mouthfuls && reads.read(100, 5000), "an interruption is not the end");
+        }
+        let pauses = (0..100).take_while(|_| reads.read(100, 5000)).count();
+        assert!(pauses < 10, "{pauses} pauses after the end");
+        assert!(!reads.read(100, 20));
     }
 }
