@@ -50,6 +50,14 @@ CREATE TABLE walcast.feed (
 -- change_history does not say which feed a change belongs to, because there is only one.
 CREATE UNIQUE INDEX feed_is_one ON walcast.feed ((true));
 
+CREATE TABLE walcast.planned_slot (
+    slot_name  text PRIMARY KEY,
+    planned_at timestamptz NOT NULL DEFAULT now()
+);
+
+COMMENT ON TABLE walcast.planned_slot IS
+    'Slots that setup has begun to create for a feed that is not there yet: one that is found was left by a setup that was interrupted.';
+
 COMMENT ON TABLE walcast.feed IS 'The feed that this history belongs to, and up to where it is stored.';
 COMMENT ON COLUMN walcast.feed.feed_id IS 'Cursors of one feed id are comparable; a history that is started over gets another.';
 COMMENT ON COLUMN walcast.feed.slot_name IS 'The replication slot that the feed is read from.';
@@ -125,7 +133,7 @@ CREATE INDEX change_history_xid ON walcast.change_history USING brin (xid);
 
 COMMENT ON TABLE walcast.change_history IS 'Every change in the order of the feed, (lsn, seq). Partitioned by WAL position: retention drops partitions.';
 COMMENT ON COLUMN walcast.change_history.lsn IS 'Where the transaction''s commit record starts.';
-COMMENT ON COLUMN walcast.change_history.seq IS '0, 1, 2 … in the transaction.';
+COMMENT ON COLUMN walcast.change_history.seq IS '0, 1, 2 and so on in the transaction.';
 COMMENT ON COLUMN walcast.change_history.xid IS 'The top-level transaction id, 64 bits.';
 COMMENT ON COLUMN walcast.change_history.committed_at IS 'By the source server''s clock.';
 COMMENT ON COLUMN walcast.change_history.relation IS 'The table''s definition: walcast.relation.digest.';

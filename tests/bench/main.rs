@@ -43,7 +43,7 @@ fn main() -> Outcome<()> {
 }
 
 async fn run(options: &options::Options) -> Outcome<()> {
-    let source = source::Source::start().await?;
+    let source = source::Source::start(options.tcp).await?;
     println!("{}", source.description().await?);
     if options.throughput {
         Box::pin(throughput::run(&source, options)).await?;

@@ -14,6 +14,7 @@ usage: make bench BENCH=\"[options]\"    or    cargo bench -p walcast-tests --be
   --rates N,N           transactions a second of the latency part (default 500,2000)
   --seconds N           of each latency run (default 5)
   --only throughput|latency
+  --tcp                 everybody reads from Postgres over TCP (default: its Unix socket, as pg_recvlogical does)
   --long                --runs 7 --rows 3000000 --single-rows 1000000 --seconds 30";
 
 /// See the help.
@@ -27,6 +28,7 @@ pub(crate) struct Options {
     pub(crate) latency_time: Duration,
     pub(crate) throughput: bool,
     pub(crate) latency: bool,
+    pub(crate) tcp: bool,
 }
 
 impl Options {
@@ -43,6 +45,7 @@ impl Options {
             latency_time: Duration::from_secs(5),
             throughput: true,
             latency: true,
+            tcp: false,
         };
         let mut rest = arguments.iter();
         while let Some(flag) = rest.next() {
@@ -64,6 +67,7 @@ impl Options {
                     "latency" => options.throughput = false,
                     other => return Err(format!("--only {other}\n{HELP}").into()),
                 },
+                "--tcp" => options.tcp = true,
                 "--long" => {
                     (options.runs, options.rows, options.single_rows) = (7, 3_000_000, 1_000_000);
                     options.latency_time = Duration::from_secs(30);

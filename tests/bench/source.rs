@@ -16,6 +16,7 @@ const TEMPLATE: &str = "bench_template";
 pub(crate) struct Source {
     cluster: Cluster,
     session: TestSession,
+    tcp: bool,
 }
 
 /// One load: the WAL between a slot and an end.
@@ -50,7 +51,7 @@ END $$";
 
 impl Source {
     /// Starts it. fsync stays on: commits, and history's above all, cost what they cost.
-    pub(crate) async fn start() -> Outcome<Self> {
+    pub(crate) async fn start(tcp: bool) -> Outcome<Self> {
         let installation = Installation::find_all()
             .into_iter()
             .find(|found| has_wal2json(found) && found.program("pg_recvlogical").is_some())
@@ -68,7 +69,7 @@ impl Source {
         let session = TestSession::connect(&cluster.url("postgres")).await;
         session.batch_execute(TABLE_SQL).await?;
         session.batch_execute(LOAD_SQL).await?;
-        Ok(Self { cluster, session })
+        Ok(Self { cluster, session, tcp })
     }
 
     /// Machine and versions, for the report.
@@ -85,9 +86,9 @@ impl Source {
         ))
     }
 
-    /// As superuser, over TCP, like everybody here.
+    /// As superuser; the same way for everybody.
     pub(crate) fn url(&self) -> String {
-        self.cluster.url("postgres")
+        if self.tcp { self.cluster.url("postgres") } else { self.cluster.socket_url("postgres") }
     }
 
     /// A program of the same installation.

@@ -9,14 +9,6 @@ fn rows() -> usize {
     std::env::var("WALCAST_LARGE_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(300_000)
 }
 
-/// Peak resident memory of a process, in MiB.
-fn peak_rss_mib(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib / 1024)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_transaction_flows_through_in_parts_with_bounded_memory() {
     let database = TestDatabase::create(shared_cluster().await).await;
@@ -47,7 +39,7 @@ async fn a_large_transaction_flows_through_in_parts_with_bounded_memory() {
     assert_eq!(next, rows + 1);
     assert!(parts > 10, "{parts} parts");
     database.until("SELECT count(*) FROM walcast.change_history", &rows.to_string()).await;
-    if let Some(peak) = peak_rss_mib(daemon.pid()) {
+    if let Some(peak) = daemon.peak_memory_bytes().map(|bytes| bytes >> 20) {
         eprintln!(
             "{rows} rows in one transaction: {parts} parts, peak RSS {peak} MiB with --feed-memory 16MiB"
         );

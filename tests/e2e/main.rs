@@ -10,5 +10,6 @@ mod large_transaction;
 mod new_tables;
 mod observer;
 mod resume;
+mod takeover;
 mod values;
 mod workload;

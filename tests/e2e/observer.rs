@@ -16,7 +16,7 @@ pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 /// Opens a connection and takes the `welcome`.
 pub(crate) async fn open(url: &str) -> (Socket, Value) {
     let (mut socket, _) =
-        tokio_tungstenite::connect_async(url).await.expect("the daemon accepts a WebSocket");
+        Box::pin(tokio_tungstenite::connect_async(url)).await.expect("the daemon accepts a WebSocket");
     let welcome = receive(&mut socket).await.expect("a welcome");
     assert_eq!(welcome["type"], "welcome");
     (socket, welcome)
@@ -67,7 +67,8 @@ pub(crate) type Tables = BTreeMap<String, BTreeMap<String, Value>>;
 
 /// A subscription under observation.
 pub(crate) struct Observer {
-    socket: Socket,
+    // Boxed: it is large, and observers are moved about.
+    socket: Box<Socket>,
     pub(crate) tables: Tables,
     /// What a client would have stored.
     pub(crate) cursor: Option<Cursor>,
@@ -96,7 +97,7 @@ impl Observer {
     async fn resume(url: &str, tables: Tables, cursor: Option<Cursor>) -> Self {
         let (socket, _) = open(url).await;
         Self {
-            socket,
+            socket: Box::new(socket),
             tables,
             cursor,
             transactions: Vec::new(),
@@ -125,15 +126,29 @@ impl Observer {
         let message = receive(&mut self.socket).await?;
         let kind = message["type"].as_str().expect("a type").to_owned();
         match kind.as_str() {
-            "heartbeat" => return Some(message),
+            "heartbeat" => {
+                if let Some(cursor) = message.get("cursor") {
+                    assert!(
+                        self.open.is_none(),
+                        "a cursor to store in the middle of a transaction: {message}"
+                    );
+                    assert!(
+                        self.cursor.is_none_or(|stored| stored <= parse(cursor)),
+                        "it leads back: {message}"
+                    );
+                    self.store(cursor);
+                }
+                return Some(message);
+            }
             "subscribed" => self.on_subscribed(&message),
             "relation" => self.on_relation(&message),
             "snapshot" => self.on_snapshot(&message),
             "transaction" => self.on_transaction(&message),
             "snapshot_complete" => self.store(&message["cursor"]),
-            "caught_up" | "waiting" | "status" => {
-                assert!(self.open.is_none(), "in the middle of a transaction: {message}")
+            "caught_up" | "waiting" => {
+                assert!(self.open.is_none(), "in the middle of a transaction: {message}");
             }
+            "status" => {}
             "error" => panic!("the daemon refused: {message}"),
             other => panic!("unexpected {other}: {message}"),
         }

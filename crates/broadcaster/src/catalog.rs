@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::past::{InitialSync, KnownTable, Unanswered};
 use crate::shape::ShapeKey;
@@ -14,12 +14,22 @@ use crate::shape::ShapeKey;
 const FRESH: Duration = Duration::from_secs(60);
 /// How often the source is asked again for what the list does not have.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long a source may take before it counts as away, for those who can do without an answer.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 pub(crate) struct Catalog {
     source: Arc<dyn InitialSync>,
     // Held while the source is asked, so that those who come meanwhile take that answer.
-    lately: Mutex<Option<(Instant, Arc<Vec<KnownTable>>)>>,
+    lately: Mutex<Lately>,
+}
+
+#[derive(Debug, Default)]
+struct Lately {
+    /// When it was asked for, and the answer.
+    tables: Option<(Instant, Arc<Vec<KnownTable>>)>,
+    /// When the source last failed to answer.
+    failed: Option<Instant>,
 }
 
 impl Catalog {
@@ -31,22 +41,36 @@ impl Catalog {
     pub(crate) async fn now(&self) -> Result<Arc<Vec<KnownTable>>, Unanswered> {
         let asked = Instant::now();
         let tables = Arc::new(self.source.published().await?);
-        *self.lately.lock().await = Some((asked, Arc::clone(&tables)));
+        self.lately.lock().await.tables = Some((asked, Arc::clone(&tables)));
         Ok(tables)
     }
 
-    /// The published tables as they were lately, if that has all that the shape names, or as they are now.
+    /// The published tables as they were lately, if that has all that the shape names, or as they are now. Soon, or
+    /// not at all: those who come while the source fails to answer do not ask it again one after the other.
     pub(crate) async fn for_shape(&self, shape: &ShapeKey) -> Result<Arc<Vec<KnownTable>>, Unanswered> {
+        let came = Instant::now();
         let mut lately = self.lately.lock().await;
-        if let Some((asked, tables)) = &*lately
+        if let Some((asked, tables)) = &lately.tables
             && (asked.elapsed() < AGAIN || (asked.elapsed() < FRESH && has_all(tables, shape)))
         {
             return Ok(Arc::clone(tables));
         }
+        let away = || Unanswered::Later("the source does not answer".to_owned());
+        if lately.failed.is_some_and(|failed| came <= failed) {
+            return Err(away());
+        }
         let asked = Instant::now();
-        let tables = Arc::new(self.source.published().await?);
-        *lately = Some((asked, Arc::clone(&tables)));
-        Ok(tables)
+        match timeout(ANSWER_MAX, self.source.published()).await.unwrap_or_else(|_| Err(away())) {
+            Ok(tables) => {
+                let tables = Arc::new(tables);
+                lately.tables = Some((asked, Arc::clone(&tables)));
+                Ok(tables)
+            }
+            Err(error) => {
+                lately.failed = Some(Instant::now());
+                Err(error)
+            }
+        }
     }
 }
 
@@ -58,4 +82,60 @@ fn has_all(tables: &[KnownTable], shape: &ShapeKey) -> bool {
         };
         table.is_some_and(columns)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+    use futures_util::future::{BoxFuture, join, join_all};
+    use tokio::sync::{Notify, mpsc};
+    use tokio::time::timeout;
+    use walcast_snapshot::{SnapshotEvent, SnapshotTable};
+
+    use super::Catalog;
+    use crate::past::{InitialSync, KnownTable, Unanswered};
+    use crate::testing::request;
+
+    /// A source that fails to answer; counts who asks.
+    #[derive(Debug, Default)]
+    struct Away {
+        asked: AtomicUsize,
+        failing: Notify,
+    }
+
+    impl InitialSync for Away {
+        fn published(&self) -> BoxFuture<'_, Result<Vec<KnownTable>, Unanswered>> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            self.failing.notified().map(|()| Err(Unanswered::Later("away".into()))).boxed()
+        }
+
+        fn run(
+            &self,
+            _: Vec<SnapshotTable>,
+            _: mpsc::Sender<SnapshotEvent>,
+        ) -> BoxFuture<'_, Result<(), Unanswered>> {
+            std::future::pending().boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_thousand_clients_ask_a_source_that_is_away_once_and_not_one_after_the_other() {
+        let source = Arc::new(Away::default());
+        let catalog = Catalog::new(source.clone());
+        let shape = request(r#""tables":[{"table":"public.a"}],"cursor":"0/1""#).unwrap().shape;
+        let clients = join_all((0..1000).map(|_| catalog.for_shape(&shape)));
+        // All have come when it fails for the first of them.
+        let both = join(clients, async { source.failing.notify_one() });
+        let (answers, ()) = timeout(Duration::from_secs(20), both).await.expect("an answer for all");
+        assert!(answers.iter().all(Result::is_err));
+        assert_eq!(source.asked.load(Ordering::Relaxed), 1);
+        // Whoever comes later asks again.
+        source.failing.notify_one();
+        assert!(catalog.for_shape(&shape).await.is_err());
+        assert_eq!(source.asked.load(Ordering::Relaxed), 2);
+    }
 }

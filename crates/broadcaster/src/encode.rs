@@ -206,6 +206,10 @@ fn tail(part: &Part, plan: &Plan, cursor: Option<Cursor>, more: bool) -> Bytes {
         }
     };
     protocol::transaction_tail(&mut out, cursor, part.transaction(), changes, more);
+    // A few of many columns take much less than the room for all, and what is kept is counted by its length.
+    if out.capacity() > 2 * out.len() {
+        out.shrink_to_fit();
+    }
     out.into()
 }
 

@@ -243,10 +243,12 @@ impl Session {
         self.last_cursor = self.last_cursor.max(cursor);
     }
 
-    /// Lets go of what was read and not yet encoded; it is read again when the client goes on.
-    pub(crate) fn let_go(&mut self) {
-        if let Phase::Streaming(stream) = &mut self.phase {
-            stream.let_go();
+    /// Lets go of what was read and not yet encoded; it is read again when the client goes on. Whether it is a question
+    /// of which the answer, a page, is not wanted any more.
+    pub(crate) fn let_go(&mut self) -> bool {
+        match &mut self.phase {
+            Phase::Streaming(stream) => stream.let_go(),
+            _ => false,
         }
     }
 

@@ -98,6 +98,13 @@ impl Subscription {
         &mut self.session
     }
 
+    /// Lets go of what was read for a client that does not read, also of a page that is not even taken yet.
+    pub(crate) fn let_go(&mut self) {
+        if self.session.let_go() {
+            self.question = None;
+        }
+    }
+
     /// The next frame, if there is one.
     pub(crate) fn next(&mut self) -> Output {
         loop {

@@ -131,14 +131,16 @@ impl Client {
     }
 
     /// Stores `cursor` for a subscription: everything before it is applied, and a later client with the same
-    /// [`CursorStore`] goes on from there. The cursor is that of the last event, so of the present feed.
+    /// [`CursorStore`] goes on from there. It is a cursor of the subscription's events, so of the feed that they are of.
     ///
     /// # Errors
-    /// When the [`CursorStore`] fails, or no connection was ever there.
+    /// When the [`CursorStore`] fails, when the subscription is over, or when it has nothing to store: it has not begun, or
+    /// is in its initial sync.
     pub async fn store(&self, id: &SubscriptionId, cursor: Cursor) -> Result<(), Error> {
-        let feed = self.session.feed().cloned();
-        let feed =
-            feed.ok_or_else(|| Error::new(ErrorKind::Argument, "there is no cursor before a connection"))?;
+        let Some(feed) = self.session.feed_of(id).cloned() else {
+            let message = format!("there is no cursor to store for {id}: it is over, or in its initial sync");
+            return Err(Error::new(ErrorKind::Argument, message));
+        };
         self.store.store(id, StoredCursor { feed, cursor }).await
     }
 

@@ -54,9 +54,10 @@ impl Session {
         Self { subscriptions: BTreeMap::new(), feed: None, transaction_bytes_max }
     }
 
-    /// The feed of the present connection, or of the last one.
-    pub(crate) const fn feed(&self) -> Option<&FeedId> {
-        self.feed.as_ref()
+    /// The feed that the cursors of a subscription are of: that of the last one that the caller got, which is not that
+    /// of the present connection when the feed has changed and the daemon has not answered yet.
+    pub(crate) fn feed_of(&self, id: &SubscriptionId) -> Option<&FeedId> {
+        self.subscriptions.get(id)?.resume.as_ref().map(|resume| &resume.feed)
     }
 
     pub(crate) fn contains(&self, id: &SubscriptionId) -> bool {
@@ -169,7 +170,13 @@ impl Session {
     /// A definition that changes inside a transaction: what came before it belongs to the old one.
     fn relation(&mut self, relation: RelationMessage) -> Step {
         let Some(state) = self.subscriptions.get_mut(&relation.id) else { return Step::Nothing };
-        let Some(joined) = state.joined.take() else { return Step::Event(Event::Relation(relation)) };
+        // The first definition of a table divides nothing.
+        let changes_it = |joined: &mut TransactionMessage| {
+            joined.changes.iter().any(|change| change.table == relation.table)
+        };
+        let Some(joined) = state.joined.take_if(changes_it) else {
+            return Step::Event(Event::Relation(relation));
+        };
         state.joined_bytes = 0;
         if let Some(cursor) = joined.cursor {
             self.reached(&relation.id, cursor);
@@ -217,7 +224,9 @@ impl Session {
     fn error(&mut self, error: ErrorMessage) -> Step {
         let known = error.id.clone().filter(|id| self.contains(id));
         if (error.fatal || known.is_some()) && error.code.is_retryable() {
-            return Step::Lost(format!("{}: {}", error.code, error.message));
+            // The hint may hold the statement that mends it.
+            let hint = error.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+            return Step::Lost(format!("{}: {}{hint}", error.code, error.message));
         }
         if error.fatal {
             let unauthorized = error.code == walcast_protocol::ErrorCode::Unauthorized;

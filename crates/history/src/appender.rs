@@ -49,6 +49,8 @@ pub struct AppendLimits {
     pub idle_persist_wal_bytes_min: u64,
     /// An idle position that moved at all is persisted after this time.
     pub idle_persist_interval_max: Duration,
+    /// While nothing comes, the position is looked at this often: whoever was replaced by another writer learns it then.
+    pub fence_interval: Duration,
     /// Longest pause between two attempts to reach the history; the first is a fiftieth of it.
     pub retry_interval_max: Duration,
 }
@@ -62,6 +64,7 @@ impl Default for AppendLimits {
             idle_persist_interval_min: Duration::from_secs(10),
             idle_persist_wal_bytes_min: 1 << 20,
             idle_persist_interval_max: Duration::from_secs(300),
+            fence_interval: Duration::from_secs(10),
             retry_interval_max: Duration::from_secs(5),
         }
     }
@@ -230,6 +233,10 @@ impl Appender {
             _ = head.changed() => Ok(()),
             () = due => Ok(()),
             () = cancel.cancelled() => Ok(()),
+            () = sleep(self.limits.fence_interval) => {
+                let (found, is_own) = store.position().await?;
+                self.settle(found, is_own)
+            }
             error = store.closed() => Err(error),
         }
     }

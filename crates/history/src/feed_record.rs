@@ -94,6 +94,27 @@ impl FeedRecord {
         row.as_ref().map(Self::from_row).transpose()
     }
 
+    /// Says that the slot is about to be created for a feed that is not there yet. When setup is interrupted between
+    /// the slot and the feed's record, the slot that is then found is known to be walcast's own ([`Self::is_slot_planned`]).
+    ///
+    /// # Errors
+    /// When the history has no schema, or its Postgres fails.
+    pub async fn plan_slot(session: &Session, slot: &str) -> Result<(), Error> {
+        let sql = "INSERT INTO walcast.planned_slot (slot_name) VALUES ($1) ON CONFLICT DO NOTHING";
+        session.execute(sql, &[&slot]).await.doing("plan a slot")?;
+        Ok(())
+    }
+
+    /// Whether a setup has begun to create this slot, and has not come to the feed's record.
+    ///
+    /// # Errors
+    /// When the history has no schema, or its Postgres fails.
+    pub async fn is_slot_planned(session: &Session, slot: &str) -> Result<bool, Error> {
+        let sql = "SELECT EXISTS (SELECT FROM walcast.planned_slot WHERE slot_name = $1)";
+        let row = session.query_one(sql, &[&slot]).await.doing("look for a planned slot")?;
+        get(&row, 0)
+    }
+
     /// Starts a feed: with a new id, a new secret and an empty history. What a former feed of the same slot left is
     /// dropped, because its cursors are not comparable with those of the new one.
     ///
@@ -124,7 +145,9 @@ impl FeedRecord {
             transaction.batch_execute(&format!("DROP TABLE walcast.{name}")).await.doing(DOING)?;
         }
         transaction
-            .batch_execute("DELETE FROM walcast.relation; DELETE FROM walcast.feed")
+            .batch_execute(
+                "DELETE FROM walcast.relation; DELETE FROM walcast.feed; DELETE FROM walcast.planned_slot",
+            )
             .await
             .doing(DOING)?;
         let sql = format!(

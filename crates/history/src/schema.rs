@@ -124,6 +124,8 @@ mod tests {
         for (index, (name, sql)) in FILES.iter().enumerate() {
             assert!(name.starts_with(&format!("{:04}_", index + 1)), "{name}");
             assert!(print().contains(sql));
+            // A database of another encoding than UTF8 must take it, its comments too.
+            assert!(sql.is_ascii(), "{name} has characters outside ASCII");
         }
         assert!(print().contains(&format!("VALUES ({LATEST})")));
     }

@@ -260,7 +260,8 @@ impl Assembler {
             self.relations.insert(definition.oid, Entry::Own);
             return Step::Next;
         }
-        let question = CatalogQuestion::new(&definition, &self.types);
+        let transaction = self.transaction.as_ref().map(|open| open.builder.transaction().xid);
+        let question = CatalogQuestion::new(&definition, transaction, &self.types);
         self.waiting = Some(definition);
         Step::NeedsCatalog(question)
     }

@@ -34,3 +34,56 @@ pub const PUBLICATION_FINDINGS: &str = "walcast_publication_findings";
 pub const PICKED_UP_ROWS_TOTAL: &str = "walcast_publication_picked_up_rows_total";
 /// Counter: tables that were picked up without the rows that were there before.
 pub const PICKUPS_WITHOUT_ROWS_TOTAL: &str = "walcast_publication_pickups_without_rows_total";
+
+/// Describes the metrics of this crate to the recorder that is installed.
+pub fn describe() {
+    metrics::describe_counter!(CHANGES_TOTAL, "Changes that entered the feed");
+    metrics::describe_counter!(
+        TRANSACTIONS_TOTAL,
+        "Transactions whose end was read from the slot, whatever they held"
+    );
+    metrics::describe_counter!(
+        RECEIVED_BYTES_TOTAL,
+        "Bytes of XLogData payload that were read from the slot"
+    );
+    metrics::describe_counter!(MESSAGES_IGNORED_TOTAL, "Logical messages that were read and have no effect");
+    metrics::describe_counter!(
+        VALUE_FALLBACKS_TOTAL,
+        "Values that could not be written as JSON by their type and went out as a JSON string of their text"
+    );
+    metrics::describe_gauge!(HEAD_BYTES, "The position that the feed has reached, in bytes of WAL");
+    metrics::describe_gauge!(
+        LAG_SECONDS,
+        "Seconds from the commit of the newest transaction to its arrival here, by both machines' clocks"
+    );
+    metrics::describe_gauge!(STREAMING, "1 while the slot streams, otherwise 0");
+    metrics::describe_counter!(
+        INTERRUPTIONS_TOTAL,
+        "How often the stream ended for another reason than a shutdown of walcast"
+    );
+    metrics::describe_counter!(BARRIERS_TOTAL, "Barriers written to the WAL");
+    metrics::describe_counter!(
+        BARRIER_FAILURES_TOTAL,
+        "Barriers that could not be written, each of which is tried again"
+    );
+    metrics::describe_counter!(
+        PUBLICATION_CHANGES_TOTAL,
+        "Tables added to, moved between or taken from the publications"
+    );
+    metrics::describe_counter!(
+        PUBLICATION_RETRIES_TOTAL,
+        "Steps of the publication plan that could not be taken (a lock not had in time, a privilege missing) and are tried again"
+    );
+    metrics::describe_gauge!(
+        PUBLICATION_FINDINGS,
+        "Findings of the last reconciliation: tables not wholly in the feed, statements an administrator must run"
+    );
+    metrics::describe_counter!(
+        PICKED_UP_ROWS_TOTAL,
+        "Rows that were there before their table was picked up and were carried into the feed"
+    );
+    metrics::describe_counter!(
+        PICKUPS_WITHOUT_ROWS_TOTAL,
+        "Tables that were picked up without the rows that were there before"
+    );
+}

@@ -196,39 +196,45 @@ impl Replicator {
             }
             let progress = link.process(&mut frames, &self.settings.publications).await?;
             count(&progress);
-            let Progress { parts, barriers, reached, .. } = progress;
-            if !parts.is_empty() {
-                let taken = {
-                    let mut push = std::pin::pin!(self.writer.push(parts));
-                    tokio::select! {
-                        biased;
-                        () = &mut push => true,
-                        // The writer is not used again: what it did not take comes again from the slot.
-                        () = cancel.cancelled() => false,
-                        fate = &mut closed => {
-                            // A server that goes down waits for its consumer, which may never be able to acknowledge.
-                            drop(link);
-                            tokio::select! {
-                                () = &mut push => return Err(end_of(fate.as_deref())),
-                                () = cancel.cancelled() => return Ok(Cancelled),
-                            }
+            let taken = {
+                let mut take = std::pin::pin!(self.take(progress));
+                tokio::select! {
+                    biased;
+                    () = &mut take => true,
+                    // The writer is not used again: what it did not take comes again from the slot.
+                    () = cancel.cancelled() => false,
+                    fate = &mut closed => {
+                        // A server that goes down waits for its consumer, which may never be able to acknowledge.
+                        drop(link);
+                        tokio::select! {
+                            () = &mut take => return Err(end_of(fate.as_deref())),
+                            () = cancel.cancelled() => return Ok(Cancelled),
                         }
                     }
-                };
-                if !taken {
-                    self.finish(link).await;
-                    return Ok(Cancelled);
                 }
+            };
+            if !taken {
+                self.finish(link).await;
+                return Ok(Cancelled);
             }
-            if let Some(reached) = reached {
-                self.writer.advance(reached);
-                self.reached = self.reached.max(reached);
-                metrics::gauge!(HEAD_BYTES).set(self.reached.get() as f64);
-            }
-            // Only now is the head where the barriers are.
-            for (id, position) in barriers {
-                self.barriers.resolve(&id, position);
-            }
+        }
+    }
+
+    /// Gives the feed what was read, waiting while it is full. To be carried through to its end: the next stream begins
+    /// at the feed's head, and does not bring again the barriers that were read before it.
+    async fn take(&mut self, progress: Progress) {
+        let Progress { parts, barriers, reached, .. } = progress;
+        if !parts.is_empty() {
+            self.writer.push(parts).await;
+        }
+        if let Some(reached) = reached {
+            self.writer.advance(reached);
+            self.reached = self.reached.max(reached);
+            metrics::gauge!(HEAD_BYTES).set(self.reached.get() as f64);
+        }
+        // Only now is the head where the barriers are.
+        for (id, position) in barriers {
+            self.barriers.resolve(&id, position);
         }
     }
 

@@ -89,6 +89,10 @@ async fn begin(session: &Session, tables: &[SnapshotTable]) -> Result<(), Error>
     names.sort();
     names.dedup();
     let list: Vec<String> = names.into_iter().map(sql_name).collect();
+    if list.is_empty() {
+        // A wildcard that nothing matches yet: an empty copy, with its snapshot and its barrier.
+        return Ok(());
+    }
     let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", list.join(", "));
     session.batch_execute(&lock).await.map_err(|error| {
         let error = walcast_postgres::Error::from(error);

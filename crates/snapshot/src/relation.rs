@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use walcast_model::{Column, Oid, Relation, ReplicaIdentity};
+use walcast_model::{Oid, Relation};
 use walcast_pgoutput::json::Types;
 use walcast_postgres::{Session, catalog};
 
@@ -10,8 +10,7 @@ use crate::error::Error;
 use crate::published::PublishedTable;
 
 /// The relation that the replicator makes of the WAL's definition and the catalog, equal to the last digit of its
-/// digest: the published columns in their order, the key as pgoutput flags it (under FULL: the primary key). With the
-/// types of its columns.
+/// digest: the published columns in their order. With the types of its columns.
 ///
 /// The caller holds a lock on the table, so its definition cannot change meanwhile.
 pub(crate) async fn define(
@@ -25,14 +24,7 @@ pub(crate) async fn define(
         let column = found
             .column(name)
             .ok_or_else(|| Error::UnknownColumn { table: table.name.clone(), column: name.clone() })?;
-        let full = found.identity == ReplicaIdentity::Full;
-        columns.push(Column {
-            name: column.name.clone(),
-            type_name: column.type_name.clone(),
-            type_oid: column.type_oid,
-            key: if full { column.primary_key } else { column.replica_identity },
-            nullable: !column.not_null,
-        });
+        columns.push(column.definition(found.identity));
     }
     let oids: Vec<Oid> = columns.iter().map(|column| column.type_oid).collect();
     let mut types = Types::new();

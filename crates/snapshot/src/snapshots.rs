@@ -128,12 +128,18 @@ impl Snapshots {
         // The same session: that it is still there proves that no crash recovery came between the rows and the
         // barrier, which could have taken back an asynchronous commit that the rows contain.
         attempt::write_barrier(&session, barrier.id()).await?;
-        drop((session, running, place));
+        drop(running);
+        // It is kept, and the place with it: when the server is lost before the barrier has come back (a standby took
+        // over that never had it), nobody else would say so, and the rows may be of commits that are gone.
+        let ended = session.closed();
         let position = tokio::select! {
-            // Both are cancel-safe; the barrier is forgotten when it is dropped.
+            biased;
+            // All are cancel-safe; the barrier is forgotten when it is dropped.
             position = barrier.passed() => position,
             () = consumer.gone() => return Err(Stop::Gone),
+            _ = ended => return Err(Error::Source(walcast_postgres::Error::Closed).into()),
         };
+        drop((session, place));
         consumer.send(SnapshotEvent::Done { snapshot, barrier: position }).await?;
         ::metrics::counter!(metrics::COMPLETED).increment(1);
         info!(tables = tables.len(), rows = consumer.rows(), barrier = %position, "an initial sync is complete");

@@ -32,7 +32,7 @@ use walcast_snapshot::Snapshots;
 
 use tasks::Tasks;
 
-use crate::commands::setup::{Note, SetupError, Target, prepare};
+use crate::commands::setup::{Note, SetupError, Target, prepare, require_free_slot};
 use crate::settings::ServeSettings;
 
 /// Why the daemon stopped, other than because it was told to.
@@ -50,7 +50,7 @@ pub(crate) enum ServeError {
     #[error("{}", told(.0))]
     Setup(#[from] SetupError),
     /// A core task ended.
-    #[error("{0}; this is a bug in walcast, or another walcast has taken over this feed")]
+    #[error("{0}")]
     Task(String),
 }
 
@@ -87,7 +87,11 @@ async fn until_set_up(settings: &ServeSettings) -> Result<FeedRecord, SetupError
     };
     let mut wait = Duration::from_millis(250);
     loop {
-        let error = match prepare(&target, false, &mut log_note).await {
+        let prepared = async {
+            require_free_slot(&target).await?;
+            prepare(&target, false, &mut log_note).await
+        };
+        let error = match prepared.await {
             Ok(record) => return Ok(record),
             Err(error) if error.class() == ErrorClass::Transient => error,
             Err(error) => return Err(error),

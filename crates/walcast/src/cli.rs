@@ -134,7 +134,7 @@ pub(crate) struct TeardownArgs {
     #[command(flatten)]
     pub(crate) form: FormArgs,
     #[command(flatten)]
-    pub(crate) settings: SettingsFlags<CONNECT>,
+    pub(crate) settings: SettingsFlags<SETUP>,
 }
 
 #[derive(Debug, Args)]
@@ -149,7 +149,12 @@ pub(crate) struct TailArgs {
     #[arg(value_name = "TABLE")]
     pub(crate) tables: Vec<String>,
     /// The daemon
-    #[arg(long, env = "WALCAST_URL", default_value = "ws://127.0.0.1:4700/v1/stream")]
+    #[arg(
+        long,
+        env = "WALCAST_URL",
+        hide_env_values = true,
+        default_value = "ws://127.0.0.1:4700/v1/stream"
+    )]
     pub(crate) url: String,
     /// Where to start: latest, start (the rows that are there, then changes), oldest (of history), or a cursor
     #[arg(long, value_name = "CURSOR", default_value = "latest", value_parser = parse_from)]
@@ -231,7 +236,7 @@ pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) form: FormArgs,
     #[command(flatten)]
-    pub(crate) settings: SettingsFlags<CONNECT>,
+    pub(crate) settings: SettingsFlags<SETUP>,
 }
 
 #[derive(Debug, Args)]

@@ -160,7 +160,7 @@ fn setup(args: SetupArgs) -> Result<(), Failure> {
             }
             Ok(())
         };
-        stop.run_until_cancelled(work).await.unwrap_or(Ok(()))
+        stop.run_until_cancelled(work).await.unwrap_or_else(|| Err(Failure::interrupted()))
     })
 }
 
@@ -204,7 +204,7 @@ fn teardown(args: TeardownArgs) -> Result<(), Failure> {
             }
             found.remove(&target, &mut |note| say(form, &note)).await.map_err(|error| setup_failure(&error))
         };
-        stop.run_until_cancelled(work).await.unwrap_or(Ok(()))
+        stop.run_until_cancelled(work).await.unwrap_or_else(|| Err(Failure::interrupted()))
     })
 }
 
@@ -219,9 +219,8 @@ fn status(args: StatusArgs) -> Result<(), Failure> {
     in_runtime(|stop| async move {
         let listen = args.daemon.unwrap_or_else(|| settings.listen.to_string());
         let target = target(&settings);
-        let Some(status) = stop.run_until_cancelled(Status::gather(&target, &listen)).await else {
-            return Ok(());
-        };
+        let status = stop.run_until_cancelled(Status::gather(&target, &listen)).await;
+        let status = status.ok_or_else(Failure::interrupted)?;
         match form {
             Form::Json => json_line(&status)?,
             Form::Human => {
@@ -240,7 +239,8 @@ fn doctor(args: DoctorArgs) -> Result<(), Failure> {
     let (form, settings) = (Form::choose(args.form), load(args.settings, telemetry::COMMAND)?);
     in_runtime(|stop| async move {
         let target = target(&settings);
-        let Some(findings) = stop.run_until_cancelled(doctor::examine(&target)).await else { return Ok(()) };
+        let findings = stop.run_until_cancelled(doctor::examine(&target)).await;
+        let findings = findings.ok_or_else(Failure::interrupted)?;
         for finding in &findings {
             match form {
                 Form::Json => json_line(finding)?,

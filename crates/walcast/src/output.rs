@@ -73,6 +73,11 @@ impl Failure {
         Self { code: USAGE, message: message.into() }
     }
 
+    /// A signal came before it was done: whoever goes on with what it should have done must know.
+    pub(crate) fn interrupted() -> Self {
+        Self::new("interrupted before it was done")
+    }
+
     /// Ends with `code` and without a word.
     pub(crate) const fn silent(code: u8) -> Self {
         Self { code, message: String::new() }

@@ -1,6 +1,7 @@
 //! The command line as a process: exit codes, and what goes where.
 
-use std::process::{Command, Output};
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
 
 /// `walcast` with nothing of this process's environment, in an empty folder.
 fn walcast(folder: &std::path::Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
@@ -57,6 +58,25 @@ fn a_database_that_is_not_there_is_a_failure_with_code_1_and_shows_no_password()
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
     let said = text(&output.stderr);
     assert!(said.contains("127.0.0.1") && !said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn a_command_that_is_interrupted_does_not_say_that_it_was_done() {
+    let folder = tempfile::tempdir().unwrap();
+    // A server that takes the connection and says nothing.
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgresql://u@{}/d", server.local_addr().unwrap());
+    for command in ["setup", "teardown", "replay", "doctor"] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_walcast"));
+        child.args([command, "--database-url", &url]).current_dir(folder.path()).env_clear();
+        let child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let _connection = server.accept().unwrap();
+        let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        assert!(text(&output.stderr).contains("interrupted"), "{command}: {}", text(&output.stderr));
+    }
 }
 
 #[test]

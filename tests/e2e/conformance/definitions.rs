@@ -66,8 +66,8 @@ const CASES: &[Case] = &[
              DROP TABLE elsewhere.renamed",
         ],
         told: &[
-            r#"insert public.t key {"id":6} row {"id":6,"x":"a"}"#,
             "relation public.renamed: id integer key, x text",
+            r#"insert public.t key {"id":6} row {"id":6,"x":"a"}"#,
             r#"insert public.renamed key {"id":7} row {"id":7,"x":"b"}"#,
             "commit",
             "relation elsewhere.renamed: id integer key, x text",

@@ -19,7 +19,12 @@ const OF_ALL: &[Case] = &[
     Case {
         // What Postgres does not say of a partition cannot be in the feed: the truncation of p1 alone is not.
         number: "39, 40",
-        steps: &["INSERT INTO p VALUES (1, 'a')", "TRUNCATE p1", "TRUNCATE p", "ALTER TABLE p DETACH PARTITION p1"],
+        steps: &[
+            "INSERT INTO p VALUES (1, 'a')",
+            "TRUNCATE p1",
+            "TRUNCATE p",
+            "ALTER TABLE p DETACH PARTITION p1",
+        ],
         told: &[
             "relation public.p: id integer key, v text",
             r#"insert public.p key {"id":1} row {"id":1,"v":"a"}"#,
@@ -33,7 +38,13 @@ const OF_ALL: &[Case] = &[
 const OF_15: &[Case] = &[
     Case {
         number: "19, 41",
-        steps: &["INSERT INTO t VALUES (1, 5)", "UPDATE t SET v = 15", "UPDATE t SET v = 20", "UPDATE t SET v = 1", "TRUNCATE t"],
+        steps: &[
+            "INSERT INTO t VALUES (1, 5)",
+            "UPDATE t SET v = 15",
+            "UPDATE t SET v = 20",
+            "UPDATE t SET v = 1",
+            "TRUNCATE t",
+        ],
         told: &[
             r#"insert public.t key {"id":1} row {"id":1,"v":15}"#,
             "commit",
@@ -95,7 +106,8 @@ async fn case_19_37_39_to_43_live_in_history_and_in_catch_up() {
 async fn case_37_what_is_not_published_costs_no_write() {
     for_each_version(async |cluster| {
         let setup = "CREATE TABLE unpublished (id int PRIMARY KEY); CREATE PUBLICATION {db} FOR TABLE mark";
-        let flags = |builder: walcast_testkit::DaemonBuilder| builder.arg("--no-manage").flag("--heartbeat", "50ms");
+        let flags =
+            |builder: walcast_testkit::DaemonBuilder| builder.arg("--no-manage").flag("--heartbeat", "50ms");
         let mut trial = Trial::with(cluster, setup, flags).await;
         trial.mark().await;
         let stored = format!("SELECT position_lsn >= '{}' FROM walcast.feed", trial.live.cursor.lsn());

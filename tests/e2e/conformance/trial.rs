@@ -63,7 +63,8 @@ impl Trial {
                 self.database.until(query, "t").await;
                 continue;
             }
-            let (session, sql) = step.strip_prefix("2> ").map_or((&sessions[0], &*step), |sql| (&sessions[1], sql));
+            let (session, sql) =
+                step.strip_prefix("2> ").map_or((&sessions[0], &*step), |sql| (&sessions[1], sql));
             session.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         }
         self.mark().await;
@@ -110,13 +111,19 @@ impl Trial {
         let end = self.live.cursor;
         let stored = format!("SELECT position_lsn >= '{}' FROM walcast.feed", end.lsn());
         self.database.until(&stored, "t").await;
-        let delivered: Vec<Told> = log.iter().filter(|told| !matches!(told, Told::Relation(_))).cloned().collect();
+        let delivered: Vec<Told> =
+            log.iter().filter(|told| !matches!(told, Told::Relation(_))).cloned().collect();
         self.compare("change_history", &delivered, &history(&self.database, self.start.lsn()).await);
         self.compare_catch_up("catch-up", &log).await;
         self.daemon.terminate().await;
         self.daemon.restart().await;
         self.compare_catch_up("catch-up after a restart", &log).await;
-        assert!(self.failures.is_empty(), "{} failures\n    {}", self.failures.len(), self.failures.join("\n    "));
+        assert!(
+            self.failures.is_empty(),
+            "{} failures\n    {}",
+            self.failures.len(),
+            self.failures.join("\n    ")
+        );
     }
 
     async fn compare_catch_up(&mut self, what: &str, log: &[Told]) {

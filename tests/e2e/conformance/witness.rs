@@ -45,6 +45,8 @@ pub(crate) struct Witness {
     /// What it would have stored.
     pub(crate) cursor: Cursor,
     pub(crate) heartbeats: Vec<Cursor>,
+    /// Definitions that another connection was told, and that this one will be told again.
+    known: Vec<Told>,
     /// The transaction that is coming in, and how many of its changes came.
     open: Option<(Lsn, i64)>,
 }
@@ -55,8 +57,14 @@ impl Witness {
         let (mut socket, _) = open(url).await;
         let tables = json!([{ "table": "*" }]);
         send(&mut socket, json!({"type": "subscribe", "id": "w", "tables": tables, "cursor": cursor})).await;
-        let mut witness =
-            Self { socket, log: Vec::new(), cursor: Cursor::ZERO, heartbeats: Vec::new(), open: None };
+        let mut witness = Self {
+            socket,
+            log: Vec::new(),
+            cursor: Cursor::ZERO,
+            heartbeats: Vec::new(),
+            known: Vec::new(),
+            open: None,
+        };
         let subscribed = witness.until("subscribed").await;
         witness.cursor = cursor_in(&subscribed["cursor"]);
         witness
@@ -66,7 +74,8 @@ impl Witness {
     pub(crate) async fn reconnect(self, url: &str) -> Self {
         assert!(self.open.is_none(), "only between transactions");
         let next = Self::at(url, &self.cursor.to_string()).await;
-        Self { log: self.log, cursor: self.cursor, heartbeats: self.heartbeats, ..next }
+        let known = self.log.iter().filter(|told| matches!(told, Told::Relation(_))).cloned().collect();
+        Self { log: self.log, cursor: self.cursor, heartbeats: self.heartbeats, known, ..next }
     }
 
     /// Takes messages up to and with the first of this type.
@@ -96,7 +105,13 @@ impl Witness {
         };
         let message: Value = serde_json::from_str(&text).expect("a JSON message");
         match message["type"].as_str().expect("a type") {
-            "relation" => self.log.push(Told::Relation(relation(&message))),
+            "relation" => {
+                let told = Told::Relation(relation(&message));
+                match self.known.iter().position(|known| *known == told) {
+                    Some(at) => drop(self.known.swap_remove(at)),
+                    None => self.log.push(told),
+                }
+            }
             "snapshot" => {
                 let fields: Fields = serde_json::from_str(&text).expect("an object");
                 let rows: Vec<Box<RawValue>> = serde_json::from_str(fields["rows"].get()).expect("rows");
@@ -157,7 +172,11 @@ fn describe(change: &Fields) -> String {
 fn relation(message: &Value) -> String {
     let columns = message["columns"].as_array().expect("columns").iter().map(|column| {
         let key = if column["key"] == true { " key" } else { "" };
-        format!("{} {}{key}", column["name"].as_str().expect("a name"), column["type"].as_str().expect("a type"))
+        format!(
+            "{} {}{key}",
+            column["name"].as_str().expect("a name"),
+            column["type"].as_str().expect("a type")
+        )
     });
     format!("{}: {}", message["table"].as_str().expect("a table"), columns.collect::<Vec<_>>().join(", "))
 }

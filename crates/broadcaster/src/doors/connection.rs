@@ -4,8 +4,8 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use futures_util::StreamExt;
 use futures_util::future::select_all;
+use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout_at};
 use tokio_tungstenite::WebSocketStream;
@@ -203,7 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match message {
             Message::Text(text) => self.text(&text),
             Message::Binary(_) => self.binary(),
-            // tungstenite has queued the answer to a close.
+            // tungstenite has an answer, which `finish` takes from it.
             Message::Close(_) => Some(End::Gone),
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => None,
         }
@@ -212,11 +212,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Writes what is queued and the close frame, and waits for the client to go, so that it reads them.
     async fn finish(mut self, end: End) {
         let deadline = Instant::now() + self.broadcaster.limits().drain_max;
-        let wire = self.socket.get_mut();
-        if let End::Close(code, reason) = end {
-            tracing::debug!(code, reason, "a connection is closed");
-            wire.push_close(code, reason);
+        match end {
+            End::Close(code, reason) => {
+                tracing::debug!(code, reason, "a connection is closed");
+                self.socket.get_mut().push_close(code, reason);
+            }
+            // The answer to a close frame goes behind what is queued. It does not wait, and what it says of a connection
+            // that is over is known.
+            End::Gone => drop(self.socket.flush().await),
         }
+        let wire = self.socket.get_mut();
         let closing = async {
             poll_fn(|cx| wire.poll_send(cx)).await?;
             let socket = wire.socket();

@@ -19,9 +19,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.pending_bytes() > 0 {
             // What is on its way shows well enough that the connection is alive.
             if !took_something {
-                for subscription in &mut self.subscriptions {
-                    subscription.session().let_go();
-                }
+                self.subscriptions.iter_mut().for_each(Subscription::let_go);
             }
             return;
         }

@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use tokio_util::sync::CancellationToken;
@@ -272,6 +273,16 @@ async fn a_message_over_the_limit_is_closed_as_too_big_and_endless_nonsense_as_a
     let ServerMessage::Error(fatal) = client.next().await else { panic!("no error") };
     assert!(fatal.fatal);
     assert_eq!(client.close_code().await, 1008);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_client_that_closes_gets_its_code_back() {
+    let house = House::open(Limits::default(), 1 << 20).await;
+    let mut client = house.client().await;
+    let frame = CloseFrame { code: CloseCode::Away, reason: "bye".into() };
+    client.socket.send(Message::Close(Some(frame))).await.unwrap();
+    assert_eq!(client.close_code().await, 1001);
     house.close().await;
 }
 

@@ -5,6 +5,27 @@ use super::{Heads, View, part as encode};
 use crate::limits::Limits;
 use crate::testing::{Bench, decode, request, table, transaction};
 
+#[tokio::test]
+async fn a_frame_of_few_columns_holds_no_room_for_all() {
+    let bench = Bench::new(1 << 20, Limits::default());
+    let a = table("a", &["x", "y"]);
+    let mut builder = PartBuilder::new(transaction(10, 7), Seq::FIRST);
+    let mut change = builder.change(Op::Insert, &a);
+    let wide = format!(r#"{{"id":1,"x":2,"y":"{}"}}"#, "y".repeat(100_000));
+    let Ok(()) = change.row(|out| -> Written {
+        out.extend_from_slice(wide.as_bytes());
+        Ok(())
+    });
+    change.finish().unwrap();
+    let part = builder.finish(Some(CommitEnd::new(Lsn::new(20))));
+    let shape =
+        bench.world.router.shape(request(r#""tables":[{"table":"*","columns":["x"]}]"#).unwrap().shape);
+    let mut encoded = encode(&part, &shape, View::whole());
+    let counted = encoded.bytes();
+    let held = encoded.runs.remove(0).tail.try_into_mut().unwrap().capacity();
+    assert!(held <= counted && counted < 1000, "{held} bytes are held, {counted} are counted");
+}
+
 type Written = Result<(), std::convert::Infallible>;
 
 fn put(text: &'static str) -> impl FnOnce(&mut Vec<u8>) -> Written {

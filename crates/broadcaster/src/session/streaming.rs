@@ -71,18 +71,24 @@ impl Stream {
         self.cursor
     }
 
-    /// Whether a client may store the position: not before its initial sync is complete.
+    /// Whether a client may store the position: not before its initial sync is complete, and not inside a transaction
+    /// that it has begun to receive, of which it need not have applied anything yet.
     pub(super) const fn is_safe_to_store(&self) -> bool {
-        self.seam.is_none()
+        self.seam.is_none() && self.open.is_none()
     }
 
-    pub(super) fn let_go(&mut self) {
-        self.reading.clear();
+    /// Forgets what was read, and what was asked for: whether there was a question.
+    pub(super) fn let_go(&mut self) -> bool {
+        self.reading = VecDeque::new();
         self.after_reading = self.cursor;
+        std::mem::take(&mut self.asked)
     }
 
     fn move_to(&mut self, cursor: Cursor) {
         self.cursor = self.cursor.max(cursor);
+        // A cursor with a seq need not be inside a transaction, a client may have made it up: nothing follows then.
+        let lsn = self.cursor.lsn();
+        self.open = self.open.filter(|open| open.lsn() >= lsn);
     }
 
     /// Whether the shape may be asked what comes next: not inside a transaction that the client has begun to receive,
@@ -117,7 +123,8 @@ impl Session {
             return Turn::Again;
         }
         let cursor = stream.cursor;
-        if !stream.caught_up && stream.seam.is_none() && barrier.is_some_and(|barrier| barrier <= cursor) {
+        if !stream.caught_up && stream.is_safe_to_store() && barrier.is_some_and(|barrier| barrier <= cursor)
+        {
             stream.caught_up = true;
             self.caught_up(cursor);
             return Turn::Again;

@@ -182,6 +182,35 @@ async fn a_transaction_whose_last_part_has_nothing_for_the_shape_is_ended() {
 }
 
 #[tokio::test]
+async fn nothing_that_may_be_stored_is_told_between_the_parts_of_a_transaction() {
+    let a = table("a", &[]);
+    let mut bench = Bench::new(1 << 20, Limits::default());
+    bench.append(vec![part(10, 0, &[Insert(1, a.clone())], None)], 0).await;
+    bench.route();
+    let mut session = bench.session(r#""tables":[{"table":"public.a"}],"cursor":"0/1""#).unwrap();
+    session.barrier(at(5));
+    let told = words(&bench.take(&mut session).0);
+    assert_eq!(told[1..], ["relation a id", r#"transaction 0/A:1 {"id":1} more"#]);
+    assert_eq!(session.position(), None);
+    bench.append(vec![part(10, 1, &[Insert(2, a)], Some(20))], 0).await;
+    bench.route();
+    let told = words(&bench.take(&mut session).0);
+    assert_eq!(told, [r#"transaction 0/14 {"id":2}"#, "caught_up 0/14"]);
+    assert_eq!(session.position(), Some(at(20)));
+}
+
+#[tokio::test]
+async fn a_made_up_cursor_waits_for_no_rest_of_a_transaction_that_does_not_exist() {
+    let mut bench = Bench::new(1 << 20, Limits::default());
+    bench.writer.advance(walcast_model::Lsn::new(30));
+    bench.route();
+    let mut session = bench.session(r#""tables":[{"table":"public.a"}],"cursor":"0/A:7""#).unwrap();
+    session.barrier(at(30));
+    assert_eq!(words(&bench.take(&mut session).0)[1..], ["caught_up 0/1E"]);
+    assert_eq!(session.position(), Some(at(30)));
+}
+
+#[tokio::test]
 async fn a_new_definition_inside_a_transaction_is_told_between_its_rows_also_from_history() {
     let (old, new) = (table("a", &["x"]), table("a", &["x", "y"]));
     let inserts = [Insert(1, old.clone()), Insert(2, new.clone()), Insert(3, new)];
@@ -418,6 +447,34 @@ async fn a_table_that_appears_during_an_initial_sync_of_all_tables_makes_it_begi
     let words = words(&bench.take(&mut session).0);
     let count = |start: &str| words.iter().filter(|word| word.starts_with(start)).count();
     assert_eq!((count("snapshot"), count("relation"), count("subscribed"), count("complete")), (2, 3, 1, 1));
+}
+
+#[tokio::test]
+async fn a_session_that_lets_go_does_not_wait_for_the_page_that_it_asked_for() {
+    let mut bench = Bench::new(1, Limits::default());
+    let a = table("a", &[]);
+    bench
+        .append((1..4).map(|n| part(n * 10, 0, &[Insert(n, a.clone())], Some(n * 10 + 10))).collect(), 0)
+        .await;
+    bench.route();
+    let mut session = bench.session(r#""tables":[{"table":"*"}],"cursor":"0/1""#).unwrap();
+    let ask = |session: &mut super::Session| loop {
+        match session.next() {
+            super::Step::Ask(super::Question::Tables { .. }) => {
+                let tables = bench.source.tables.lock().unwrap().clone();
+                session.answer(super::Answer::Tables(Ok(std::sync::Arc::new(tables))));
+            }
+            super::Step::Ask(super::Question::Oldest) => session.answer(super::Answer::Oldest(Ok(at(1)))),
+            super::Step::Ask(question) => return question,
+            super::Step::Frame(_) => {}
+            step => panic!("{step:?}"),
+        }
+    };
+    let first = ask(&mut session);
+    assert!(matches!(first, super::Question::Page { .. }), "{first:?}");
+    assert!(session.let_go());
+    assert_eq!(ask(&mut session), first);
+    assert!(session.let_go() && !session.let_go());
 }
 
 #[tokio::test]

@@ -15,7 +15,9 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseC
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 use walcast_protocol::{ClientMessage, ErrorCode, Mode, StartAt, Subscribe};
 
-use crate::{Backoff, Client, ClientBuilder, CursorStore, ErrorKind, Event, FileStore, Subscription};
+use crate::{
+    Backoff, Client, ClientBuilder, CursorStore, ErrorKind, Event, FileStore, MemoryStore, Subscription,
+};
 
 /// Long enough for a machine that is busy with other things; reached only when something is wrong.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -533,6 +535,63 @@ async fn a_definition_that_changes_inside_a_transaction_comes_between_its_pieces
     assert_eq!((before.changes.len(), before.more, after.changes.len(), after.more), (1, true, 1, false));
     assert_eq!(relation.table.to_string(), "public.t");
     drop(client);
+    script.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_first_definition_of_a_table_does_not_divide_a_transaction() {
+    let (daemon, builder) = Daemon::start().await;
+    let script = play(async move {
+        let mut peer = daemon.accept().await;
+        peer.welcome().await;
+        peer.subscribe().await;
+        peer.send(&subscribed("live", "0/8")).await;
+        peer.send(&transaction("0/10:1", &[1], true)).await;
+        peer.send(
+            r#"{"type":"relation","id":"s","table":"public.u","columns":[],"replica_identity":"full"}"#,
+        )
+        .await;
+        peer.send(&transaction("0/20", &[2], false)).await;
+        peer.message().await;
+    });
+    let mut client = builder.build().unwrap();
+    client.subscribe(subscription()).await.unwrap();
+    let first = data(&mut client).await;
+    assert!(matches!(first, Event::Relation(_)), "{first:?}");
+    let Event::Transaction(whole) = next(&mut client).await else { panic!() };
+    assert_eq!((whole.changes.len(), whole.more), (2, false));
+    drop(client);
+    script.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cursor_is_stored_with_the_feed_that_it_is_of() {
+    let (daemon, builder) = Daemon::start().await;
+    let store = MemoryStore::default();
+    let script = play(async move {
+        let mut peer = daemon.accept().await;
+        peer.welcome_with("f1", 30_000).await;
+        peer.subscribe().await;
+        peer.send(&subscribed("live", "0/8")).await;
+        peer.send(&transaction("0/20", &[1], false)).await;
+        peer.close(1001).await;
+        let mut peer = daemon.accept().await;
+        peer.welcome_with("f2", 30_000).await;
+        peer.subscribe().await;
+        peer.send(r#"{"type":"error","code":"feed_changed","message":"m","id":"s","fatal":false}"#).await;
+        peer.message().await;
+    });
+    let mut client = builder.cursor_store(store.clone()).build().unwrap();
+    client.subscribe(subscription()).await.unwrap();
+    let Event::Transaction(last) = data(&mut client).await else { panic!() };
+    // The program is slow to store, and meanwhile another feed is there.
+    while !matches!(next(&mut client).await, Event::Connected(_)) {}
+    client.store(&last.id, last.cursor.unwrap()).await.unwrap();
+    assert_eq!(store.load(&last.id).await.unwrap().unwrap().feed.as_str(), "f1");
+    assert!(matches!(next(&mut client).await, Event::Failed { .. }));
+    let late = client.store(&last.id, last.cursor.unwrap()).await.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Argument);
+    client.close().await;
     script.await.unwrap();
 }
 

@@ -2,10 +2,11 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::{ProptestConfig, proptest};
 use walcast_feed::FeedLimits;
-use walcast_history::{AppendLimits, Error, FeedRecord, PageLimits, Reader, schema};
+use walcast_history::{AppendLimits, AppenderState, Error, FeedRecord, PageLimits, Reader, schema};
 use walcast_model::{
     CommitEnd, CommitStart, Cursor, Lsn, Op, Part, PartBuilder, Seq, Timestamp, Transaction, Xid,
 };
@@ -203,6 +204,18 @@ async fn a_late_writer_is_fenced_and_changes_nothing() {
         assert_eq!(flatten(&world.stored_parts().await), flatten(&parts));
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_writer_that_was_replaced_learns_it_also_when_nothing_comes_for_it() {
+    let world = World::create(shared_cluster().await).await;
+    let limits = AppendLimits { fence_interval: Duration::from_millis(20), ..fast() };
+    let replaced = world.store(limits).await;
+    let mut state = replaced.state.clone();
+    within("a connection", LIMIT, state.wait_for(|state| *state == AppenderState::Storing)).await.unwrap();
+    world.store_all(&Source::new(9, START, 1000).transactions(2, 5, 20)).await;
+    let error = within("the replaced writer ends", LIMIT, replaced.task).await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Fenced { .. }), "{error}");
 }
 
 #[tokio::test]

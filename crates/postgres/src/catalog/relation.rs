@@ -1,7 +1,7 @@
 //! Tables as the catalog has them.
 
 use tokio_postgres::Row;
-use walcast_model::{Oid, RelationName, ReplicaIdentity};
+use walcast_model::{Column, Oid, RelationName, ReplicaIdentity};
 
 use crate::{Error, Session};
 
@@ -35,6 +35,22 @@ pub struct CatalogColumn {
     pub primary_key: bool,
     /// Part of what UPDATE and DELETE carry to name the old row, by the table's replica identity as it is now.
     pub replica_identity: bool,
+}
+
+impl CatalogColumn {
+    /// The column as the feed defines it, its table having this replica identity. The key is what pgoutput flags; under
+    /// FULL, where that is every column, the primary key.
+    #[must_use]
+    pub fn definition(&self, identity: ReplicaIdentity) -> Column {
+        let full = identity == ReplicaIdentity::Full;
+        Column {
+            name: self.name.clone(),
+            type_name: self.type_name.clone(),
+            type_oid: self.type_oid,
+            key: if full { self.primary_key } else { self.replica_identity },
+            nullable: !self.not_null,
+        }
+    }
 }
 
 /// A table as the catalog has it now.

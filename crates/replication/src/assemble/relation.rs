@@ -3,17 +3,25 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use walcast_model::{Column, Oid, Relation, RelationName, ReplicaIdentity};
+use walcast_model::{Column, Oid, Relation, RelationName, ReplicaIdentity, Xid};
 use walcast_pgoutput::json::{Types, ValueWriter};
 use walcast_pgoutput::{RelationDefinition, Tuple};
 
 use super::AssembleError;
+
+/// What `format_type` prints for a type that is gone.
+const UNKNOWN_TYPE: &str = "???";
 
 /// What the WAL does not say about a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatalogQuestion {
     /// The table: its NOT NULL columns and its primary key are wanted.
     pub relation: Oid,
+    /// The transaction whose changes come next. It may have made what is asked about, and the stream may be ahead of
+    /// the moment from which others see it (reference 1.8).
+    pub transaction: Option<Xid>,
+    /// The names of the table's columns.
+    pub columns: Vec<String>,
     /// Types to add to [`super::Assembler::types_mut`], with all that they are made of.
     pub types: Vec<Oid>,
     /// The types whose names are wanted, as `format_type(type, modifier)` prints them; one for each column.
@@ -67,10 +75,12 @@ impl RelationFacts {
 }
 
 impl CatalogQuestion {
-    pub(super) fn new(definition: &RelationDefinition, types: &Types) -> Self {
+    pub(super) fn new(definition: &RelationDefinition, transaction: Option<Xid>, types: &Types) -> Self {
         let columns = &definition.columns;
         Self {
             relation: definition.oid,
+            transaction,
+            columns: columns.iter().map(|column| column.name.to_string()).collect(),
             types: types.missing(columns.iter().map(|column| column.type_oid)),
             type_names: columns.iter().map(|column| (column.type_oid, column.type_modifier)).collect(),
         }
@@ -106,7 +116,8 @@ pub(super) struct KnownColumn {
 }
 
 impl Known {
-    /// Keeps `before` when nothing is different from it: definitions are sent again after ANALYZE and much else.
+    /// Keeps `before` when nothing is different from it: definitions are sent again after ANALYZE and much else. It also
+    /// says what the catalog does not know any more, because the table or the column is gone already.
     pub(super) fn new(
         definition: &RelationDefinition,
         answer: &CatalogAnswer,
@@ -116,14 +127,20 @@ impl Known {
         let facts = answer.relation.as_ref().map(|facts| facts.matching(definition)).unwrap_or_default();
         let full = definition.identity == ReplicaIdentity::Full;
         let model = definition.columns.iter().enumerate().map(|(index, column)| {
-            let facts = facts.get(index).copied().flatten();
+            let (facts, name) = (facts.get(index).copied().flatten(), column.name.to_string());
+            let mut earlier = before.iter().flat_map(|relation| relation.columns());
+            let earlier = earlier.find(|earlier| earlier.name == name && earlier.type_oid == column.type_oid);
+            let primary_key = facts.map(|facts| facts.primary_key).or(earlier.map(|column| column.key));
+            let nullable = facts.map(|facts| !facts.not_null).or(earlier.map(|column| column.nullable));
+            let type_name = answer.type_names.get(index).filter(|name| *name != UNKNOWN_TYPE);
+            let type_name = type_name.or(earlier.map(|column| &column.type_name));
             Column {
-                name: column.name.to_string(),
-                type_name: answer.type_names.get(index).cloned().unwrap_or_else(|| "???".to_owned()),
+                name,
+                type_name: type_name.cloned().unwrap_or_else(|| UNKNOWN_TYPE.to_owned()),
                 type_oid: column.type_oid,
                 // Under FULL every column is flagged, so the primary key is the catalog's.
-                key: if full { facts.is_some_and(|facts| facts.primary_key) } else { column.identity },
-                nullable: facts.is_none_or(|facts| !facts.not_null),
+                key: if full { primary_key.unwrap_or(false) } else { column.identity },
+                nullable: nullable.unwrap_or(true),
             }
         });
         let model: Vec<Column> = model.collect();

@@ -209,6 +209,23 @@ fn a_definition_older_than_the_catalog_is_matched_by_place_when_names_are_gone()
 }
 
 #[test]
+fn case_35_a_table_that_is_gone_when_its_changes_are_read_keeps_what_was_known_of_it() {
+    let mut stream = Stream::new(Cursor::ZERO);
+    stream.facts(T, facts());
+    stream.feed(&begin(100, 7)).feed(&table(b'f')).feed(&insert(T, &[X("1"), N, N]));
+    stream.forget(T);
+    let moved = [(true, "id", INT4), (true, "v", TEXT), (true, "big", TEXT)];
+    stream.feed(&table(b'f')).feed(&insert(T, &[X("2"), N, N]));
+    stream.feed(&relation(T, "public", "t2", b'f', &moved)).feed(&delete(T, b'O', &[X("2"), N, N]));
+    stream.feed(&commit(100, 120));
+    let parts = stream.assembler.take().parts;
+    let relations: Vec<&Arc<Relation>> = parts[0].changes().iter().map(|change| &change.relation).collect();
+    assert!(Arc::ptr_eq(relations[0], relations[1]));
+    assert_eq!(relations[2].columns(), relations[0].columns());
+    assert_eq!(parts[0].key(&parts[0].changes()[2]), Some(br#"{"id":2}"#.as_slice()));
+}
+
+#[test]
 fn case_36_another_table_of_the_same_name_has_its_own_definition() {
     let mut stream = Stream::new(Cursor::ZERO);
     stream.feed(&begin(100, 7)).feed(&table(b'd')).feed(&insert(T, &[X("1"), N, N]));

@@ -1,6 +1,6 @@
 //! Rows that were there before their table was picked up, as messages in the transaction that picks it up.
 
-use walcast_model::{Column, Oid, RelationName, ReplicaIdentity};
+use walcast_model::{Oid, RelationName};
 use walcast_postgres::catalog::{self, CatalogRelation};
 use walcast_postgres::{Session, quote_literal};
 
@@ -50,7 +50,7 @@ pub(super) async fn carry(
     let size: i64 = size.get(0);
     let name = relation.name.clone();
     if u64::try_from(size).unwrap_or(0) > bytes_max {
-        let reason = format!("its {size} bytes are more than pickup_bytes_max = {bytes_max}");
+        let reason = format!("its {size} bytes are more than the setting pickup_bytes ({bytes_max}) allows");
         return Ok(Some((name, Outcome::Without(reason))));
     }
     session.batch_execute("SAVEPOINT walcast_rows").await?;
@@ -84,21 +84,14 @@ async fn write(
 
 /// The definition as the WAL will give it: without generated columns, which our publications leave out.
 fn header(relation: &CatalogRelation, replace: bool) -> RowsHeader {
-    let full = relation.identity == ReplicaIdentity::Full;
-    let columns = relation.columns.iter().filter(|column| !column.generated).map(|column| Column {
-        name: column.name.clone(),
-        type_name: column.type_name.clone(),
-        type_oid: column.type_oid,
-        key: if full { column.primary_key } else { column.replica_identity },
-        nullable: !column.not_null,
-    });
+    let columns = relation.columns.iter().filter(|column| !column.generated);
     RowsHeader {
         replace,
         oid: relation.oid,
         schema: relation.name.schema.clone(),
         table: relation.name.table.clone(),
         identity: relation.identity,
-        columns: columns.collect(),
+        columns: columns.map(|column| column.definition(relation.identity)).collect(),
     }
 }
 

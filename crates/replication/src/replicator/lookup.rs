@@ -1,5 +1,7 @@
 //! The catalog's answers to what the WAL does not say.
 
+use std::time::{Duration, Instant};
+
 use walcast_pgoutput::json::Types;
 use walcast_postgres::{Session, catalog};
 
@@ -9,12 +11,57 @@ use crate::error::Error;
 const NAMES: &str = "SELECT format_type(t.oid, t.modifier) \
                      FROM unnest($1::oid[], $2::int4[]) WITH ORDINALITY AS t(oid, modifier, place) ORDER BY t.place";
 
+/// How long a definition waits for the transaction that made it to be seen by others. A walsender sends a transaction
+/// once its commit is written, which is a moment before others see it; one that waits for a synchronous standby is seen
+/// much later, and must not hold up the feed for that long.
+const UNSEEN_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Between two looks.
+const UNSEEN_WAIT: Duration = Duration::from_millis(2);
+
+/// Whether the catalog has all that is asked about, or the transaction is one that it has already seen.
+const SEEN: &str = "
+SELECT pg_visible_in_snapshot($1::text::xid8, pg_current_snapshot())
+    OR NOT EXISTS (SELECT unnest($2::oid[]) EXCEPT SELECT oid FROM pg_type)
+   AND NOT EXISTS (SELECT * FROM unnest($3::text[], $4::oid[]) EXCEPT
+                   SELECT attname::text, atttypid FROM pg_attribute WHERE attrelid = $5 AND NOT attisdropped)";
+
+/// Waits until the catalog can know what is asked about. Without this a type would be taken for one that is gone, and
+/// a table for one without a primary key, when they are used in the transaction that made them.
+async fn until_seen(session: &Session, question: &CatalogQuestion) -> Result<(), Error> {
+    let Some(transaction) = question.transaction else { return Ok(()) };
+    let oids = |oids: &mut dyn Iterator<Item = &walcast_model::Oid>| -> Vec<u32> {
+        oids.map(|oid| oid.get()).collect()
+    };
+    let types = oids(&mut question.types.iter());
+    let column_types = oids(&mut question.type_names.iter().map(|(oid, _)| oid));
+    let (xid, relation) = (transaction.to_string(), question.relation.get());
+    let started = Instant::now();
+    loop {
+        let row =
+            session.query_one(SEEN, &[&xid, &types, &question.columns, &column_types, &relation]).await?;
+        if row.get(0) {
+            return Ok(());
+        }
+        if started.elapsed() > UNSEEN_WAIT_MAX {
+            tracing::warn!(
+                xid,
+                relation,
+                "a transaction that defines a table is not visible yet, as when it waits for a synchronous standby; \
+                 its rows go out without what the catalog will say of it"
+            );
+            return Ok(());
+        }
+        tokio::time::sleep(UNSEEN_WAIT).await;
+    }
+}
+
 /// Asks the catalog, and adds the types to `types`.
 pub(super) async fn answer(
     session: &Session,
     question: &CatalogQuestion,
     types: &mut Types,
 ) -> Result<CatalogAnswer, Error> {
+    until_seen(session, question).await?;
     if !question.types.is_empty() {
         catalog::types(session, &question.types, types).await?;
     }

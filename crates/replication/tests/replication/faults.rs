@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use walcast_feed::SourceState;
-use walcast_testkit::{LIMIT, StopMode, for_each_version, installations, own_cluster, within};
+use walcast_testkit::{
+    LIMIT, StopMode, for_each_version, installations, own_cluster, shared_cluster, within,
+};
 
 use crate::source::{Options, Source};
 
@@ -146,6 +148,50 @@ async fn case_28_29_67_a_server_that_stops_is_let_go_at_once_and_taken_up_again_
             assert!(read == expected, "{mode:?}: {:?}", read.iter().map(Vec::len).collect::<Vec<_>>());
         }
     }
+}
+
+#[tokio::test]
+async fn a_barrier_that_was_read_while_history_stalls_comes_back_although_the_catalog_session_ends() {
+    let options = Options { feed_bytes_max: 1, part_bytes_max: 1, ..Options::default() };
+    let source = Source::with(shared_cluster().await, T, options).await;
+    source.until_source("a stream", |state| *state == SourceState::Streaming).await;
+    let mut heads = source.feed.watch_head();
+    // The first part fills the feed, the loop waits with the second; what follows gathers behind it.
+    source.database.run("INSERT INTO t VALUES (1), (2)").await;
+    within("the first part", LIMIT, heads.wait_for(|head| head.seq().get() == 1)).await.unwrap();
+    let barriers = source.barriers.clone();
+    let barrier = tokio::spawn(async move { barriers.pass().await });
+    let name = source.database.slot_name();
+    let walsender = format!("(SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{name}')");
+    let emitted = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'walcast barriers' \
+                   AND datname = current_database() AND query LIKE '%emit%' AND state = 'idle'";
+    source.database.until(emitted, "1").await;
+    source.database.run("INSERT INTO t VALUES (3)").await;
+    let written = source.database.scalar("SELECT pg_current_wal_lsn()").await.expect("a position");
+    let sent = format!("SELECT sent_lsn >= '{written}' FROM pg_stat_replication WHERE pid = {walsender}");
+    source.database.until(&sent, "t").await;
+    // Room for the second part: the loop reads the barrier and the last row together, and waits with that row.
+    source.feed.mark_stored(source.feed.head());
+    within("the second part", LIMIT, heads.wait_for(|head| head.seq().get() == 0)).await.unwrap();
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'walcast catalog' \
+               AND datname = current_database()";
+    source.database.run(end).await;
+    let gone = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'walcast catalog' \
+                AND datname = current_database()";
+    source.database.until(gone, "0").await;
+    source.database.until(&format!("SELECT {walsender} IS NULL"), "t").await;
+    let feed = source.feed.clone();
+    let history = tokio::spawn(async move {
+        let mut head = feed.watch_head();
+        loop {
+            let now = *head.borrow_and_update();
+            feed.mark_stored(now);
+            head.changed().await.unwrap();
+        }
+    });
+    let position = within("the barrier", LIMIT, barrier).await.unwrap().expect("a running emitter");
+    history.abort();
+    assert!(source.feed.head() >= position);
 }
 
 /// Reads as history does: what was read is stored, so that there is room for more.

@@ -1,6 +1,6 @@
 //! Section 10 of the reference: publications that users made, generated columns, two-phase commit, messages.
 
-use walcast_testkit::for_each_version;
+use walcast_testkit::{for_each_version, installations, own_cluster};
 
 use crate::source::{Options, Source};
 
@@ -147,4 +147,32 @@ async fn case_51_a_big_transaction_that_rolled_back_leaves_nothing_behind() {
         source.expect("51", "INSERT INTO t VALUES (1)", &[&[r#"insert public.t key {"id":1} row {"id":1}"#]]).await;
     })
     .await;
+}
+
+/// The stream is ahead of what others see (reference 1.8): for as long as a commit takes to be seen, here stretched by a
+/// synchronous standby that is not there.
+#[tokio::test]
+async fn case_34_what_a_transaction_makes_and_uses_is_known_although_nobody_else_sees_it_yet() {
+    for installation in installations() {
+        let cluster = own_cluster(&installation).await;
+        let mut source =
+            Source::start(&cluster, "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)").await;
+        source.database.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
+        source.database.run("SELECT pg_reload_conf()").await;
+        source.database.until("SHOW synchronous_standby_names", "nobody").await;
+        let writer = source.database.session().await;
+        let sql = "CREATE TYPE pair AS (a int, b text); ALTER TABLE t ADD p pair[], REPLICA IDENTITY FULL;
+                   UPDATE t SET p = ARRAY[(1, 'x')::pair]";
+        let hanging = tokio::spawn(async move { writer.batch_execute(sql).await });
+        source
+            .database
+            .until("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'", "1")
+            .await;
+        source.database.run("ALTER SYSTEM RESET synchronous_standby_names").await;
+        source.database.run("SELECT pg_reload_conf()").await;
+        hanging.await.unwrap().unwrap();
+        let update =
+            r#"update public.t key {"id":1} row {"id":1,"p":[{"a": 1, "b": "x"}]} old {"id":1,"p":null}"#;
+        assert_eq!(source.read().await, [[update]]);
+    }
 }

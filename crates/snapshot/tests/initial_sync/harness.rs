@@ -46,6 +46,11 @@ impl Source {
         Snapshots::new(config(url), self.barriers.clone(), publications, limits)
     }
 
+    /// From now on no barrier comes back.
+    pub(crate) fn lose_barriers(&self) {
+        self.resolver.abort();
+    }
+
     /// A whole initial sync of these tables.
     pub(crate) async fn sync(&self, tables: &[&str]) -> Outcome {
         self.try_sync(tables).await.unwrap()

@@ -72,6 +72,29 @@ async fn a_session_that_ends_in_the_middle_begins_again_and_says_so() {
     assert_whole(&outcome);
 }
 
+#[tokio::test]
+async fn a_barrier_that_is_lost_with_its_server_is_not_waited_for() {
+    let source = Source::new(shared_cluster().await, LARGE).await;
+    source.lose_barriers();
+    let (sender, receiver) = mpsc::channel(8);
+    let snapshots = source.snapshots(quick());
+    let run = tokio::spawn(async move { snapshots.run(named(&["public.later"]), sender).await });
+    // The rows are sent and the barrier is written; then, as in a failover, both session and barrier are gone.
+    let slot = source.database.slot_name();
+    let written = format!(
+        "SELECT count(*) FROM pg_logical_slot_get_binary_changes('{slot}', NULL, NULL, 'proto_version', '1', \
+         'publication_names', 'p', 'messages', 'true') WHERE encode(data, 'escape') LIKE '%walcast.barrier%'"
+    );
+    source.database.until(&written, "1").await;
+    source.database.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'walcast snapshot' AND datname = current_database()").await;
+    let session = source.database.session().await;
+    let resolver = tokio::spawn(crate::harness::resolve(session, slot, source.barriers.clone()));
+    let outcome = within("the rest", LIMIT, take(receiver, Vec::new())).await.expect("done");
+    run.await.unwrap().unwrap();
+    resolver.abort();
+    assert_eq!((outcome.restarts, outcome.rows.len()), (1, 1));
+}
+
 async fn restarted(cluster: &Cluster, stop: impl AsyncFnOnce(&Cluster)) -> Outcome {
     // A source of its own, whose barriers are resolved by hand: the resolver's session would end too.
     let source = Source::new(cluster, LARGE).await;

@@ -118,6 +118,9 @@ async fn examine_source(
     match Slot::gather(session, &target.slot.name).await {
         Ok(slot) => {
             has_slot = slot.facts.is_some();
+            // Asked again, after the slot: a walcast that runs stores what it acknowledges before it does, so a position
+            // that was read before the slot would look as if somebody else had moved the slot.
+            let position = history::position(target).await.or(position);
             findings.extend(slot.findings(position));
         }
         Err(error) => findings.push(unanswered("slot", &error)),

@@ -63,7 +63,9 @@ pub(crate) async fn run(
         .map_err(|error| Failure::because(&error))?;
     let reader = Reader::new(Pool::new(settings.history.clone(), APPLICATION_NAME, 1));
     let mut replay = Replay { session, reader, slot: settings.slot.name.clone(), selection, printer };
-    stop.run_until_cancelled(replay.print(args.follow)).await.unwrap_or(Ok(()))
+    let printed = stop.run_until_cancelled(replay.print(args.follow)).await;
+    // Following has no other end.
+    printed.unwrap_or_else(|| if args.follow { Ok(()) } else { Err(Failure::interrupted()) })
 }
 
 struct Replay {

@@ -87,6 +87,12 @@ pub(crate) enum SetupError {
         /// What is set.
         found: String,
     },
+    /// Torn down, but for what the role may not drop.
+    #[error("the rest is dropped; an administrator must run:\n{}", statements.join("\n"))]
+    LeftOver {
+        /// Each with the database it belongs to, as a comment.
+        statements: Vec<String>,
+    },
     /// The feed that is there comes from another cluster.
     #[error("the history's feed comes from cluster {expected}, and the source is cluster {found}")]
     AnotherCluster {
@@ -116,9 +122,10 @@ impl SetupError {
     /// How to react.
     pub(crate) fn class(&self) -> ErrorClass {
         match self {
-            Self::Administrator { .. } | Self::WalLevel { .. } | Self::AnotherCluster { .. } => {
-                ErrorClass::Operator
-            }
+            Self::Administrator { .. }
+            | Self::LeftOver { .. }
+            | Self::WalLevel { .. }
+            | Self::AnotherCluster { .. } => ErrorClass::Operator,
             Self::Postgres(error) => error.class(),
             Self::Replication(error) => error.class(),
             Self::History(error) => error.class(),
@@ -137,7 +144,7 @@ impl SetupError {
             }
             Self::Replication(error) => error.hint(),
             Self::Postgres(error) => error.server_error().and_then(|error| error.hint.clone()),
-            Self::Administrator { .. } | Self::History(_) => None,
+            Self::Administrator { .. } | Self::LeftOver { .. } | Self::History(_) => None,
         }
     }
 }
@@ -155,6 +162,8 @@ pub(crate) async fn prepare(
     let mut administrator = Vec::new();
     let mut history = Session::connect(&target.history, APPLICATION_NAME).await?;
     let has_schema = apply_schema(&mut history, &mut administrator, say).await?;
+    // One setup of a history at a time, until its session ends: two would take each other's slot for a left-over.
+    history.execute("SELECT pg_advisory_lock(hashtext('walcast'), hashtext('setup'))", &[]).await?;
     let feed = if has_schema { FeedRecord::load(&history, &target.slot.name).await? } else { None };
     let feed = feed.filter(|_| !start_over);
 
@@ -177,17 +186,24 @@ pub(crate) async fn prepare(
     if start_over {
         drop_slot(&source, &target.slot.name, &database, say).await?;
     }
-    let position = feed.as_ref().map(|feed| feed.position);
-    let ensured = ensure_slot(&source, &target.slot, &database, position, say).await?;
-    let created = match (ensured, feed) {
-        (Ensured::Existing, Some(feed)) => {
-            say(Note::unchanged("slot", format!("slot {:?} is there", feed.slot)));
-            say(Note::unchanged("feed", format!("feed {} goes on from {}", feed.id, feed.position)));
-            return Ok(feed);
-        }
-        (Ensured::Created(at), _) => at,
+    if let Some(feed) = feed {
+        return go_on(&history, &source, feed, &database, say).await;
+    }
+    if FeedRecord::is_slot_planned(&history, &target.slot.name).await? {
+        // Left by a setup that was interrupted before the feed's record: nobody has read from it.
+        drop_slot(&source, &target.slot.name, &database, say).await?;
+    } else if slot::inspect(&source, &target.slot.name).await?.is_some() {
+        // Refused before it is planned: what is planned may be dropped.
+        let reason =
+            "it exists, and this history has no feed for it; run `walcast setup --start-over` to drop it";
+        let slot = target.slot.name.clone();
+        return Err(walcast_replication::Error::SlotForeign { slot, reason: reason.to_owned() }.into());
+    }
+    FeedRecord::plan_slot(&history, &target.slot.name).await?;
+    let created = match ensure_slot(&source, &target.slot, &database, say).await? {
+        Ensured::Created(at) => at,
         // Not returned without a feed.
-        (Ensured::Existing, None) => Default::default(),
+        Ensured::Existing => Default::default(),
     };
     say(Note::changed("slot", format!("slot {:?} is created at {created}", target.slot.name)));
     let new = NewFeed {
@@ -207,6 +223,42 @@ pub(crate) async fn prepare(
             let _ = slot::drop(&source, &target.slot.name).await;
             Err(error.into())
         }
+    }
+}
+
+/// Goes on with a feed that is there, as far as its slot has all that it lacks.
+async fn go_on(
+    history: &Session,
+    source: &Session,
+    feed: FeedRecord,
+    database: &str,
+    say: &mut (dyn FnMut(Note) + Send),
+) -> Result<FeedRecord, SetupError> {
+    // The slot first, and then the position once more: a walcast that runs stores what it acknowledges before it does,
+    // so what the slot says is never past what is read after it.
+    let facts = slot::inspect(source, &feed.slot).await?;
+    let gone = walcast_history::Error::FeedGone { feed: feed.id.clone() };
+    let feed = FeedRecord::load(history, &feed.slot).await?.filter(|now| now.id == feed.id).ok_or(gone)?;
+    slot::check(facts.as_ref(), &feed.slot, database, feed.position)?;
+    say(Note::unchanged("slot", format!("slot {:?} is there", feed.slot)));
+    say(Note::unchanged("feed", format!("feed {} goes on from {}", feed.id, feed.position)));
+    Ok(feed)
+}
+
+/// Before anything is prepared to be served: only when nobody streams from the slot any more is the feed where the one
+/// who takes over has to go on.
+///
+/// # Errors
+/// [`walcast_replication::Error::SlotInUse`] while somebody streams from the slot.
+pub(crate) async fn require_free_slot(target: &Target) -> Result<(), SetupError> {
+    let source = Session::connect(&target.source, APPLICATION_NAME).await?;
+    let slot = &target.slot.name;
+    // A slot of another kind will never do, which is said by what looks at it next.
+    let facts =
+        slot::inspect(&source, slot).await?.filter(|facts| can_be_ours(facts, target.source.database()));
+    match facts.and_then(|facts| facts.active_pid) {
+        Some(pid) => Err(walcast_replication::Error::SlotInUse { slot: slot.clone(), pid: Some(pid) }.into()),
+        None => Ok(()),
     }
 }
 
@@ -245,7 +297,7 @@ async fn drop_slot(
         return Err(walcast_replication::Error::SlotForeign { slot: name.to_owned(), reason }.into());
     }
     slot::drop(source, name).await?;
-    say(Note::changed("slot", format!("slot {name:?} is dropped, and with it the old feed")));
+    say(Note::changed("slot", format!("slot {name:?} of an earlier feed is dropped")));
     Ok(())
 }
 
@@ -311,12 +363,11 @@ async fn ensure_slot(
     source: &Session,
     settings: &SlotSettings,
     database: &str,
-    position: Option<walcast_model::Cursor>,
     say: &mut (dyn FnMut(Note) + Send),
 ) -> Result<Ensured, SetupError> {
     let end = Instant::now() + SLOT_WAIT_MAX;
     loop {
-        match slot::ensure(source, settings, database, position).await {
+        match slot::ensure(source, settings, database, None).await {
             Ok(ensured) => return Ok(ensured),
             Err(error @ walcast_replication::Error::SlotBlocked { .. }) if Instant::now() < end => {
                 let mut note = Note::unchanged("slot", error.to_string());

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use walcast_client::{
     Change, Client, Error, ErrorKind, ErrorMessage, Event, Mode, StartAt, Subscription, TransactionMessage,
 };
-use walcast_model::Cursor;
+use walcast_model::{Cursor, FeedId};
 use walcast_protocol::ServerMessage;
 
 use crate::cli::{TailArgs, TailFrom};
@@ -57,13 +57,21 @@ struct Tail {
     lines: ChangeLines<anstream::Stdout>,
     /// Transactions still to be printed.
     left: Option<u64>,
-    /// After what was printed.
-    cursor: Option<Cursor>,
+    /// The feed of the connection.
+    feed: Option<FeedId>,
+    /// After what was printed, and the feed that this is of.
+    stopped: Option<(Cursor, FeedId)>,
 }
 
 impl Tail {
     fn new(form: Form, limit: Option<u64>) -> Self {
-        Self { form, lines: ChangeLines::new(anstream::stdout(), Clock::Time), left: limit, cursor: None }
+        Self {
+            form,
+            lines: ChangeLines::new(anstream::stdout(), Clock::Time),
+            left: limit,
+            feed: None,
+            stopped: None,
+        }
     }
 
     async fn follow(
@@ -107,12 +115,15 @@ impl Tail {
                 note(&format!("{reason}; trying again in {delay:.1?}"))
             }
             Event::Failed { error, .. } => return Err(refused(error)),
+            Event::Connected(welcome) => self.feed = Some(welcome.feed.clone()),
             Event::Transaction(transaction) if !transaction.more => {
                 self.left = self.left.map(|left| left.saturating_sub(1));
             }
             _ => {}
         }
-        self.cursor = reached(&event).or(self.cursor);
+        if let (Some(cursor), Some(feed)) = (reached(&event), &self.feed) {
+            self.stopped = Some((cursor, feed.clone()));
+        }
         match self.form {
             Form::Human => self.show(&event)?,
             Form::Json => print(event)?,
@@ -156,8 +167,8 @@ impl Tail {
 
     /// The command that goes on from here; for people only.
     fn say_where_it_stopped(&self) {
-        if let (Form::Human, Some(cursor)) = (self.form, self.cursor) {
-            note(&format!("to go on from here: walcast tail --from {cursor}"));
+        if let (Form::Human, Some((cursor, feed))) = (self.form, &self.stopped) {
+            note(&format!("to go on from here: walcast tail --from {cursor} --feed {feed}"));
         }
     }
 }
@@ -219,7 +230,26 @@ fn note(text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::qualified;
+    use walcast_client::Event;
+
+    use super::{Tail, qualified};
+    use crate::output::Form;
+
+    #[test]
+    fn where_it_stopped_is_said_with_the_feed_that_it_is_of() {
+        let welcome = |feed: &str| {
+            let text = format!(
+                r#"{{"protocol":1,"feed":"{feed}","cursor":"0/0","oldest":"0/0","server":"t","heartbeat_ms":1,"limits":{{"message_bytes_max":1,"subscriptions_max":1,"tables_max":1}}}}"#
+            );
+            Event::Connected(serde_json::from_str(&text).unwrap())
+        };
+        let caught_up = Event::CaughtUp(serde_json::from_str(r#"{"id":"tail","cursor":"0/20"}"#).unwrap());
+        let mut tail = Tail::new(Form::Human, None);
+        for event in [welcome("f1"), caught_up, welcome("f2")] {
+            tail.event(event).unwrap();
+        }
+        assert_eq!(tail.stopped, Some(("0/20".parse().unwrap(), "f1".parse().unwrap())));
+    }
 
     #[test]
     fn a_table_without_schema_is_in_public() {

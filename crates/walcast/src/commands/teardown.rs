@@ -95,8 +95,8 @@ impl Belongings {
     /// Drops them: the slot first, since a slot without its publications cannot be read and still keeps WAL.
     ///
     /// # Errors
-    /// While somebody streams from the slot, and when the role may not drop something; what was dropped until then is
-    /// gone, and the next run goes on.
+    /// While somebody streams from the slot; what was dropped until then is gone, and the next run goes on. When the role
+    /// may not drop a publication the rest is dropped all the same, and the error has the statements for who may.
     pub(crate) async fn remove(
         &self,
         target: &Target,
@@ -107,15 +107,26 @@ impl Belongings {
             slot::drop(&source, name).await?;
             say(Note::changed("slot", format!("slot {name:?} is dropped")));
         }
+        let mut administrator = Vec::new();
         for name in &self.publications {
-            source.batch_execute(&format!("DROP PUBLICATION IF EXISTS {}", quote_identifier(name))).await?;
-            say(Note::changed("publication", format!("publication {name:?} is dropped")));
+            let statement = format!("DROP PUBLICATION IF EXISTS {}", quote_identifier(name));
+            match source.batch_execute(&statement).await.map_err(walcast_postgres::Error::from) {
+                Ok(()) => say(Note::changed("publication", format!("publication {name:?} is dropped"))),
+                Err(error) if error.sqlstate() == Some("42501") => {
+                    administrator.push(format!("-- in database {}\n{statement};", target.source.database()));
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         if self.schema {
             let mut history = Session::connect(&target.history, APPLICATION_NAME).await?;
             schema::remove(&mut history).await?;
             say(Note::changed("schema", "schema walcast is dropped"));
         }
-        Ok(())
+        if administrator.is_empty() {
+            Ok(())
+        } else {
+            Err(SetupError::LeftOver { statements: administrator })
+        }
     }
 }

@@ -128,6 +128,10 @@ impl Stream {
         self.catalog.insert(oid, facts);
     }
 
+    pub(super) fn forget(&mut self, oid: u32) {
+        self.catalog.remove(&oid);
+    }
+
     pub(super) fn try_feed(&mut self, payload: &[u8]) -> Result<(), AssembleError> {
         let message = self.decoder.decode(Bytes::copy_from_slice(payload)).expect("a message");
         if let Step::NeedsCatalog(question) = self.assembler.message(message)? {

@@ -89,7 +89,7 @@ pub(super) fn foreign(publication: &PublicationFacts) -> Finding {
         kind: FindingKind::Publication,
         subject: publication.name.clone(),
         problem: format!(
-            "it is {what} and not walcast's to manage: use it as it is (manage_publication = false), or choose another name"
+            "it is {what} and not walcast's to manage: use it as it is (--no-manage), or choose another name"
         ),
         statement: None,
     }
@@ -104,7 +104,9 @@ pub(super) fn privilege(step: &PlanStep, role: &str) -> Finding {
     Finding {
         kind: FindingKind::Privilege,
         subject,
-        problem: format!("role {role} may not do this; an administrator has to run"),
+        problem: format!(
+            "role {role} may not change how it is published; an administrator has to run the statement"
+        ),
         statement: Some(step.action.statements().join(" ")),
     }
 }

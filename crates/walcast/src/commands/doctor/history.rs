@@ -43,6 +43,12 @@ pub(crate) async fn examine(target: &Target) -> (HistoryFacts, Option<Cursor>) {
     (HistoryFacts { same_database, place, answer }, position)
 }
 
+/// Up to where the feed is stored now; `None` when there is no feed, or the history cannot be asked.
+pub(super) async fn position(target: &Target) -> Option<Cursor> {
+    let session = Session::connect(&target.history, "walcast doctor").await.ok()?;
+    FeedRecord::load(&session, &target.slot.name).await.ok()?.map(|feed| feed.position)
+}
+
 async fn ask(session: &Session, slot: &str) -> Result<Answer, Finding> {
     let failed = |error: walcast_postgres::Error| unanswered("history", &error);
     let row = session

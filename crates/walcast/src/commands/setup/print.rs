@@ -40,6 +40,7 @@ pub(crate) async fn print(target: &Target) -> Result<String, SetupError> {
             finding.statement.as_deref().unwrap_or_default()
         );
     }
+    print_grants(&source, &mut text).await?;
     print_schema(target, &mut text).await?;
     let (slot, name) = (&target.slot.name, &facts.role.name);
     let _ = writeln!(
@@ -48,6 +49,25 @@ pub(crate) async fn print(target: &Target) -> Result<String, SetupError> {
          -- which need no administrator. The slot must not be created before the publications."
     );
     Ok(text)
+}
+
+/// What the role lacks to read the tables' rows: the changes come without, an initial sync does not.
+async fn print_grants(source: &Session, text: &mut String) -> Result<(), SetupError> {
+    let sql = "SELECT DISTINCT n.nspname::text, current_user::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+                 AND n.nspname <> ALL (ARRAY['pg_catalog', 'information_schema', 'walcast'])
+                 AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'))
+               ORDER BY 1";
+    for row in source.query(sql, &[]).await? {
+        let (schema, role): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let (schema, role) = (quote_identifier(&schema), quote_identifier(&role));
+        let _ = writeln!(
+            text,
+            "\n-- For initial syncs of the tables in {schema}.\nGRANT USAGE ON SCHEMA {schema} TO {role};\n\
+             GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role};"
+        );
+    }
+    Ok(())
 }
 
 async fn print_schema(target: &Target, text: &mut String) -> Result<(), SetupError> {

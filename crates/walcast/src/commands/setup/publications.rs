@@ -25,7 +25,7 @@ pub(super) async fn prepare(
     }
     let mut plan = Plan::new(&facts, settings);
     for _ in 0..ROUNDS_MAX {
-        let mut busy = Vec::new();
+        let mut later = Vec::new();
         for step in plan.steps.iter().filter(|step| step.allowed) {
             match apply(source, step, settings, secret).await {
                 Ok(applied) => {
@@ -36,8 +36,14 @@ pub(super) async fn prepare(
                         say(Note::unchanged("table", message));
                     }
                 }
-                Err(walcast_replication::Error::Postgres(error)) if error.sqlstate() == Some("55P03") => {
-                    busy.push(describe(step, 0));
+                // It is locked, was dropped, or somebody else was faster: one table must not keep the feed of the
+                // others from starting.
+                Err(walcast_replication::Error::Postgres(error))
+                    if matches!(step.action, Action::Table(_))
+                        && error.sqlstate().is_some()
+                        && !error.is_shutting_down() =>
+                {
+                    later.push(format!("{}, but not yet: {error}", describe(step, 0)));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -47,8 +53,8 @@ pub(super) async fn prepare(
         if plan.steps.iter().all(|step| !step.allowed) {
             break;
         }
-        for waiting in busy {
-            say(Note::unchanged("table", format!("waiting for a lock: {waiting}")));
+        for message in later {
+            say(Note::unchanged("table", message));
         }
     }
     say(Note::unchanged("publication", published(&facts, settings)));
@@ -65,7 +71,7 @@ pub(super) async fn prepare(
     }
     for step in plan.steps.iter().filter(|step| !step.allowed) {
         // One table that belongs to another role must not keep the feed of the others from starting.
-        let message = format!("{}, but this role may not do that", describe(step, 0));
+        let message = format!("this role may not do it: {}", describe(step, 0));
         say(Note {
             fix: Some(step.action.statements().join(" ")),
             ..Note::unchanged(subject(step), message)

@@ -56,6 +56,41 @@ async fn setup_says_what_it_did_and_does_nothing_twice() {
 }
 
 #[tokio::test]
+async fn a_slot_that_an_interrupted_setup_left_is_made_again_and_another_one_is_not_touched() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let target = target(&database, database.url());
+    set_up(&target, false).await;
+    let slot = target.slot.name.clone();
+    database.run("DELETE FROM walcast.feed").await;
+    let refused = prepare(&target, false, &mut |_| ()).await.expect_err("somebody else's slot");
+    assert!(refused.to_string().contains("--start-over"), "{refused}");
+    database.run(&format!("INSERT INTO walcast.planned_slot VALUES ('{slot}')")).await;
+    let (_, notes) = set_up(&target, false).await;
+    assert!(notes.iter().any(|note| note.message.contains("dropped")), "{notes:#?}");
+    assert_eq!(database.scalar("SELECT count(*) FROM walcast.planned_slot").await.as_deref(), Some("0"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn setups_that_run_at_once_make_one_feed() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let target = target(&database, database.url());
+    let setups: Vec<_> = (0..4)
+        .map(|_| {
+            let target = target.clone();
+            tokio::spawn(async move { set_up(&target, false).await.0 })
+        })
+        .collect();
+    let mut feeds = Vec::new();
+    for setup in setups {
+        feeds.push(setup.await.expect("a setup"));
+    }
+    feeds.dedup();
+    assert_eq!(feeds.len(), 1, "{feeds:?}");
+}
+
+#[tokio::test]
 async fn a_role_without_privileges_gets_all_statements_at_once_and_they_suffice() {
     for_each_version(async |cluster| {
         let database = TestDatabase::create(cluster).await;
@@ -107,6 +142,24 @@ async fn what_print_prints_is_what_setup_needs() {
         database.run(&format!("DROP OWNED BY {role}")).await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_table_that_cannot_be_published_does_not_keep_the_others_from_it() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    database
+        .run(
+            "CREATE TABLE good (id int PRIMARY KEY); CREATE TABLE refused (id int PRIMARY KEY);
+             CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF current_query() LIKE '%\"refused\"%' THEN RAISE EXCEPTION 'not this one'; END IF; END $$;
+             CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('ALTER PUBLICATION')
+                 EXECUTE FUNCTION refuse();",
+        )
+        .await;
+    let (_, notes) = set_up(&target(&database, database.url()), false).await;
+    assert!(notes.iter().any(|note| note.message.contains("not this one")), "{notes:#?}");
+    let published = database.scalar("SELECT string_agg(tablename, ',') FROM pg_publication_tables").await;
+    assert_eq!(published.as_deref(), Some("good"));
 }
 
 #[tokio::test]

@@ -1,0 +1,133 @@
+//! Cases 52, 54 and the half of 70 that needs no memory of clients: a feed that cannot go on says so, and what begins
+//! after it is another one.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use walcast_model::Cursor;
+use walcast_testkit::{Daemon, StopMode, TestDatabase, cluster_builder, installations, own_cluster};
+
+use crate::observer::{Observer, open, receive, send};
+
+/// `walcast setup --start-over` for the daemon of a database.
+fn start_over(database: &TestDatabase) {
+    let test = std::env::current_exe().expect("this test has a path");
+    let folders = test.ancestors().skip(1).take(2).map(|folder| folder.join("walcast"));
+    let program: PathBuf =
+        folders.into_iter().find(|path| path.is_file()).expect("the binary beside the test");
+    let (url, name) = (database.url(), database.slot_name());
+    let output = Command::new(program)
+        .args(["setup", "--start-over", "--database-url", url, "--slot", &name, "--publication", &name])
+        .output()
+        .expect("walcast runs");
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// The id of the feed, and what a client gets that asks for one at a cursor.
+async fn ask(daemon: &Daemon, feed: &Value, cursor: Cursor) -> Value {
+    let (mut socket, _) = open(&daemon.ws_url()).await;
+    let message = json!({"type": "subscribe", "id": "a", "tables": [{"table": "public.t"}],
+                         "feed": feed, "cursor": cursor.to_string()});
+    send(&mut socket, message).await;
+    loop {
+        let message = receive(&mut socket).await.expect("an answer");
+        if !matches!(message["type"].as_str(), Some("heartbeat" | "status" | "waiting" | "subscribed")) {
+            return message;
+        }
+    }
+}
+
+/// The feed is at an end: a person starts it over, old clients are told, and new ones have what the table has.
+async fn another_feed(database: &TestDatabase, daemon: &mut Daemon, feed: &Value, cursor: Cursor) -> Value {
+    daemon.terminate().await;
+    start_over(database);
+    daemon.restart().await;
+    let answer = ask(daemon, feed, cursor).await;
+    assert_eq!(answer["code"], "feed_changed", "{answer}");
+    let mut observer = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
+    observer.until("caught_up").await;
+    database.run("INSERT INTO t SELECT max(id) + 1 FROM t").await;
+    observer.until_transactions(1).await;
+    observer.assert_equals(database, "public.t").await;
+    let (_, welcome) = open(&daemon.ws_url()).await;
+    assert_ne!(&welcome["feed"], feed);
+    welcome["feed"].clone()
+}
+
+#[tokio::test]
+async fn case_52_54_a_feed_with_a_hole_stops_and_clients_are_told_before_and_after() {
+    for installation in installations() {
+        let builder = cluster_builder(&installation).setting("max_slot_wal_keep_size", "16MB");
+        let cluster = builder.start().await.unwrap();
+        let database = TestDatabase::create(&cluster).await;
+        database.run("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)").await;
+        let mut daemon = Daemon::of(&database).start().await;
+        let mut observer = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
+        observer.until("caught_up").await;
+        let (_, welcome) = open(&daemon.ws_url()).await;
+        let feed = welcome["feed"].clone();
+        let cursor = observer.cursor.expect("a cursor");
+
+        // Case 52: the publication is gone for a while in which nobody looks.
+        daemon.terminate().await;
+        let name = database.slot_name();
+        database.run(&format!("DROP PUBLICATION {name}")).await;
+        database.run("INSERT INTO t VALUES (2)").await;
+        database.run(&format!("CREATE PUBLICATION {name} FOR TABLE t")).await;
+        database.run("INSERT INTO t VALUES (3)").await;
+        daemon.restart_without_waiting();
+        daemon.until_log("--start-over").await;
+        assert_eq!(daemon.get("/readyz").await.map(|answer| answer.status), Some(503));
+        let feed = another_feed(&database, &mut daemon, &feed, cursor).await;
+
+        // Case 54: the WAL that the slot needs is removed while it streams.
+        let mut observer = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
+        observer.until("caught_up").await;
+        let cursor = observer.cursor.expect("a cursor");
+        daemon.pause();
+        let writer = database.session().await;
+        for id in 100..105 {
+            writer
+                .batch_execute(&format!("INSERT INTO t VALUES ({id}); SELECT pg_switch_wal()"))
+                .await
+                .unwrap();
+        }
+        writer.batch_execute("CHECKPOINT").await.unwrap();
+        let lost = format!("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{name}'");
+        database.until(&lost, "lost").await;
+        daemon.resume();
+        loop {
+            let status = observer.until("status").await;
+            if status["hint"].as_str().is_some_and(|hint| hint.contains("--start-over")) {
+                assert_eq!(status["state"], "interrupted");
+                break;
+            }
+        }
+        another_feed(&database, &mut daemon, &feed, cursor).await;
+    }
+}
+
+/// Case 70, as far as positions show it: the client is ahead of everything that the restored server has. That the
+/// feed is another one as soon as it was restored is issue 3.
+#[tokio::test]
+async fn case_70_a_client_that_is_ahead_of_a_restored_server_is_told() {
+    let installation = installations().pop().expect("a Postgres");
+    let cluster = own_cluster(&installation).await;
+    let database = TestDatabase::create(&cluster).await;
+    database.run("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)").await;
+    let mut daemon = Daemon::of(&database).start().await;
+    daemon.terminate().await;
+    cluster.stop(StopMode::Fast).await.unwrap();
+    let restored = cluster_builder(&installation).copy_of(&cluster).start().await.unwrap();
+    cluster.start().await.unwrap();
+    daemon.restart().await;
+    database.run("SELECT pg_switch_wal()").await;
+    database.run("INSERT INTO t VALUES (2)").await;
+    let mut observer = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
+    observer.until("caught_up").await;
+    let (_, welcome) = open(&daemon.ws_url()).await;
+    let old = Daemon::of(&database).flag("--database-url", restored.url(database.name())).start().await;
+    let answer = ask(&old, &welcome["feed"], observer.cursor.expect("a cursor")).await;
+    assert_eq!(answer["code"], "cursor_ahead", "{answer}");
+}
