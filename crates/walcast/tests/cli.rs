@@ -1,7 +1,9 @@
 //! The command line as a process: exit codes, and what goes where.
 
-use std::net::TcpListener;
-use std::process::{Command, Output, Stdio};
+use std::io::ErrorKind;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// `walcast` with nothing of this process's environment, in an empty folder.
 fn walcast(folder: &std::path::Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
@@ -60,6 +62,22 @@ fn a_database_that_is_not_there_is_a_failure_with_code_1_and_shows_no_password()
     assert!(said.contains("127.0.0.1") && !said.contains("hunter2"), "{said}");
 }
 
+/// The connection that `child` makes, which it must do before it ends.
+fn accept(server: &TcpListener, child: &mut Child) -> TcpStream {
+    server.set_nonblocking(true).expect("a socket");
+    let started = Instant::now();
+    loop {
+        match server.accept() {
+            Ok((connection, _)) => return connection,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => panic!("{error}"),
+        }
+        let ended = child.try_wait().expect("a child");
+        assert!(ended.is_none() && started.elapsed() < Duration::from_secs(30), "no connection: {ended:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn a_command_that_is_interrupted_does_not_say_that_it_was_done() {
     let folder = tempfile::tempdir().unwrap();
@@ -69,8 +87,8 @@ fn a_command_that_is_interrupted_does_not_say_that_it_was_done() {
     for command in ["setup", "teardown", "replay", "doctor"] {
         let mut child = Command::new(env!("CARGO_BIN_EXE_walcast"));
         child.args([command, "--database-url", &url]).current_dir(folder.path()).env_clear();
-        let child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let _connection = server.accept().unwrap();
+        let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let _connection = accept(&server, &mut child);
         let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
         assert!(killed.success());
         let output = child.wait_with_output().unwrap();

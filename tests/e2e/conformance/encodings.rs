@@ -1,7 +1,8 @@
 //! Case 68: databases whose encoding is another, or none.
 
-use walcast_testkit::{Daemon, TestDatabase, TestSession, for_each_version};
+use walcast_testkit::{TestDatabase, TestSession, for_each_version};
 
+use super::trial::daemon_of;
 use super::witness::{Told, Witness};
 
 #[tokio::test]
@@ -28,7 +29,7 @@ async fn case_68_latin1_is_converted_utf8_is_exact_and_what_has_no_encoding_does
             let url = cluster.url(&name);
             let session = TestSession::connect(&url).await;
             session.batch_execute("CREATE TABLE t (id int PRIMARY KEY, v text)").await.unwrap();
-            let daemon = Daemon::of(&database).flag("--database-url", &url).flag("--slot", &name);
+            let daemon = daemon_of(&database).flag("--database-url", &url).flag("--slot", &name);
             let mut daemon = daemon.start().await;
             let mut live = Witness::at(&daemon.ws_url(), "latest").await;
             live.until("caught_up").await;

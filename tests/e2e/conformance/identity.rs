@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use walcast_model::Cursor;
 use walcast_testkit::{Daemon, StopMode, TestDatabase, cluster_builder, installations, own_cluster};
 
+use super::trial::daemon_of;
 use crate::observer::{Observer, open, receive, send};
 
 /// `walcast setup --start-over` for the daemon of a database.
@@ -62,7 +63,7 @@ async fn case_52_54_a_feed_with_a_hole_stops_and_clients_are_told_before_and_aft
         let cluster = builder.start().await.unwrap();
         let database = TestDatabase::create(&cluster).await;
         database.run("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)").await;
-        let mut daemon = Daemon::of(&database).start().await;
+        let mut daemon = daemon_of(&database).start().await;
         let mut observer = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
         observer.until("caught_up").await;
         let (_, welcome) = open(&daemon.ws_url()).await;
@@ -116,7 +117,7 @@ async fn case_70_a_client_that_is_ahead_of_a_restored_server_is_told() {
     let cluster = own_cluster(&installation).await;
     let database = TestDatabase::create(&cluster).await;
     database.run("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)").await;
-    let mut daemon = Daemon::of(&database).start().await;
+    let mut daemon = daemon_of(&database).start().await;
     daemon.terminate().await;
     cluster.stop(StopMode::Fast).await.unwrap();
     let restored = cluster_builder(&installation).copy_of(&cluster).start().await.unwrap();
@@ -127,7 +128,7 @@ async fn case_70_a_client_that_is_ahead_of_a_restored_server_is_told() {
     let mut observer = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
     observer.until("caught_up").await;
     let (_, welcome) = open(&daemon.ws_url()).await;
-    let old = Daemon::of(&database).flag("--database-url", restored.url(database.name())).start().await;
+    let old = daemon_of(&database).flag("--database-url", restored.url(database.name())).start().await;
     let answer = ask(&old, &welcome["feed"], observer.cursor.expect("a cursor")).await;
     assert_eq!(answer["code"], "cursor_ahead", "{answer}");
 }

@@ -41,7 +41,7 @@ impl Trial {
         let database = TestDatabase::create(cluster).await;
         database.run("CREATE TABLE mark (n int PRIMARY KEY)").await;
         database.run(&setup.replace("{db}", database.name())).await;
-        let daemon = flags(Daemon::of(&database)).start().await;
+        let daemon = flags(daemon_of(&database)).start().await;
         Self::of(database, daemon).await
     }
 
@@ -153,10 +153,14 @@ impl Trial {
     }
 
     /// The client goes on at its cursor, on another connection.
-    pub(crate) async fn reconnect(self) -> Self {
-        let live = self.live.reconnect(&self.daemon.ws_url()).await;
-        Self { live, ..self }
+    pub(crate) async fn reconnect(&mut self) {
+        self.live.reconnect(&self.daemon.ws_url()).await;
     }
+}
+
+/// A daemon that does not wait for clients that do not read when it is stopped.
+pub(crate) fn daemon_of(database: &TestDatabase) -> DaemonBuilder {
+    Daemon::of(database).flag("--drain-max", "100ms")
 }
 
 /// `change_history` from a position on, in the words of a client.

@@ -1,8 +1,8 @@
 //! Cases 30 to 32: daemons that die between steps, and one that comes back late.
 
-use walcast_testkit::{Daemon, Direction, Proxy, TestDatabase, for_each_version};
+use walcast_testkit::{Direction, Proxy, TestDatabase, for_each_version};
 
-use super::trial::{Trial, history};
+use super::trial::{Trial, daemon_of, history};
 use super::witness::Told;
 
 const SETUP: &str = "CREATE TABLE mark (n int PRIMARY KEY); CREATE TABLE t (id int PRIMARY KEY)";
@@ -23,12 +23,10 @@ async fn case_30_a_daemon_that_dies_between_the_commit_of_history_and_its_acknow
         let database = TestDatabase::create(cluster).await;
         database.run(SETUP).await;
         let proxy = Proxy::to(cluster.port()).await;
-        let daemon = Daemon::of(&database)
+        let daemon = daemon_of(&database)
             .flag("--history-url", database.url())
-            .flag("--database-url", database.url_via(&proxy))
-            .start()
-            .await;
-        let mut trial = Trial::of(database, daemon).await;
+            .flag("--database-url", database.url_via(&proxy));
+        let mut trial = Trial::of(database, daemon.start().await).await;
         trial.told(&["INSERT INTO t VALUES (1)"]).await;
         // From now on the server hears nothing more of its consumer.
         proxy.blackhole(Direction::ToServer);
@@ -44,7 +42,7 @@ async fn case_30_a_daemon_that_dies_between_the_commit_of_history_and_its_acknow
         proxy.cut();
         proxy.heal();
         trial.daemon.restart().await;
-        let mut trial = trial.reconnect().await;
+        trial.reconnect().await;
         trial.told(&["INSERT INTO t VALUES (3)"]).await;
         trial.finish().await;
         let told = changes(&trial.live.log);
@@ -59,7 +57,7 @@ async fn case_31_a_daemon_that_dies_before_the_commit_of_history_loses_nothing()
     for_each_version(async |cluster| {
         let database = TestDatabase::create(cluster).await;
         database.run(SETUP).await;
-        let daemon = Daemon::of(&database).start().await;
+        let daemon = daemon_of(&database).start().await;
         let mut trial = Trial::of(database, daemon).await;
         trial.told(&["INSERT INTO t VALUES (1)"]).await;
         let cursor = trial.live.cursor.lsn();
@@ -74,7 +72,7 @@ async fn case_31_a_daemon_that_dies_before_the_commit_of_history_loses_nothing()
         lock.batch_execute("ROLLBACK").await.unwrap();
         trial.daemon.restart().await;
         // The client knows more than the daemon did when it started.
-        let mut trial = trial.reconnect().await;
+        trial.reconnect().await;
         trial.told(&["INSERT INTO t VALUES (3)"]).await;
         trial.finish().await;
         let told = changes(&trial.live.log);
@@ -89,7 +87,7 @@ async fn case_32_a_daemon_that_was_replaced_while_it_hung_writes_nothing_more_an
     for_each_version(async |cluster| {
         let database = TestDatabase::create(cluster).await;
         database.run(SETUP).await;
-        let mut stale = Daemon::of(&database).start().await;
+        let mut stale = daemon_of(&database).start().await;
         let mut old = super::witness::Witness::at(&stale.ws_url(), "latest").await;
         old.until("caught_up").await;
         // It has something to store when it stops in its tracks, and loses all its sessions.
@@ -113,7 +111,7 @@ async fn case_32_a_daemon_that_was_replaced_while_it_hung_writes_nothing_more_an
             .await;
         lock.batch_execute("ROLLBACK").await.unwrap();
 
-        let successor = Daemon::of(&database).start().await;
+        let successor = daemon_of(&database).start().await;
         database.run("INSERT INTO t VALUES (2)").await;
         let both = "SELECT count(*) FROM walcast.change_history WHERE table_name = 't'";
         database.until(both, "2").await;

@@ -58,12 +58,14 @@ pub(crate) async fn run(
         Form::Human => Printer::Human(ChangeLines::new(BufWriter::new(anstream::stdout()), Clock::Date)),
         Form::Json => Printer::Json { out: BufWriter::new(io::stdout()), id, line: Vec::new() },
     };
-    let session = Session::connect(&settings.history, APPLICATION_NAME)
-        .await
-        .map_err(|error| Failure::because(&error))?;
-    let reader = Reader::new(Pool::new(settings.history.clone(), APPLICATION_NAME, 1));
-    let mut replay = Replay { session, reader, slot: settings.slot.name.clone(), selection, printer };
-    let printed = stop.run_until_cancelled(replay.print(args.follow)).await;
+    let work = async {
+        let session = Session::connect(&settings.history, APPLICATION_NAME).await;
+        let session = session.map_err(|error| Failure::because(&error))?;
+        let reader = Reader::new(Pool::new(settings.history.clone(), APPLICATION_NAME, 1));
+        let mut replay = Replay { session, reader, slot: settings.slot.name.clone(), selection, printer };
+        replay.print(args.follow).await
+    };
+    let printed = stop.run_until_cancelled(work).await;
     // Following has no other end.
     printed.unwrap_or_else(|| if args.follow { Ok(()) } else { Err(Failure::interrupted()) })
 }
