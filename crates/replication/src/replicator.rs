@@ -14,6 +14,7 @@
 
 mod lookup;
 mod open;
+mod thread;
 
 use std::fmt;
 use std::sync::Arc;
@@ -136,8 +137,14 @@ impl Replicator {
     /// Runs until cancelled; what fails is a [`SourceState`] and tried again. Cancelled, it takes nothing more, waits
     /// for the history to acknowledge what it has (or for its sender to go away), and ends the stream in good order.
     ///
-    /// Dropping the future ends the connection; the feed's writer is then gone.
+    /// It works on a thread of its own (see `thread`). Dropping the future ends the connection and the thread within
+    /// moments; the feed's writer is then gone.
     pub async fn run(mut self, cancel: CancellationToken) {
+        self.settings.connection.has_own_thread = true;
+        thread::run("walcast slot", move || self.follow(cancel)).await;
+    }
+
+    async fn follow(mut self, cancel: CancellationToken) {
         let mut backoff = Backoff::default();
         loop {
             let head = self.writer.head();

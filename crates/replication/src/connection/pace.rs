@@ -5,6 +5,9 @@
 //! When changes come one by one, nothing is delayed. To look away always would be worse than never: the socket's
 //! buffer is then full before the moment is over, and the walsender waits.
 //!
+//! Looking away has to be done by a thread: an event loop that has the socket registered is woken by the kernel for every
+//! message, whether or not a task waits for it.
+//!
 //! On a busy machine the walsender is interrupted for milliseconds at a time, so one late or small read says nothing:
 //! confidence grows with every read that speaks for a burst and falls with every one that does not.
 
@@ -21,28 +24,35 @@ const CONFIDENCE_MAX: u32 = 64;
 /// What a late read takes away at most, however late.
 const LATE_MAX: u32 = 4;
 /// What a read must bring after a pause to speak for the burst, in bytes.
-const MOUTHFUL_BYTES: usize = 4 * 1024;
+const MOUTHFUL_BYTES: usize = 1024;
 /// What such a read adds, and a smaller one takes away.
 const MOUTHFUL: u32 = 8;
-/// How long a pause is; the timer makes it up to 1 ms more.
-const PAUSE: Duration = Duration::from_millis(1);
+/// How long a thread pauses: a Unix socket holds about 200 messages of 100 bytes, which a walsender writes in twice
+/// this time.
+const PAUSE: Duration = Duration::from_micros(250);
+/// How long a task pauses; the timer makes it up to 1 ms more.
+const TASK_PAUSE: Duration = Duration::from_millis(1);
 
 /// Decides, read by read.
 #[derive(Debug)]
 pub(super) struct Pace {
+    has_own_thread: bool,
     confidence: u32,
     last_read: Instant,
     resume_at: Option<Instant>,
 }
 
 impl Pace {
-    pub(super) fn new() -> Self {
-        Self { confidence: 0, last_read: Instant::now(), resume_at: None }
+    pub(super) fn new(has_own_thread: bool) -> Self {
+        Self { has_own_thread, confidence: 0, last_read: Instant::now(), resume_at: None }
     }
 
     /// Waits as long as it pays. Cancel-safe: a wait that was dropped goes on with the next call.
     pub(super) async fn pause(&self) {
-        if let Some(resume_at) = self.resume_at {
+        let Some(resume_at) = self.resume_at else { return };
+        if self.has_own_thread {
+            std::thread::sleep(resume_at.saturating_duration_since(Instant::now()));
+        } else {
             tokio::time::sleep_until(resume_at).await;
         }
     }
@@ -58,7 +68,8 @@ impl Pace {
         };
         self.confidence = self.confidence.saturating_sub(less).saturating_add(more).min(CONFIDENCE_MAX);
         self.last_read = now;
-        self.resume_at = (self.confidence >= BURST).then(|| now + PAUSE);
+        let pause = if self.has_own_thread { PAUSE } else { TASK_PAUSE };
+        self.resume_at = (self.confidence >= BURST).then(|| now + pause);
     }
 }
 
@@ -83,7 +94,7 @@ mod tests {
     }
 
     fn reads() -> Reads {
-        let pace = Pace::new();
+        let pace = Pace::new(true);
         Reads { now: pace.last_read, pace }
     }
 

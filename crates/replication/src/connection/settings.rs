@@ -15,6 +15,10 @@ pub struct ReplicationSettings {
     /// Bytes of decoded changes the walsender keeps in memory before it writes large transactions to its disk
     /// (`logical_decoding_work_mem`, which counts in KiB). Default: the server's own.
     pub decoding_work_bytes: Option<u64>,
+    /// Whether the stream is read on a thread (with a runtime of one thread) that has nothing else to do. Then bytes
+    /// gather, in a burst, while that thread sleeps; else while the task does, which spares the server less, because
+    /// Tokio's driver is woken for every message meanwhile. Default false.
+    pub has_own_thread: bool,
 }
 
 impl Default for ReplicationSettings {
@@ -24,6 +28,7 @@ impl Default for ReplicationSettings {
             status_interval: Duration::from_secs(10),
             status_coalesce: Duration::from_millis(50),
             decoding_work_bytes: None,
+            has_own_thread: false,
         }
     }
 }

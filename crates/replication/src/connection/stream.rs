@@ -46,7 +46,7 @@ impl ReplicationStream {
             reader,
             inbound: wire.inbound,
             read_bytes: READ_BYTES_MIN,
-            pace: Pace::new(),
+            pace: Pace::new(settings.has_own_thread),
             feedback,
             status: AbortOnDropHandle::new(status),
             finish,
@@ -60,8 +60,9 @@ impl ReplicationStream {
     /// Waits for at least one frame and appends all that have arrived to `frames`. Cancel-safe: nothing is lost when the
     /// future is dropped.
     ///
-    /// In a burst of messages it lets bytes gather for 1 to 2 ms before it reads again, which spares the walsender work; single changes are not delayed. The frames are slices of what was read in one go (up to 1 MiB, or one frame when that is longer), which stays in
-    /// memory until the last of them is dropped.
+    /// In a burst of messages it lets bytes gather for up to 2 ms before it reads again, which spares the walsender
+    /// work; single changes are not delayed. The frames are slices of what was read in one go (up to 1 MiB, or one frame
+    /// when that is longer), which stays in memory until the last of them is dropped.
     ///
     /// # Errors
     /// Once the stream is over, always the same: the server's error with its SQLSTATE, [`Error::StreamEnded`] when it
