@@ -7,8 +7,8 @@ use crate::Outcome;
 const HELP: &str = "\
 usage: make bench BENCH=\"[options]\"    or    cargo bench -p walcast-tests --bench pipeline -- [options]
   --runs N              rounds of every consumer, in turns (default 3)
-  --rows N              changes in each load of 1,000-row and 10-row transactions (default 600000)
-  --single-rows N       changes in the load of 1-row transactions (default 300000)
+  --rows N              changes in each load of 1,000-row and 10-row transactions (default 400000)
+  --single-rows N       changes in the load of 1-row transactions (default 200000)
   --sizes N,N           rows a transaction (default 1000,10,1)
   --consumers X,X       of pgoutput,wal2json,wal2json-v2,feed,history,socket,socket-history (default: all but wal2json-v2)
   --rates N,N           transactions a second of the latency part (default 500,2000)
@@ -37,8 +37,8 @@ impl Options {
         let consumers = ["pgoutput", "wal2json", "feed", "history", "socket", "socket-history"];
         let mut options = Self {
             runs: 3,
-            rows: 600_000,
-            single_rows: 300_000,
+            rows: 400_000,
+            single_rows: 200_000,
             sizes: vec![1000, 10, 1],
             consumers: consumers.map(str::to_owned).to_vec(),
             rates: vec![500, 2000],
