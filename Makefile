@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint deny doc unit e2e fuzz bench test-matrix tools clean
+.PHONY: help demo test lint deny doc unit e2e simulate fuzz soak bench test-matrix tools clean
 
 # The versions of Postgres that `make test` runs against; `make test-matrix` takes them all.
 PG_VERSIONS ?= 14 18
@@ -37,7 +37,7 @@ unit: ## Only the tests that sit in the crates
 
 e2e: tools ## All tests: unit, integration, end to end, against PG_VERSIONS
 	@tests/postgres-versions.sh $(PG_VERSIONS)
-	$(CARGO) build --locked -p walcast
+	$(CARGO) test --workspace --locked --no-run
 	WALCAST_TEST_PG="$(PG_VERSIONS)" $(CARGO) test --workspace --locked
 
 test-matrix: ## The whole suite on Postgres 14, 15, 16, 17 and 18
@@ -47,6 +47,16 @@ test-matrix: ## The whole suite on Postgres 14, 15, 16, 17 and 18
 fuzz: ## Fuzz decoder and values for SECONDS each (needs cargo-fuzz and a nightly toolchain); make test runs the corpora
 	cd crates/pgoutput/fuzz && for target in decode values; do \
 	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(or $(SECONDS),60); done
+
+soak: ## Workloads and faults against the oracle for MINUTES (10), by SEED (the clock), on Postgres PG (the newest)
+	$(CARGO) build --locked --release -p walcast
+	$(CARGO) bench --locked -p walcast-tests --bench soak -- --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(if $(PG),--pg $(PG)) $(if $(ROWS),--rows $(ROWS))
+	@if [ -n "$(SIMULATION_SECONDS)" ]; then WALCAST_SIMULATION_SECONDS=$(SIMULATION_SECONDS) $(if $(SEED),WALCAST_SIMULATION_SEED=$(SEED)) \
+	  $(CARGO) test --locked --release -p walcast-broadcaster --lib simulation; fi
+
+simulate: ## Random schedules of faults in a simulation for SECONDS (60), from the seed SEED (1) on
+	WALCAST_SIMULATION_SECONDS=$(or $(SECONDS),60) WALCAST_SIMULATION_SEED=$(or $(SEED),1) \
+	  $(CARGO) test --locked --release -p walcast-broadcaster --lib simulation -- --nocapture
 
 bench: ## Compare with pg_recvlogical (pgoutput, wal2json) in one run; BENCH="--help" shows its options
 	$(CARGO) bench --locked -p walcast-tests --bench pipeline -- $(BENCH)

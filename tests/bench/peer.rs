@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Outcome;
-use crate::process::Usage;
+use crate::process::{Machine, Usage};
 use crate::source::{Load, PUBLICATION, Source};
 use crate::throughput::Measured;
 
@@ -61,7 +61,7 @@ pub(crate) async fn measure(source: &Source, load: &Load, plugin: Plugin) -> Out
     const SLOT: &str = "bench_peer";
     let program = source.program("pg_recvlogical").ok_or("pg_recvlogical is not installed")?;
     source.copy_slot(SLOT, plugin.name()).await?;
-    let started = Instant::now();
+    let (machine, started) = (Machine::now(), Instant::now());
     let mut child = start(program, &source.url(), SLOT, plugin, "/dev/null", Some(&load.to))?;
     let (mut usage, mut walsender, mut sender_usage) = (Usage::default(), None, Usage::default());
     let status = loop {
@@ -76,10 +76,10 @@ pub(crate) async fn measure(source: &Source, load: &Load, plugin: Plugin) -> Out
         sender_usage = sender_usage.max(walsender.and_then(Usage::of).unwrap_or_default());
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
-    let seconds = started.elapsed().as_secs_f64();
+    let (seconds, stolen) = (started.elapsed().as_secs_f64(), machine.stolen_since());
     if !status.success() {
         return Err(format!("pg_recvlogical ended with {status}").into());
     }
     source.drop_slot(SLOT).await?;
-    Ok(Measured { rows: load.rows, seconds, usage, walsender_seconds: sender_usage.cpu_seconds })
+    Ok(Measured { rows: load.rows, seconds, usage, walsender_seconds: sender_usage.cpu_seconds, stolen })
 }

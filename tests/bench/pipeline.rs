@@ -124,7 +124,9 @@ async fn run(task: &Task) -> Outcome<()> {
             SnapshotLimits::default(),
         );
         let source: Arc<dyn InitialSync> = Arc::new(snapshots);
-        let sources = Sources { feed_id, feed: feed.clone(), barriers: barriers.clone(), past, source, gate };
+        let lineage = walcast_broadcaster::Lineage::default();
+        let sources =
+            Sources { feed_id, lineage, feed: feed.clone(), barriers: barriers.clone(), past, source, gate };
         let broadcaster = Broadcaster::new(sources, walcast_broadcaster::Limits::default());
         tokio::spawn(doors::serve(listener, broadcaster, None, cancel.clone()));
     }

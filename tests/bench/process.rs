@@ -1,4 +1,4 @@
-//! CPU and memory of processes, from `/proc` (Linux only; elsewhere they are zero).
+//! CPU and memory of processes, and what a hypervisor takes, from `/proc` (Linux only; elsewhere they are zero).
 
 use std::fs;
 use std::ops::Sub;
@@ -42,6 +42,31 @@ impl Usage {
             cpu_seconds: self.cpu_seconds.max(other.cpu_seconds),
             peak_kib: self.peak_kib.max(other.peak_kib),
         }
+    }
+}
+
+/// The machine's account of its processors' time, up to a moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Machine {
+    all: f64,
+    stolen: f64,
+}
+
+impl Machine {
+    /// Up to now.
+    pub(crate) fn now() -> Self {
+        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let ticks = stat.lines().next().unwrap_or_default().split_ascii_whitespace().skip(1);
+        // user, nice, system, idle, iowait, irq, softirq, steal; what follows is contained in them.
+        let ticks: Vec<f64> = ticks.take(8).filter_map(|field| field.parse().ok()).collect();
+        Self { all: ticks.iter().sum(), stolen: ticks.get(7).copied().unwrap_or(0.0) }
+    }
+
+    /// The share of the processors' time since then, from 0 to 1, that the hypervisor gave to others while somebody
+    /// here wanted it.
+    pub(crate) fn stolen_since(self) -> f64 {
+        let now = Self::now();
+        if now.all > self.all { (now.stolen - self.stolen) / (now.all - self.all) } else { 0.0 }
     }
 }
 

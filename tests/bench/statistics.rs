@@ -1,8 +1,16 @@
 //! Medians, spread and percentiles.
 
-/// The median; 0 of nothing.
+/// The median, between the two in the middle if there are two; 0 of nothing.
 pub(crate) fn median(values: &[f64]) -> f64 {
-    percentile(values, 50.0)
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |index: usize| sorted.get(index).copied().unwrap_or(0.0);
+    let middle = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) {
+        f64::midpoint(at(middle.saturating_sub(1)), at(middle))
+    } else {
+        at(middle)
+    }
 }
 
 /// The nearest-rank percentile; 0 of nothing.

@@ -9,7 +9,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::options::Options;
 use crate::peer::{self, Plugin};
-use crate::process::Usage;
+use crate::process::{Machine, Usage};
 use crate::source::{Load, Source};
 use crate::statistics::{median, range};
 use crate::{Outcome, client, pipeline};
@@ -26,6 +26,8 @@ pub(crate) struct Measured {
     pub(crate) usage: Usage,
     /// CPU of its walsender, in seconds.
     pub(crate) walsender_seconds: f64,
+    /// The share of all processors that the hypervisor gave to others meanwhile, from 0 to 1.
+    pub(crate) stolen: f64,
 }
 
 /// Who reads.
@@ -84,7 +86,8 @@ pub(crate) async fn run(source: &Source, options: &Options) -> Outcome<()> {
             for (consumer, results) in consumers.iter().zip(&mut results) {
                 let run = tokio::time::timeout(RUN_MAX, Box::pin(measure(source, &load, *consumer)));
                 let measured = run.await.map_err(|_| format!("{} did not end", consumer.label()))??;
-                eprintln!("  {:<46} {:>7.2} s", consumer.label(), measured.seconds);
+                let stolen = measured.stolen * 100.0;
+                eprintln!("  {:<46} {:>7.2} s, {stolen:.0} % stolen", consumer.label(), measured.seconds);
                 results.push(measured);
             }
         }
@@ -122,7 +125,7 @@ async fn measure_walcast(source: &Source, load: &Load, history: bool, socket: bo
         reader = Some(process);
     }
     let before = Usage::of(daemon.pid()).unwrap_or_default();
-    let started = Instant::now();
+    let (machine, started) = (Machine::now(), Instant::now());
     daemon.say("go").await?;
     let delivery = async {
         if let Some(reader) = &mut reader {
@@ -157,13 +160,14 @@ async fn measure_walcast(source: &Source, load: &Load, history: bool, socket: bo
         delivered = delivery => delivered?,
         () = watching => return Err("watching does not end".into()),
     };
+    let stolen = machine.stolen_since();
     let numbers: Vec<f64> = done.split(' ').map(|number| number.parse().unwrap_or(0.0)).collect();
     let [_, _, cpu_seconds, peak_kib] = numbers.as_slice() else { return Err(done.into()) };
     let usage = Usage { cpu_seconds: *cpu_seconds, peak_kib: *peak_kib as u64 } - before;
     daemon.end().await?;
     source.drop_slot(SLOT).await?;
     let walsender_seconds = sender.lock().map_or(0.0, |usage| usage.cpu_seconds);
-    Ok(Measured { rows: load.rows, seconds, usage, walsender_seconds })
+    Ok(Measured { rows: load.rows, seconds, usage, walsender_seconds, stolen })
 }
 
 /// This binary again, with a subcommand, and its lines.
@@ -224,15 +228,15 @@ fn print(size: u64, load: &Load, consumers: &[Consumer], results: &[Vec<Measured
     let text = |ratio: Option<f64>| ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
     println!("\n{} changes in transactions of {size}", load.rows);
     println!(
-        "| consumer | changes/s | from – to | × pgoutput | × wal2json | CPU-s/million | walsender CPU-s/million | peak RSS MiB |"
+        "| consumer | changes/s | from – to | × pgoutput | × wal2json | CPU-s/million | walsender CPU-s/million | peak RSS MiB | stolen % |"
     );
-    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     for (index, consumer) in consumers.iter().enumerate() {
         let rates = column(index, &rate);
         let (low, high) = range(&rates);
         let million = load.rows as f64 / 1e6;
         println!(
-            "| {} | {:.0}k | {:.0}k – {:.0}k | {} | {} | {:.2} | {:.2} | {:.0} |",
+            "| {} | {:.0}k | {:.0}k – {:.0}k | {} | {} | {:.2} | {:.2} | {:.0} | {:.0} |",
             consumer.label(),
             median(&rates) / 1e3,
             low / 1e3,
@@ -242,6 +246,7 @@ fn print(size: u64, load: &Load, consumers: &[Consumer], results: &[Vec<Measured
             median(&column(index, &|measured| measured.usage.cpu_seconds)) / million,
             median(&column(index, &|measured| measured.walsender_seconds)) / million,
             median(&column(index, &|measured| measured.usage.peak_kib as f64)) / 1024.0,
+            median(&column(index, &|measured| measured.stolen)) * 100.0,
         );
     }
 }

@@ -13,9 +13,9 @@ mod order;
 mod publications;
 mod server_faults;
 mod snapshots;
-mod trial;
+pub(crate) mod trial;
 mod values;
-mod witness;
+pub(crate) mod witness;
 mod writers;
 
 /// The folder or file that the short names of `docs/conformance.md` stand for.

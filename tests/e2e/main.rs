@@ -3,6 +3,8 @@
 mod bad_input;
 mod conformance;
 mod crash;
+mod failover;
+mod fire;
 mod gate;
 mod idle;
 mod initial_sync;
@@ -10,6 +12,9 @@ mod large_transaction;
 mod new_tables;
 mod observer;
 mod resume;
+mod retention;
 mod takeover;
+mod upkeep;
 mod values;
+mod wal_budget;
 mod workload;

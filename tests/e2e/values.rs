@@ -5,8 +5,13 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests: clippy's exception knows only test functions")]
 
+mod altered;
+mod casts;
 mod generated;
+mod large;
 mod literals;
+mod settings;
+mod told;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -25,7 +30,23 @@ const HOSTILE_SETTINGS: &str = "
         EXECUTE format('ALTER DATABASE %I SET bytea_output = ''escape''', current_database());
         EXECUTE format('ALTER DATABASE %I SET extra_float_digits = -15', current_database());
         EXECUTE format('ALTER DATABASE %I SET search_path = public', current_database());
+        EXECUTE format('ALTER DATABASE %I SET quote_all_identifiers = on', current_database());
     END $$";
+
+/// Values generated at a time.
+const RUN: usize = 200;
+
+/// How many values of each type are generated: `WALCAST_VALUES`, by default [`RUN`].
+fn runs() -> usize {
+    std::env::var("WALCAST_VALUES").map_or(RUN, |runs| runs.parse().unwrap())
+}
+
+/// What random values start from: `WALCAST_SEED`, by default another one each time.
+fn seed() -> u64 {
+    let seed = std::env::var("WALCAST_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+    println!("WALCAST_SEED={seed}");
+    seed
+}
 
 /// A source of values of one type: `FROM` items with one column `v`.
 fn values_of(type_name: &str, literals: &[String]) -> String {
@@ -182,24 +203,25 @@ async fn every_builtin_type_is_written_as_the_server_writes_it_alone_and_in_ever
 
 #[tokio::test]
 async fn generated_values_are_written_as_the_server_writes_them() {
-    let seed = std::env::var("WALCAST_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    println!("WALCAST_SEED={seed}");
+    let seed = seed();
     for_each_version(async |cluster| {
         let database = TestDatabase::create(cluster).await;
         let mut judge = Judge::new(&database).await;
         let mut random = StdRng::seed_from_u64(seed);
         for (name, generate) in generated::GENERATORS {
             let type_name = format!("pg_catalog.{name}");
-            let literals: Vec<String> = (0..200).map(|_| generate(&mut random)).collect();
-            let from = values_of(&type_name, &literals);
-            judge.compare_in_containers(&type_name, true, name, &from).await;
-            // Arrays of random length, and with random bounds.
-            let some = random.random_range(1..40);
-            let lists = format!(
-                "(SELECT array_agg(v ORDER BY n) AS v FROM (SELECT v, row_number() OVER () AS n FROM {from}) AS numbered
-                  GROUP BY n / {some}) AS lists"
-            );
-            judge.compare(&["v".to_owned(), "array_fill(v[1], ARRAY[3], ARRAY[-1])".to_owned()], &lists).await;
+            for run in 0..runs().div_ceil(RUN) {
+                let literals: Vec<String> = (0..RUN).map(|_| generate(&mut random)).collect();
+                let from = values_of(&type_name, &literals);
+                judge.compare_in_containers(&type_name, true, &format!("{name}_{run}"), &from).await;
+                // Arrays of random length, and with random bounds.
+                let some = random.random_range(1..40);
+                let lists = format!(
+                    "(SELECT array_agg(v ORDER BY n) AS v FROM (SELECT v, row_number() OVER () AS n FROM {from}) AS numbered
+                      GROUP BY n / {some}) AS lists"
+                );
+                judge.compare(&["v".to_owned(), "array_fill(v[1], ARRAY[3], ARRAY[-1])".to_owned()], &lists).await;
+            }
         }
         println!("{} values compared", judge.compared);
         database.close().await;
@@ -267,7 +289,7 @@ async fn types_of_extensions_are_written_as_the_server_writes_them() {
         let database = TestDatabase::create(cluster).await;
         let mut judge = Judge::new(&database).await;
         for (extension, type_name, literals) in literals::EXTENSIONS {
-            let create = format!("CREATE EXTENSION {extension} SCHEMA public");
+            let create = format!("CREATE EXTENSION IF NOT EXISTS {extension} SCHEMA public CASCADE");
             let available = format!("SELECT 1 FROM pg_available_extensions WHERE name = '{extension}'");
             if judge.session.query(&available, &[]).await.unwrap().is_empty() {
                 println!("{extension} is not installed");
@@ -278,7 +300,35 @@ async fn types_of_extensions_are_written_as_the_server_writes_them() {
             let from = values_of(&format!("public.{type_name}"), &literals);
             judge.compare_in_containers(&format!("public.{type_name}"), true, type_name, &from).await;
         }
+        let mut random = StdRng::seed_from_u64(seed());
+        for (extension, type_name, generate) in generated::OF_EXTENSIONS {
+            let installed = format!("SELECT 1 FROM pg_extension WHERE extname = '{extension}'");
+            if judge.session.query(&installed, &[]).await.unwrap().is_empty() {
+                continue;
+            }
+            let literals: Vec<String> = (0..runs()).map(|_| generate(&mut random)).collect();
+            let from = values_of(&format!("public.{type_name}"), &literals);
+            let tag = format!("{type_name}_generated");
+            judge.compare_in_containers(&format!("public.{type_name}"), true, &tag, &from).await;
+        }
         println!("{} values compared", judge.compared);
+        database.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_character_of_every_plane_is_written_as_the_server_writes_it() {
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        let mut judge = Judge::new(&database).await;
+        judge.run("CREATE TYPE c AS (t text, j json)").await;
+        let expressions =
+            ["v", "ARRAY[v]", "to_json(v)", "jsonb_build_object(v, v)", "ROW(v, to_json(v))::c"];
+        for texts in generated::all_characters().chunks(32) {
+            judge.compare(&expressions.map(str::to_owned), &values_of("text", texts)).await;
+        }
+        assert_eq!(judge.compared, expressions.len() * 272);
         database.close().await;
     })
     .await;

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use walcast_feed::{Barriers, Feed, SourceState};
@@ -11,12 +12,13 @@ use walcast_model::{Cursor, FeedId};
 use crate::catalog::Catalog;
 use crate::gate::Gate;
 use crate::limits::Limits;
+use crate::lineage::Lineage;
 use crate::metrics;
 use crate::past::{InitialSync, PastPages};
 use crate::refusal::Refusal;
+use crate::request::Request;
 use crate::router::Router;
 use crate::session::World;
-use crate::shape::Request;
 use crate::subscription::{Services, Subscription};
 
 /// How often it is asked how far history reaches back, for `welcome`.
@@ -41,6 +43,8 @@ struct Shared {
 pub struct Sources {
     /// The feed's id.
     pub feed_id: FeedId,
+    /// The feeds that it continues.
+    pub lineage: Lineage,
     /// The feed.
     pub feed: Feed,
     /// Barriers through the feed's source.
@@ -58,11 +62,12 @@ impl Broadcaster {
     #[must_use]
     pub fn new(sources: Sources, limits: Limits) -> Self {
         metrics::describe();
-        let Sources { feed_id, feed, barriers, past, source, gate } = sources;
+        let Sources { feed_id, lineage, feed, barriers, past, source, gate } = sources;
         let router = Router::new(feed.clone(), limits);
         let catalog = Catalog::new(Arc::clone(&source));
-        let services = Services { past, source, catalog, barriers, tasks: TaskTracker::new() };
-        let world = World { feed_id, feed, gate, router, limits };
+        let folds = Arc::new(Semaphore::new(limits.folds_max));
+        let services = Services { past, source, catalog, barriers, folds, tasks: TaskTracker::new() };
+        let world = World { feed_id, lineage, feed, gate, router, limits };
         let (world, services) = (Arc::new(world), Arc::new(services));
         Self { shared: Arc::new(Shared { world, services, oldest: Mutex::default() }) }
     }

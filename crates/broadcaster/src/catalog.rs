@@ -7,13 +7,11 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::past::{InitialSync, KnownTable, Unanswered};
-use crate::shape::ShapeKey;
+use crate::request::ShapeKey;
 
 /// How long a list is trusted to name what exists. (A table that is gone since is only missing in the answer to a
 /// subscription that names it: it then gets no changes, as there are none.)
 const FRESH: Duration = Duration::from_secs(60);
-/// How often the source is asked again for what the list does not have.
-const AGAIN: Duration = Duration::from_secs(1);
 /// How long a source may take before it counts as away, for those who can do without an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 
@@ -45,13 +43,15 @@ impl Catalog {
         Ok(tables)
     }
 
-    /// The published tables as they were lately, if that has all that the shape names, or as they are now. Soon, or
-    /// not at all: those who come while the source fails to answer do not ask it again one after the other.
+    /// The published tables as they were lately, if that has all that the shape names, or as they are now: what they
+    /// lack did not exist when this was called. Those who come while the source is asked share the next answer, so it
+    /// is asked for one list at a time. Soon, or not at all: those who come while the source fails to answer do not
+    /// ask it again one after the other.
     pub(crate) async fn for_shape(&self, shape: &ShapeKey) -> Result<Arc<Vec<KnownTable>>, Unanswered> {
         let came = Instant::now();
         let mut lately = self.lately.lock().await;
         if let Some((asked, tables)) = &lately.tables
-            && (asked.elapsed() < AGAIN || (asked.elapsed() < FRESH && has_all(tables, shape)))
+            && (*asked >= came || (asked.elapsed() < FRESH && has_all(tables, shape)))
         {
             return Ok(Arc::clone(tables));
         }
@@ -86,19 +86,20 @@ fn has_all(tables: &[KnownTable], shape: &ShapeKey) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use futures_util::FutureExt;
     use futures_util::future::{BoxFuture, join, join_all};
     use tokio::sync::{Notify, mpsc};
-    use tokio::time::timeout;
+    use tokio::time::{sleep, timeout};
     use walcast_snapshot::{SnapshotEvent, SnapshotTable};
 
     use super::Catalog;
     use crate::past::{InitialSync, KnownTable, Unanswered};
-    use crate::testing::request;
+    use crate::request::ShapeKey;
+    use crate::testing::{published, request, table};
 
     /// A source that fails to answer; counts who asks.
     #[derive(Debug, Default)]
@@ -136,6 +137,63 @@ mod tests {
         // Whoever comes later asks again.
         source.failing.notify_one();
         assert!(catalog.for_shape(&shape).await.is_err());
+        assert_eq!(source.asked.load(Ordering::Relaxed), 2);
+    }
+
+    /// A source that answers after a while, of what is there when it answers; counts who asks.
+    #[derive(Debug, Default)]
+    struct Growing {
+        asked: AtomicUsize,
+        tables: Mutex<Vec<KnownTable>>,
+    }
+
+    impl InitialSync for Growing {
+        fn published(&self) -> BoxFuture<'_, Result<Vec<KnownTable>, Unanswered>> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            sleep(Duration::from_millis(10)).map(|()| Ok(self.tables.lock().unwrap().clone())).boxed()
+        }
+
+        fn run(
+            &self,
+            _: Vec<SnapshotTable>,
+            _: mpsc::Sender<SnapshotEvent>,
+        ) -> BoxFuture<'_, Result<(), Unanswered>> {
+            std::future::pending().boxed()
+        }
+    }
+
+    fn shape_of(table: &str) -> ShapeKey {
+        request(&format!(r#""tables":[{{"table":"public.{table}"}}],"cursor":"0/1""#)).unwrap().shape
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_table_that_the_list_lacks_is_asked_for_however_new_the_list_is() {
+        let source = Arc::new(Growing::default());
+        let catalog = Catalog::new(source.clone());
+        source.tables.lock().unwrap().push(published(&table("a", &[])));
+        assert_eq!(catalog.for_shape(&shape_of("a")).await.unwrap().len(), 1);
+        assert_eq!(catalog.for_shape(&shape_of("a")).await.unwrap().len(), 1);
+        assert_eq!(source.asked.load(Ordering::Relaxed), 1);
+        // In the same moment, by this clock.
+        source.tables.lock().unwrap().push(published(&table("b", &[])));
+        assert_eq!(catalog.for_shape(&shape_of("b")).await.unwrap().len(), 2);
+        assert_eq!(source.asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_name_what_is_not_there_share_the_next_answer() {
+        let source = Arc::new(Growing::default());
+        let catalog = Catalog::new(source.clone());
+        let shape = shape_of("none");
+        let clients = (0..1000_u64).map(|number| {
+            let (catalog, shape) = (&catalog, &shape);
+            async move {
+                sleep(Duration::from_millis(number / 100)).await;
+                catalog.for_shape(shape).await.unwrap().len()
+            }
+        });
+        assert_eq!(join_all(clients).await.into_iter().sum::<usize>(), 0);
+        // One for the first, one for all who came while that was on its way.
         assert_eq!(source.asked.load(Ordering::Relaxed), 2);
     }
 }

@@ -10,13 +10,14 @@
 mod frame;
 mod projection;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use walcast_model::{Change, CommitStart, Cursor, Part, Relation, RelationName, Snapshot};
+use walcast_model::{Change, CommitStart, Cursor, Oid, Part, Relation, RelationName, Snapshot, Transaction};
 use walcast_protocol::encode as protocol;
 
-use crate::shape::{Selection, Shape};
+use crate::request::{Selection, Wanted};
 pub(crate) use frame::{Frame, Heads, relation};
 pub(crate) use projection::{Projection, project_rows};
 
@@ -30,13 +31,19 @@ pub(crate) struct View<'a> {
     pub(crate) from: Cursor,
     /// What an initial sync has delivered already.
     pub(crate) synced: Option<&'a Synced>,
+    /// The part is of the net effect of many transactions: only the cursor after its end means anything.
+    pub(crate) is_compacted: bool,
 }
 
 impl View<'_> {
     /// Leaves nothing out.
     pub(crate) const fn whole() -> Self {
         // Before any change, also one with a negative seq.
-        Self { from: Cursor::new(walcast_model::Lsn::ZERO, walcast_model::Seq::new(i64::MIN)), synced: None }
+        Self {
+            from: Cursor::new(walcast_model::Lsn::ZERO, walcast_model::Seq::new(i64::MIN)),
+            synced: None,
+            is_compacted: false,
+        }
     }
 }
 
@@ -45,13 +52,17 @@ impl View<'_> {
 #[derive(Clone, Debug)]
 pub(crate) struct Synced {
     pub(crate) snapshot: Snapshot,
-    /// Sorted. A table that was published later is not among them, and its changes are all still to be delivered.
-    pub(crate) tables: Vec<RelationName>,
+    /// The tables whose rows were sent. A change of one of them is in those rows whatever the table was called when
+    /// the change was made. What is in none of the two sets was published later, and is all still to be delivered.
+    pub(crate) oids: HashSet<Oid>,
+    /// What they were called. A change under one of these names, of a table that is not among `oids`, is of one that
+    /// lost the name before the snapshot was taken: the rows that were sent under it took its place.
+    pub(crate) names: HashSet<RelationName>,
 }
 
 impl Synced {
-    fn contains(&self, name: &RelationName) -> bool {
-        self.tables.binary_search(name).is_ok()
+    fn contains(&self, relation: &Relation) -> bool {
+        self.oids.contains(&relation.oid()) || self.names.contains(relation.name())
     }
 }
 
@@ -86,16 +97,22 @@ pub(crate) struct Run {
     pub(crate) tail: Bytes,
 }
 
-/// The frames of `part` for `shape`.
-pub(crate) fn part(part: &Part, shape: &Shape, view: View<'_>) -> Encoded {
-    let plans = plan(part, shape, view);
+/// The frames of `part` for whoever wants this of it.
+pub(crate) fn part(part: &Part, wanted: &Wanted, view: View<'_>) -> Encoded {
+    let plans = plan(part, wanted, view);
     let count = plans.len();
     let mut runs = Vec::with_capacity(count);
     let mut following: Vec<Cursor> = plans.iter().skip(1).map(|plan| plan.from).collect();
     following.push(part.next_cursor());
     for (index, (plan, next)) in plans.into_iter().zip(following).enumerate() {
         let more = part.end().is_none() || index + 1 < count;
-        let tail = tail(part, &plan, view.synced.is_none().then_some(next), more);
+        let cursor = (view.synced.is_none() && !(view.is_compacted && more)).then_some(next);
+        let mut tail = tail(part, &plan, cursor, more);
+        if view.is_compacted {
+            let mut text = Vec::from(tail);
+            protocol::compacted(&mut text);
+            tail = text.into();
+        }
         let relations = plan.relations.into_iter().map(|chosen| chosen.relation).collect();
         runs.push(Run { relations, next, tail });
     }
@@ -108,6 +125,14 @@ pub(crate) fn ending(part: &Part, with_cursor: bool) -> Bytes {
     let mut out = Vec::with_capacity(TAIL_FIXED_BYTES);
     let cursor = with_cursor.then(|| part.next_cursor());
     protocol::transaction_tail(&mut out, cursor, part.transaction(), |_| {}, false);
+    out.into()
+}
+
+/// As [`ending`], of the net effect of many transactions; without a cursor it leads nowhere and comes again.
+pub(crate) fn compacted_ending(transaction: &Transaction, cursor: Option<Cursor>) -> Bytes {
+    let mut out = Vec::with_capacity(TAIL_FIXED_BYTES);
+    protocol::transaction_tail(&mut out, cursor, transaction, |_| {}, false);
+    protocol::compacted(&mut out);
     out.into()
 }
 
@@ -127,7 +152,7 @@ struct Plan {
 }
 
 /// Chooses the changes. Filters and policies (issue 4) will look at each change here.
-fn plan(part: &Part, shape: &Shape, view: View<'_>) -> Vec<Plan> {
+fn plan(part: &Part, wanted: &Wanted, view: View<'_>) -> Vec<Plan> {
     let lsn = part.transaction().start.lsn();
     let seen = view.synced.filter(|synced| synced.snapshot.sees(part.transaction().xid));
     let mut plans: Vec<Plan> = Vec::new();
@@ -140,7 +165,7 @@ fn plan(part: &Part, shape: &Shape, view: View<'_>) -> Vec<Plan> {
         }
         let place = match last {
             Some((relation, place)) if Arc::ptr_eq(relation, &change.relation) => place,
-            _ => place(&mut plans, cursor, change, shape, seen),
+            _ => place(&mut plans, cursor, change, wanted, seen),
         };
         last = Some((&change.relation, place));
         if let (Some(place), Some(plan)) = (place, plans.last_mut()) {
@@ -157,12 +182,12 @@ fn place(
     plans: &mut Vec<Plan>,
     cursor: Cursor,
     change: &Change,
-    shape: &Shape,
+    wanted: &Wanted,
     seen: Option<&Synced>,
 ) -> Option<u32> {
     let relation = &change.relation;
-    let selection = shape.wants(relation.name())?;
-    if seen.is_some_and(|synced| synced.contains(relation.name())) {
+    let selection = wanted.of(relation.name())?;
+    if seen.is_some_and(|synced| synced.contains(relation)) {
         return None;
     }
     let same_table = |chosen: &Chosen| chosen.relation.name() == relation.name();

@@ -31,12 +31,16 @@ pub mod doors;
 mod encode;
 mod gate;
 mod limits;
+mod lineage;
 mod metrics;
 mod past;
 mod refusal;
+mod request;
 mod router;
 mod session;
 mod shape;
+#[cfg(test)]
+mod simulation;
 mod subscription;
 #[cfg(test)]
 mod testing;
@@ -44,5 +48,6 @@ mod testing;
 pub use broadcaster::{Broadcaster, Sources};
 pub use gate::Gate;
 pub use limits::Limits;
-pub use past::{InitialSync, KnownTable, PastPages, Unanswered};
+pub use lineage::Lineage;
+pub use past::{InitialSync, KnownTable, PastPages, Unanswered, WantsTable};
 pub use refusal::Refusal;

@@ -36,6 +36,11 @@ pub struct Limits {
     pub page_bytes_max: usize,
     /// `page_changes_max`: changes in a page of history.
     pub page_changes_max: usize,
+    /// `fold_bytes_max`: memory for the net effect of transactions that is made for a client that asked for the latest
+    /// rows, in bytes; the rest goes into further ones.
+    pub fold_bytes_max: usize,
+    /// `folds_max`: such net effects in memory at the same time; clients beyond that wait for one another.
+    pub folds_max: usize,
     /// `shape_hits_max`: parts that a shape remembers it is concerned by (48 bytes each). Sessions that are further
     /// behind look through the feed themselves.
     pub shape_hits_max: usize,
@@ -71,6 +76,8 @@ impl Default for Limits {
             read_bytes_max: 64 << 10,
             page_bytes_max: 512 << 10,
             page_changes_max: 10_000,
+            fold_bytes_max: 8 << 20,
+            folds_max: 4,
             shape_hits_max: 1024,
             encoded_bytes_max: 64 << 20,
             history_stall_bytes: 256 << 20,

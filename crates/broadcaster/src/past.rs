@@ -2,8 +2,8 @@
 
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
-use walcast_history::{Page, PageLimits, Reader};
-use walcast_model::{Cursor, RelationName, Snapshot};
+use walcast_history::{ErrorClass, LatestPage, Page, PageLimits, Reader};
+use walcast_model::{Cursor, Oid, RelationName, Snapshot};
 use walcast_protocol::ErrorCode;
 use walcast_snapshot::{SnapshotEvent, SnapshotTable, Snapshots};
 
@@ -18,16 +18,35 @@ pub enum Unanswered {
     Never(Refusal),
 }
 
+/// Whether a subscription wants a table.
+pub type WantsTable = Box<dyn Fn(&RelationName) -> bool + Send + Sync>;
+
 /// The part of the feed that is no longer in memory.
 pub trait PastPages: std::fmt::Debug + Send + Sync + 'static {
     /// What lies at or after `from` and before `to`, as much as fits into a page; `to` was stored before. A page that
     /// does not reach back to `from`, because that is no longer there, is [`Unanswered::Never`].
     fn page(&self, from: Cursor, to: Cursor, limits: PageLimits) -> BoxFuture<'_, Result<Page, Unanswered>>;
 
+    /// What became of the rows that transactions at or after `from` and before `to` touched, as many of them as fit; see
+    /// [`Reader::latest`]. Those who cannot fold give a page as it is.
+    fn latest(
+        &self,
+        from: Cursor,
+        to: Cursor,
+        limits: PageLimits,
+        _fold_bytes_max: usize,
+        _wants: WantsTable,
+    ) -> BoxFuture<'_, Result<LatestPage, Unanswered>> {
+        Box::pin(
+            async move { Ok(LatestPage { page: self.page(from, to, limits).await?, is_compacted: false }) },
+        )
+    }
+
     /// The oldest cursor that can be served.
     fn oldest(&self) -> BoxFuture<'_, Result<Cursor, Unanswered>>;
 
-    /// The first transaction before `before` that `snapshot` does not see.
+    /// The first transaction before `before` that `snapshot` does not see. [`Unanswered::Never`] when one that it does
+    /// not see may be gone.
     fn first_invisible<'a>(
         &'a self,
         snapshot: &'a Snapshot,
@@ -38,10 +57,22 @@ pub trait PastPages: std::fmt::Debug + Send + Sync + 'static {
 impl PastPages for Reader {
     fn page(&self, from: Cursor, to: Cursor, limits: PageLimits) -> BoxFuture<'_, Result<Page, Unanswered>> {
         Box::pin(async move {
-            let page = self.read(from, to, limits).await.map_err(|error| of_history(&error))?;
-            // After the page: what was removed before it was read is known by now.
-            let oldest = Self::oldest(self).await.map_err(|error| of_history(&error))?;
-            if from < oldest { Err(Unanswered::Never(Refusal::too_old(from, oldest))) } else { Ok(page) }
+            let page = self.read_kept(from, to, limits).await;
+            page.map_err(|error| of_history(&error))
+        })
+    }
+
+    fn latest(
+        &self,
+        from: Cursor,
+        to: Cursor,
+        limits: PageLimits,
+        fold_bytes_max: usize,
+        wants: WantsTable,
+    ) -> BoxFuture<'_, Result<LatestPage, Unanswered>> {
+        Box::pin(async move {
+            let page = Self::latest(self, from, to, limits, fold_bytes_max, wants).await;
+            page.map_err(|error| of_history(&error))
         })
     }
 
@@ -61,8 +92,14 @@ impl PastPages for Reader {
 }
 
 fn of_history(error: &walcast_history::Error) -> Unanswered {
+    use walcast_history::Error;
+    match error {
+        Error::TooOld { cursor, oldest } => return Unanswered::Never(Refusal::too_old(*cursor, *oldest)),
+        Error::SnapshotTooOld { .. } => return Unanswered::Never(Refusal::outlived(error.to_string())),
+        _ => {}
+    }
     match error.class() {
-        walcast_history::ErrorClass::Transient => Unanswered::Later(error.to_string()),
+        ErrorClass::Transient => Unanswered::Later(error.to_string()),
         _ => {
             tracing::error!(%error, "history cannot be read");
             let refusal = Refusal::new(ErrorCode::Internal, "the daemon cannot read its history");
@@ -76,6 +113,8 @@ fn of_history(error: &walcast_history::Error) -> Unanswered {
 pub struct KnownTable {
     /// The name under which the feed has it.
     pub name: RelationName,
+    /// Its object id: another table under the same name has another.
+    pub oid: Oid,
     /// Its published columns.
     pub columns: Vec<String>,
 }
@@ -99,7 +138,7 @@ impl InitialSync for Snapshots {
             let tables = self.published_tables().await.map_err(|error| of_source(&error))?;
             Ok(tables
                 .into_iter()
-                .map(|table| KnownTable { name: table.name, columns: table.columns })
+                .map(|table| KnownTable { name: table.name, oid: table.oid, columns: table.columns })
                 .collect())
         })
     }
@@ -116,7 +155,7 @@ impl InitialSync for Snapshots {
 fn of_source(error: &walcast_snapshot::Error) -> Unanswered {
     use walcast_snapshot::Error;
     let code = match error {
-        Error::Source(_) if error.class() == walcast_history::ErrorClass::Transient => {
+        Error::Source(_) if error.class() == ErrorClass::Transient => {
             return Unanswered::Later(error.to_string());
         }
         Error::UnknownTable { .. }
@@ -137,4 +176,26 @@ fn of_source(error: &walcast_snapshot::Error) -> Unanswered {
         Some(hint) => refusal.hint(hint),
         None => refusal,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use walcast_history::Error;
+    use walcast_protocol::ErrorCode;
+
+    use super::{Unanswered, of_history};
+    use crate::testing::at;
+
+    #[test]
+    fn what_retention_dropped_is_too_old_and_no_fault_of_the_history() {
+        let refusal = |error: &Error| match of_history(error) {
+            Unanswered::Never(refusal) => (refusal.code, refusal.oldest),
+            Unanswered::Later(reason) => panic!("{reason}"),
+        };
+        let too_old = Error::TooOld { cursor: at(10), oldest: at(20) };
+        assert_eq!(refusal(&too_old), (ErrorCode::CursorTooOld, Some(at(20))));
+        let sync = Error::SnapshotTooOld { snapshot: "1:1:".into() };
+        assert_eq!(refusal(&sync), (ErrorCode::NotReady, None));
+        assert_eq!(refusal(&Error::Hole { at: at(10) }), (ErrorCode::Internal, None));
+    }
 }

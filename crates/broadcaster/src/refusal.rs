@@ -41,6 +41,12 @@ impl Refusal {
         Self { oldest: Some(oldest), ..refusal }
     }
 
+    /// History let go of what an initial sync needed of it.
+    pub(crate) fn outlived(message: impl Into<String>) -> Self {
+        let hint = "subscribe again; if that does not help, history has to be kept for longer than an initial sync takes";
+        Self::new(ErrorCode::NotReady, message).hint(hint)
+    }
+
     pub(crate) fn ahead(cursor: Cursor, reached: Cursor) -> Self {
         let message =
             format!("the cursor {cursor} is ahead of the feed, which has everything before {reached}");
@@ -49,6 +55,13 @@ impl Refusal {
 
     pub(crate) fn other_feed(asked: &FeedId, ours: &FeedId) -> Self {
         let message = format!("the cursor belongs to feed {asked}, and this is feed {ours}");
+        Self::new(ErrorCode::FeedChanged, message).hint(SYNC_AGAIN)
+    }
+
+    pub(crate) fn beyond_branch(cursor: Cursor, feed: &FeedId, valid_to: Cursor) -> Self {
+        let message = format!(
+            "the cursor {cursor} is after {valid_to}, up to where the source is known to have what feed {feed} delivered"
+        );
         Self::new(ErrorCode::FeedChanged, message).hint(SYNC_AGAIN)
     }
 

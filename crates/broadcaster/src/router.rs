@@ -1,6 +1,7 @@
 //! Who is concerned by what: looks at each new part once and wakes the shapes that it concerns, and nobody else.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::Hash;
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -15,12 +16,13 @@ use walcast_protocol::TablePattern;
 use crate::encode::Encoded;
 use crate::limits::Limits;
 use crate::metrics as names;
-use crate::shape::{Noted, Shape, ShapeKey};
+use crate::request::ShapeKey;
+use crate::shape::{KeptBytes, Noted, Shape};
 
 /// JSON that is looked at between two looks at the lock, in bytes.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// What an entry in the list of kept frames costs beside the frames, in bytes.
+/// What an entry in the list of kept frames costs, whether or not the frames are still there, in bytes.
 const KEPT_FIXED_BYTES: usize = 128;
 
 #[derive(Debug)]
@@ -32,25 +34,29 @@ pub(crate) struct Router {
     /// Everything before it was looked at.
     seen: watch::Sender<Cursor>,
     // Locked after a shape, never before.
-    kept: Mutex<Kept>,
+    kept: Mutex<KeptList>,
+    kept_bytes: KeptBytes,
     hot: names::Hot,
 }
 
 /// Shapes in use, by what they name.
 #[derive(Debug, Default)]
 struct Index {
-    shapes: HashMap<ShapeKey, Arc<Shape>>,
-    tables: HashMap<RelationName, Vec<Arc<Shape>>>,
-    schemas: HashMap<String, Vec<Arc<Shape>>>,
-    everywhere: Vec<Arc<Shape>>,
+    shapes: HashMap<ShapeKey, (ShapeNumber, Arc<Shape>)>,
+    tables: HashMap<RelationName, Shapes>,
+    schemas: HashMap<String, Shapes>,
+    everywhere: Shapes,
+    made: ShapeNumber,
 }
 
-/// Frames that are kept for several sessions, oldest first.
-#[derive(Debug, Default)]
-struct Kept {
-    entries: VecDeque<(Weak<Shape>, Cursor, usize)>,
-    bytes: usize,
-}
+/// Counts shapes in the order in which they were made.
+type ShapeNumber = u64;
+
+/// Shapes that name the same: to go through, and to take one out of without looking at the others.
+type Shapes = BTreeMap<ShapeNumber, Arc<Shape>>;
+
+/// Where frames were kept for several sessions, oldest first. Those that a shape let go of since are still listed.
+type KeptList = VecDeque<(Weak<Shape>, Cursor)>;
 
 /// A session's hold on a shape; the shape is forgotten with the last of them.
 #[derive(Debug)]
@@ -71,10 +77,10 @@ impl ShapeHandle {
     /// The frames of a whole part of the feed, kept for others if there are any.
     pub(crate) fn frames(&self, part: &Part) -> Arc<Encoded> {
         let shared = self.shape.sessions.load(Ordering::Relaxed) > 1;
-        let (encoded, kept) = self.shape.encoded(part, shared);
+        let (encoded, kept) = self.shape.encoded(part, shared.then_some(&self.router.kept_bytes));
         self.router.hot.encoded.increment(1);
-        if let Some(bytes) = kept {
-            self.router.keep(&self.shape, part.cursor(), bytes);
+        if kept {
+            self.router.kept(&self.shape, part.cursor());
         }
         encoded
     }
@@ -100,8 +106,8 @@ impl Router {
     pub(crate) fn new(feed: Feed, limits: Limits) -> Arc<Self> {
         // What was there before has no session to concern.
         let seen = watch::Sender::new(feed.head());
-        let (index, kept) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { feed, limits, index, seen, kept, hot: names::Hot::new() })
+        let (index, kept, kept_bytes) = (Mutex::default(), Mutex::default(), KeptBytes::default());
+        Arc::new(Self { feed, limits, index, seen, kept, kept_bytes, hot: names::Hot::new() })
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -112,7 +118,7 @@ impl Router {
     pub(crate) fn shape(self: &Arc<Self>, key: ShapeKey) -> ShapeHandle {
         let mut index = self.index();
         let shape = match index.shapes.get(&key) {
-            Some(shape) => Arc::clone(shape),
+            Some((_, shape)) => Arc::clone(shape),
             None => {
                 // In the lock in which `seen` moves: no part falls between.
                 let shape = Arc::new(Shape::new(key, self.seen(), self.limits.shape_hits_max));
@@ -135,10 +141,10 @@ impl Router {
         self.seen.subscribe()
     }
 
-    /// Follows the feed until it is cancelled. Without it, no session hears of anything new.
+    /// Follows the feed until it is cancelled, also when that never ends. Without it, no session hears of anything new.
     pub(crate) async fn follow(&self, cancel: CancellationToken) {
         let mut head = self.feed.watch_head();
-        loop {
+        while !cancel.is_cancelled() {
             head.mark_unchanged();
             let from = self.seen();
             match self.feed.read(from, BATCH_BYTES) {
@@ -177,66 +183,56 @@ impl Router {
     pub(crate) fn overtaken(&self, oldest: Cursor) {
         counter!(names::OVERTAKEN).increment(1);
         let index = self.index();
-        for shape in index.shapes.values() {
+        for (_, shape) in index.shapes.values() {
             shape.overtaken(oldest);
         }
         self.seen.send_replace(oldest);
     }
 
-    fn keep(&self, shape: &Arc<Shape>, cursor: Cursor, bytes: usize) {
-        let mut forgotten = Vec::new();
-        {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            let bytes = bytes + KEPT_FIXED_BYTES;
-            kept.entries.push_back((Arc::downgrade(shape), cursor, bytes));
-            kept.bytes += bytes;
-            while kept.bytes > self.limits.encoded_bytes_max {
-                let Some((shape, cursor, bytes)) = kept.entries.pop_front() else { break };
-                kept.bytes -= bytes;
-                forgotten.extend(shape.upgrade().map(|shape| (shape, cursor)));
+    /// Notes that a shape keeps the frames of the part at `cursor`, and forgets the oldest while there are too many.
+    fn kept(&self, shape: &Arc<Shape>, cursor: Cursor) {
+        let mut new = Some((Arc::downgrade(shape), cursor));
+        loop {
+            let oldest = {
+                let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.extend(new.take());
+                let bytes = self.kept_bytes.load(Ordering::Relaxed) + kept.len() * KEPT_FIXED_BYTES;
+                gauge!(names::ENCODED_BYTES).set(bytes as f64);
+                if bytes <= self.limits.encoded_bytes_max {
+                    return;
+                }
+                kept.pop_front()
+            };
+            let Some((shape, cursor)) = oldest else { return };
+            if let Some(shape) = shape.upgrade() {
+                shape.forget(cursor);
             }
-            gauge!(names::ENCODED_BYTES).set(kept.bytes as f64);
-        }
-        for (shape, cursor) in forgotten {
-            shape.forget(cursor);
         }
     }
 }
 
 impl Index {
     fn add(&mut self, shape: &Arc<Shape>) {
+        let number = self.made;
+        self.made += 1;
         for pattern in shape.key().tables.keys() {
             let list = match pattern {
                 TablePattern::All => &mut self.everywhere,
                 TablePattern::Schema(schema) => self.schemas.entry(schema.clone()).or_default(),
                 TablePattern::Table(name) => self.tables.entry(name.clone()).or_default(),
             };
-            list.push(Arc::clone(shape));
+            list.insert(number, Arc::clone(shape));
         }
-        self.shapes.insert(shape.key().clone(), Arc::clone(shape));
+        self.shapes.insert(shape.key().clone(), (number, Arc::clone(shape)));
     }
 
-    fn remove(&mut self, shape: &Arc<Shape>) {
-        self.shapes.remove(shape.key());
-        let other = |kept: &Arc<Shape>| !Arc::ptr_eq(kept, shape);
-        self.everywhere.retain(other);
+    fn remove(&mut self, shape: &Shape) {
+        let Some((number, _)) = self.shapes.remove(shape.key()) else { return };
         for pattern in shape.key().tables.keys() {
             match pattern {
-                TablePattern::All => {}
-                TablePattern::Schema(schema) => {
-                    if let Some(list) = self.schemas.get_mut(schema) {
-                        list.retain(other);
-                    }
-                    self.schemas.retain(|_, list| !list.is_empty());
-                }
-                TablePattern::Table(name) => {
-                    if let Some(list) = self.tables.get_mut(name) {
-                        list.retain(other);
-                        if list.is_empty() {
-                            self.tables.remove(name);
-                        }
-                    }
-                }
+                TablePattern::All => drop(self.everywhere.remove(&number)),
+                TablePattern::Schema(schema) => take_out(&mut self.schemas, schema, number),
+                TablePattern::Table(name) => take_out(&mut self.tables, name, number),
             }
         }
     }
@@ -256,7 +252,17 @@ impl Index {
             }
             last = Some(name);
             let lists = [self.tables.get(name), self.schemas.get(&name.schema), Some(&self.everywhere)];
-            lists.into_iter().flatten().flatten().for_each(&mut note);
+            lists.into_iter().flatten().flat_map(BTreeMap::values).for_each(&mut note);
+        }
+    }
+}
+
+/// Takes a shape out of the list under `name`, and the list with the last of it.
+fn take_out<N: Hash + Eq>(lists: &mut HashMap<N, Shapes>, name: &N, number: ShapeNumber) {
+    if let Some(list) = lists.get_mut(name) {
+        list.remove(&number);
+        if list.is_empty() {
+            lists.remove(name);
         }
     }
 }

@@ -6,13 +6,14 @@
 //!                   │ 0/0                                    │ own barrier passed: caught_up, once
 //!                   └──► Syncing ──► Relisting ──► Seam ─────┘ snapshot_complete
 //!                           ▲            │
-//!                           └────────────┘ a table appeared meanwhile
+//!                           └────────────┘ the tables are others meanwhile
 //! ```
 //!
 //! Nothing here waits, connects or writes: [`Session::next`] gives the next frame, or says what it waits for, or asks
 //! a question whose [`Answer`] is handed in later. The one who drives it takes the next frame only when the socket
 //! took the last one, so a session holds nothing but a page of what it is reading.
 
+mod compacted;
 mod opening;
 mod streaming;
 mod syncing;
@@ -22,19 +23,21 @@ use std::sync::Arc;
 
 use walcast_feed::Feed;
 use walcast_history::Page;
-use walcast_model::{Cursor, FeedId, Oid, Relation, RelationDigest, RelationName, Snapshot};
+use walcast_model::{Cursor, FeedId, Relation, RelationDigest, RelationName, Snapshot};
 use walcast_protocol::{
-    CaughtUp, ErrorCode, Mode, ServerMessage, StartAt, Subscribed, SubscriptionId, Waiting,
+    Catchup, CaughtUp, ErrorCode, Mode, ServerMessage, StartAt, Subscribed, SubscriptionId, Waiting,
 };
 use walcast_snapshot::SnapshotEvent;
 
 use crate::encode::{self, Frame, Heads};
 use crate::gate::Gate;
 use crate::limits::Limits;
+use crate::lineage::Lineage;
 use crate::past::KnownTable;
 use crate::refusal::Refusal;
+use crate::request::Request;
 use crate::router::{Router, ShapeHandle};
-use crate::shape::Request;
+pub(crate) use compacted::Folded;
 use streaming::Stream;
 use syncing::Sync;
 
@@ -42,6 +45,7 @@ use syncing::Sync;
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) feed_id: FeedId,
+    pub(crate) lineage: Lineage,
     pub(crate) feed: Feed,
     pub(crate) gate: Gate,
     pub(crate) router: Arc<Router>,
@@ -70,6 +74,8 @@ pub(crate) enum Question {
     Oldest,
     /// A page of history.
     Page { from: Cursor, to: Cursor },
+    /// The net effect of transactions of history.
+    Latest { from: Cursor, to: Cursor },
     /// The first transaction in history that a snapshot does not see.
     FirstInvisible { snapshot: Snapshot, before: Cursor },
     /// An initial sync; its events are handed in one by one.
@@ -82,6 +88,7 @@ pub(crate) enum Answer {
     Tables(Result<Arc<Vec<KnownTable>>, Refusal>),
     Oldest(Result<Cursor, Refusal>),
     Page(Result<Page, Refusal>),
+    Latest(Result<Folded, Refusal>),
     FirstInvisible(Result<Option<Cursor>, Refusal>),
     Sync(Result<SnapshotEvent, Refusal>),
 }
@@ -127,12 +134,15 @@ pub(crate) struct Session {
     world: Arc<World>,
     shape: ShapeHandle,
     start: StartAt,
+    catchup: Catchup,
+    /// The feed that its cursor is of, as far as the client said so.
+    feed: Option<FeedId>,
     phase: Phase,
     heads: Heads,
     /// Written before anything else happens; a handful at most.
     frames: VecDeque<Frame>,
-    /// The definition of each table that the client was told last.
-    told: HashMap<Oid, RelationDigest>,
+    /// The definition of each table that the client was told last, by the name that it knows: two tables may have had it.
+    told: HashMap<RelationName, RelationDigest>,
     waiting_told: bool,
     /// Where its own barrier came back: everything committed before it was asked for is before that.
     barrier: Option<Cursor>,
@@ -146,12 +156,10 @@ impl Session {
     /// # Errors
     /// When the cursor is from another feed.
     pub(crate) fn new(request: Request, world: Arc<World>) -> Result<Self, Refusal> {
-        let Request { id, shape, start, feed } = request;
+        let Request { id, shape, start, feed, catchup } = request;
         // `latest` and `0/0` mean the same in every feed.
-        if let (Some(feed), StartAt::At(_)) = (&feed, start)
-            && *feed != world.feed_id
-        {
-            return Err(Refusal::other_feed(feed, &world.feed_id));
+        if let (Some(feed), StartAt::At(cursor)) = (&feed, start) {
+            world.lineage.check(feed, cursor, &world.feed_id)?;
         }
         let shape = world.router.shape(shape);
         Ok(Self {
@@ -160,6 +168,8 @@ impl Session {
             world,
             shape,
             start,
+            catchup,
+            feed,
             phase: Phase::Gate,
             frames: VecDeque::new(),
             told: HashMap::new(),
@@ -205,12 +215,14 @@ impl Session {
             Answer::Tables(tables) => self.tables(tables),
             Answer::Oldest(Ok(oldest)) => self.placed(Some(oldest)),
             Answer::Page(Ok(page)) => self.page(page),
+            Answer::Latest(Ok(folded)) => self.latest(folded),
             Answer::FirstInvisible(Ok(first)) => self.seam(first),
             Answer::Sync(Ok(event)) => self.event(event),
             Answer::Oldest(Err(refusal))
             | Answer::Page(Err(refusal))
-            | Answer::FirstInvisible(Err(refusal))
-            | Answer::Sync(Err(refusal)) => self.refuse(refusal),
+            | Answer::Latest(Err(refusal))
+            | Answer::FirstInvisible(Err(refusal)) => self.refuse(refusal),
+            Answer::Sync(Err(refusal)) => self.sync_refused(refusal),
         }
     }
 
@@ -286,10 +298,11 @@ impl Session {
     /// Tells the definition of a table unless it was told last.
     fn tell_relation(&mut self, relation: &Relation) {
         let digest = relation.digest();
-        if self.told.insert(relation.oid(), digest) == Some(digest) {
+        if self.told.get(relation.name()) == Some(&digest) {
             return;
         }
-        if let Some(selection) = self.shape.wants(relation.name()) {
+        self.told.insert(relation.name().clone(), digest);
+        if let Some(selection) = self.shape.wanted().of(relation.name()) {
             let frame = encode::relation(&self.id, relation, selection);
             self.frames.push_back(frame);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use walcast_feed::Barriers;
@@ -17,10 +17,10 @@ use walcast_snapshot::{SnapshotEvent, SnapshotTable};
 use crate::catalog::Catalog;
 use crate::encode::Frame;
 use crate::metrics::{self as names, InGauge};
-use crate::past::{InitialSync, PastPages, Unanswered};
+use crate::past::{InitialSync, PastPages, Unanswered, WantsTable};
 use crate::refusal::Refusal;
-use crate::session::{Answer, Question, Session, Step, Wait, World};
-use crate::shape::Request;
+use crate::request::{Request, Wanted};
+use crate::session::{Answer, Folded, Question, Session, Step, Wait, World};
 
 /// The pause before a question is asked again, doubled each time up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -34,6 +34,8 @@ pub(crate) struct Services {
     pub(crate) source: Arc<dyn InitialSync>,
     pub(crate) catalog: Catalog,
     pub(crate) barriers: Barriers,
+    /// Places for net effects in memory: `Limits::folds_max`.
+    pub(crate) folds: Arc<Semaphore>,
     /// Where questions and initial syncs run: not in the connection's task, which is not looked at while its client
     /// does not read, and would hold a session of history or a snapshot of the source meanwhile.
     pub(crate) tasks: TaskTracker,
@@ -137,12 +139,21 @@ impl Subscription {
                 }
                 Question::Oldest => Answer::Oldest(insist(|| services.past.oldest()).await),
                 Question::Page { from, to } => {
-                    let limits = PageLimits {
-                        bytes_max: world.limits.page_bytes_max,
-                        changes_max: world.limits.page_changes_max,
-                        ..PageLimits::default()
-                    };
+                    let limits = page_limits(&world);
                     Answer::Page(insist(|| services.past.page(from, to, limits)).await)
+                }
+                Question::Latest { from, to } => {
+                    let limits = page_limits(&world);
+                    let fold_bytes_max = world.limits.fold_bytes_max;
+                    // Never closed.
+                    let place = Arc::clone(&services.folds).acquire_owned().await.ok();
+                    let wants = || -> WantsTable {
+                        let wanted = Wanted::new(shape.clone());
+                        Box::new(move |name| wanted.of(name).is_some())
+                    };
+                    let page =
+                        insist(|| services.past.latest(from, to, limits, fold_bytes_max, wants())).await;
+                    Answer::Latest(page.map(|page| Folded { page, place }))
                 }
                 Question::FirstInvisible { snapshot, before } => {
                     let first = insist(|| services.past.first_invisible(&snapshot, before)).await;
@@ -194,6 +205,14 @@ impl Subscription {
             () = waited(self.wait, &self.world, &mut self.concerned) => {}
         }
         self.wait = None;
+    }
+}
+
+fn page_limits(world: &World) -> PageLimits {
+    PageLimits {
+        bytes_max: world.limits.page_bytes_max,
+        changes_max: world.limits.page_changes_max,
+        ..PageLimits::default()
     }
 }
 

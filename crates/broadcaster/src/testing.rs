@@ -1,12 +1,13 @@
 //! What the tests of this crate stand on: logs made by hand, a history in memory, a source that is scripted.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use walcast_feed::{Feed, FeedLimits, FeedWriter, Read};
-use walcast_history::{Page, PageLimits};
+use walcast_history::{LatestPage, Page, PageLimits};
 use walcast_model::{
     Column, CommitEnd, CommitStart, Cursor, Lsn, Oid, Op, Part, PartBuilder, Relation, RelationName,
     ReplicaIdentity, Seq, Snapshot, Timestamp, Transaction, Xid,
@@ -17,11 +18,12 @@ use walcast_snapshot::{SnapshotEvent, SnapshotTable};
 use crate::encode::Frame;
 use crate::gate::Gate;
 use crate::limits::Limits;
+use crate::lineage::Lineage;
 use crate::past::{InitialSync, KnownTable, PastPages, Unanswered};
 use crate::refusal::Refusal;
+use crate::request::Request;
 use crate::router::Router;
-use crate::session::{Answer, Question, Session, Step, Wait, World};
-use crate::shape::Request;
+use crate::session::{Answer, Folded, Question, Session, Step, Wait, World};
 
 pub(crate) fn at(lsn: u64) -> Cursor {
     Lsn::new(lsn).into()
@@ -44,6 +46,12 @@ pub(crate) fn table(table: &str, columns: &[&str]) -> Arc<Relation> {
     all.extend(columns.iter().map(|name| column(name, false)));
     let oid = Oid::new(table.bytes().map(u32::from).sum());
     Arc::new(Relation::new(oid, RelationName::new("public", table), ReplicaIdentity::Default, all))
+}
+
+/// The same table under another name.
+pub(crate) fn called(relation: &Relation, table: &str) -> Arc<Relation> {
+    let name = RelationName::new("public", table);
+    Arc::new(Relation::new(relation.oid(), name, relation.identity(), relation.columns().to_vec()))
 }
 
 /// An insert of row `id` into a table, its other columns being strings.
@@ -159,11 +167,21 @@ impl PastPages for FakePast {
 pub(crate) struct FakeSource {
     pub(crate) tables: Mutex<Vec<KnownTable>>,
     pub(crate) events: Mutex<Vec<SnapshotEvent>>,
+    /// What the first initial syncs say instead of `events`.
+    pub(crate) before: Mutex<VecDeque<Vec<SnapshotEvent>>>,
+}
+
+impl FakeSource {
+    fn script(&self) -> Vec<SnapshotEvent> {
+        let before = self.before.lock().unwrap().pop_front();
+        before.unwrap_or_else(|| self.events.lock().unwrap().clone())
+    }
 }
 
 pub(crate) fn published(table: &Relation) -> KnownTable {
     KnownTable {
         name: table.name().clone(),
+        oid: table.oid(),
         columns: table.columns().iter().map(|column| column.name.clone()).collect(),
     }
 }
@@ -179,7 +197,7 @@ impl InitialSync for FakeSource {
         events: mpsc::Sender<SnapshotEvent>,
     ) -> BoxFuture<'_, Result<(), Unanswered>> {
         async move {
-            let script = self.events.lock().unwrap().clone();
+            let script = self.script();
             for event in script {
                 if events.send(event).await.is_err() {
                     return Ok(());
@@ -208,7 +226,8 @@ impl Bench {
         let gate = Gate::closed();
         gate.open();
         let router = Router::new(feed.clone(), limits);
-        let world = World { feed_id: "f_1".parse().unwrap(), feed, gate, router, limits };
+        let (feed_id, lineage) = ("f_1".parse().unwrap(), Lineage::default());
+        let world = World { feed_id, lineage, feed, gate, router, limits };
         let past = FakePast { oldest: at(1), page_changes: 3, ..FakePast::default() };
         let source = FakeSource::default();
         let tables = ["a", "b", "c"].map(|name| published(&table(name, &["x", "y"])));
@@ -272,11 +291,15 @@ impl Bench {
                     }
                     Question::Oldest => session.answer(Answer::Oldest(Ok(self.past.oldest))),
                     Question::Page { from, to } => session.answer(Answer::Page(Ok(self.past.read(from, to)))),
+                    Question::Latest { from, to } => {
+                        let page = LatestPage { page: self.past.read(from, to), is_compacted: false };
+                        session.answer(Answer::Latest(Ok(Folded { page, place: None })));
+                    }
                     Question::FirstInvisible { snapshot, before } => {
                         let first = self.past.find_invisible(&snapshot, before);
                         session.answer(Answer::FirstInvisible(Ok(first)));
                     }
-                    Question::Sync(_) => events = self.source.events.lock().unwrap().clone().into_iter(),
+                    Question::Sync(_) => events = self.source.script().into_iter(),
                 },
             }
         }
@@ -300,7 +323,7 @@ pub(crate) fn words(messages: &[ServerMessage]) -> Vec<String> {
     messages.iter().map(word).collect()
 }
 
-fn word(message: &ServerMessage) -> String {
+pub(crate) fn word(message: &ServerMessage) -> String {
     match message {
         ServerMessage::Subscribed(m) => format!("subscribed {:?} {}", m.mode, m.cursor),
         ServerMessage::Relation(m) => {

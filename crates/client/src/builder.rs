@@ -24,6 +24,8 @@ pub struct ClientBuilder {
     message_bytes_max: usize,
     transaction_bytes_max: usize,
     tls: Option<Arc<ClientConfig>>,
+    #[cfg(test)]
+    memory: Option<crate::client::Memory>,
 }
 
 impl ClientBuilder {
@@ -37,7 +39,16 @@ impl ClientBuilder {
             message_bytes_max: 256 << 20,
             transaction_bytes_max: 64 << 20,
             tls: None,
+            #[cfg(test)]
+            memory: None,
         }
+    }
+
+    /// Connects to what the test holds instead of to an address.
+    #[cfg(test)]
+    pub(crate) fn over(mut self, memory: crate::client::Memory) -> Self {
+        self.memory = Some(memory);
+        self
     }
 
     /// The token to show to the daemon, as `Authorization: Bearer`.
@@ -116,6 +127,8 @@ impl ClientBuilder {
             tls,
             message_bytes_max: self.message_bytes_max,
             connect_timeout: self.connect_timeout,
+            #[cfg(test)]
+            memory: self.memory,
         };
         Ok(Client::new(target, self.store, self.backoff, self.transaction_bytes_max))
     }

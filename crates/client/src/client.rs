@@ -1,6 +1,6 @@
 //! The client: connections, one after the other, and what is read from them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -75,6 +75,8 @@ pub struct Client {
     attempt: u32,
     /// The second of two events that one message led to.
     ready: Option<Event>,
+    /// Subscriptions that are asked for again, and when.
+    resting: BTreeMap<SubscriptionId, Pin<Box<Sleep>>>,
 }
 
 impl Client {
@@ -99,6 +101,7 @@ impl Client {
             link,
             attempt: 0,
             ready: None,
+            resting: BTreeMap::new(),
         }
     }
 
@@ -123,11 +126,12 @@ impl Client {
     /// Ends a subscription: no event of it follows. Whether there was one. Use another id for another subscription, for
     /// messages of this one may still be on their way.
     pub fn unsubscribe(&mut self, id: &SubscriptionId) -> bool {
-        let message = self.session.remove(id);
+        self.resting.remove(id);
+        let Some(message) = self.session.remove(id) else { return false };
         if let Some(message) = &message {
             self.send(message);
         }
-        message.is_some()
+        true
     }
 
     /// Stores `cursor` for a subscription: everything before it is applied, and a later client with the same
@@ -170,6 +174,23 @@ impl Client {
         }
     }
 
+    /// Asks for the subscriptions that have rested, and wakes the task when another one has.
+    fn poll_resting(&mut self, cx: &mut Context<'_>) {
+        let mut rested = Vec::new();
+        for (id, rest) in &mut self.resting {
+            if rest.as_mut().poll(cx).is_ready() {
+                rested.push(id.clone());
+            }
+        }
+        for id in rested {
+            self.resting.remove(&id);
+            if let Some(message) = self.session.ask_again(&id) {
+                // Without a connection it is asked for with all the others.
+                self.send(&message);
+            }
+        }
+    }
+
     fn fail(&mut self, failure: Failure) -> Result<Event, Error> {
         match failure {
             Failure::Over(error) => {
@@ -197,6 +218,12 @@ impl Client {
             Step::Nothing => None,
             Step::Lost(reason) => Some(self.fail(Failure::Lost(reason))),
             Step::Over(error) => Some(self.fail(Failure::Over(error))),
+            Step::Retry { id, attempt, error } => {
+                let delay = self.backoff.delay(attempt - 1);
+                tracing::debug!(%id, code = %error.code, ?delay, attempt, "a subscription is retried");
+                self.resting.insert(id.clone(), Box::pin(tokio::time::sleep(delay)));
+                Some(Ok(Event::Retrying { id, delay, attempt, error }))
+            }
             Step::Events(both) => {
                 let (first, second) = *both;
                 self.ready = Some(second);
@@ -301,6 +328,7 @@ impl Stream for Client {
             return Poll::Ready(Some(Ok(event)));
         }
         loop {
+            client.poll_resting(cx);
             let item = match &mut client.link {
                 Link::Over => return Poll::Ready(None),
                 Link::Waiting(delay) => {
@@ -333,3 +361,5 @@ impl Stream for Client {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::memory::{Memory, Transport};

@@ -19,6 +19,13 @@ use crate::error::{Error, ErrorKind};
 use metered::Metered;
 pub(crate) use metered::Received;
 
+/// What carries a connection.
+#[cfg(not(test))]
+type Transport = TcpStream;
+/// The tests of time have no network: a clock that stands still cannot wait for one.
+#[cfg(test)]
+type Transport = crate::client::Transport;
+
 pub(crate) type Socket = WebSocketStream<MaybeTlsStream<Metered>>;
 
 /// Everything that is needed to make a connection.
@@ -29,6 +36,8 @@ pub(crate) struct Target {
     pub(crate) tls: Option<Arc<ClientConfig>>,
     pub(crate) message_bytes_max: usize,
     pub(crate) connect_timeout: Duration,
+    #[cfg(test)]
+    pub(crate) memory: Option<crate::client::Memory>,
 }
 
 /// How a connection, or the attempt to make one, ended.
@@ -67,16 +76,27 @@ async fn handshake(target: &Target) -> Result<(Socket, Received), Failure> {
     config.max_frame_size = Some(target.message_bytes_max);
     let connector = target.tls.clone().map(Connector::Rustls);
     let received = Received::default();
-    let stream = Metered::new(
-        dial(&target.url).await.map_err(|error| Failure::Lost(error.to_string()))?,
-        received.clone(),
-    );
+    let stream =
+        Metered::new(dial(target).await.map_err(|error| Failure::Lost(error.to_string()))?, received.clone());
     let (socket, _) =
         client_async_tls_with_config(request, stream, Some(config), connector).await.map_err(classify)?;
     Ok((socket, received))
 }
 
-async fn dial(url: &Url) -> std::io::Result<TcpStream> {
+#[cfg(not(test))]
+async fn dial(target: &Target) -> std::io::Result<Transport> {
+    dial_tcp(&target.url).await
+}
+
+#[cfg(test)]
+async fn dial(target: &Target) -> std::io::Result<Transport> {
+    match &target.memory {
+        Some(memory) => memory.dial().await.map(Transport::Memory),
+        None => dial_tcp(&target.url).await.map(Transport::Tcp),
+    }
+}
+
+async fn dial_tcp(url: &Url) -> std::io::Result<TcpStream> {
     let port = url.port_or_known_default().unwrap_or_default();
     let stream = match url.host() {
         Some(Host::Domain(name)) => TcpStream::connect((name, port)).await?,

@@ -49,6 +49,18 @@ pub enum Event {
     Message(ChannelMessage),
     /// Who is in a channel.
     Presence(Presence),
+    /// A subscription is over for a reason that passes: `not_ready` or `internal`. It is asked for again by itself, for
+    /// ever, from where it was; the others go on.
+    Retrying {
+        /// Which one.
+        id: SubscriptionId,
+        /// The wait before it is asked for.
+        delay: Duration,
+        /// How often this happened since the last event with a cursor, from 1.
+        attempt: u32,
+        /// Why. Its hint may hold the statement that mends it.
+        error: ErrorMessage,
+    },
     /// A subscription is refused or over and will not be asked for again: `cursor_too_old`, `cursor_ahead`,
     /// `feed_changed`, `unknown_table` and others, none of which a repetition would mend. The others go on.
     Failed {

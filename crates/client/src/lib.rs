@@ -41,7 +41,8 @@
 //! * **Whole transactions**, up to [`ClientBuilder::transaction_bytes_max`]; a larger one comes in pieces that say so.
 //! * **Nothing retried silently that cannot succeed.** A cursor that can no longer be served ends its subscription with
 //!   [`Event::Failed`], a refusal ends the client with an [`Error`]. Everything else is retried for ever, with exponential
-//!   backoff and full jitter, and told as [`Event::Reconnecting`].
+//!   backoff and full jitter: a lost connection is told as [`Event::Reconnecting`], and a subscription that cannot be had
+//!   now as [`Event::Retrying`], while the others go on.
 //!
 //! # What it does not do
 //!
@@ -66,7 +67,7 @@ pub use error::{Error, ErrorKind};
 pub use event::Event;
 pub use subscription::Subscription;
 pub use walcast_protocol::{
-    CaughtUp, Change, ChannelMessage, Column, ErrorCode, ErrorMessage, Heartbeat, Mode, Presence, Progress,
-    RelationMessage, SnapshotComplete, SnapshotRows, SourceStatus, StartAt, Status, Subscribed,
+    Catchup, CaughtUp, Change, ChannelMessage, Column, ErrorCode, ErrorMessage, Heartbeat, Mode, Presence,
+    Progress, RelationMessage, SnapshotComplete, SnapshotRows, SourceStatus, StartAt, Status, Subscribed,
     SubscriptionId, TablePattern, TableSelection, TransactionMessage, Waiting, Welcome,
 };

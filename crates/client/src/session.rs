@@ -20,6 +20,8 @@ pub(crate) enum Step {
     Event(Event),
     /// Tell the caller both, in this order.
     Events(Box<(Event, Event)>),
+    /// Tell the caller that a subscription is over for now, and ask for it again after the wait before this attempt.
+    Retry { id: SubscriptionId, attempt: u32, error: ErrorMessage },
     /// Read on.
     Nothing,
     /// Give the connection up and make another.
@@ -39,6 +41,10 @@ struct State {
     /// Parts of a transaction that the caller has not got yet, joined.
     joined: Option<TransactionMessage>,
     joined_bytes: usize,
+    /// It was refused for a reason that passes, and is not asked for until [`Session::ask_again`].
+    resting: bool,
+    /// How often that was, since it got on last.
+    refusals: u32,
 }
 
 /// All subscriptions of a client, over its connections.
@@ -67,27 +73,39 @@ impl Session {
     /// Adds a subscription: the message that asks for it.
     pub(crate) fn add(&mut self, subscription: Subscription, stored: Option<StoredCursor>) -> ClientMessage {
         let id = subscription.id().clone();
-        let state = State { subscription, resume: stored, confirmed: false, joined: None, joined_bytes: 0 };
+        let state = State {
+            subscription,
+            resume: stored,
+            confirmed: false,
+            joined: None,
+            joined_bytes: 0,
+            resting: false,
+            refusals: 0,
+        };
         let message = state.request();
         self.subscriptions.insert(id, state);
         message
     }
 
-    /// Takes a subscription away: the message that ends it, if there was one.
-    pub(crate) fn remove(&mut self, id: &SubscriptionId) -> Option<ClientMessage> {
-        self.subscriptions.remove(id)?;
-        Some(Unsubscribe { id: id.clone() }.into())
+    /// Takes a subscription away, if there was one: the message that ends it, unless the daemon does not have it.
+    pub(crate) fn remove(&mut self, id: &SubscriptionId) -> Option<Option<ClientMessage>> {
+        let state = self.subscriptions.remove(id)?;
+        Some((!state.resting).then(|| Unsubscribe { id: id.clone() }.into()))
     }
 
-    /// A new connection begins: the messages that ask for every subscription, from where it was.
+    /// A new connection begins: the messages that ask for every subscription that does not rest, from where it was.
     pub(crate) fn ask_for_all(&mut self) -> Vec<ClientMessage> {
-        let ask = |state: &mut State| {
-            state.confirmed = false;
-            state.joined = None;
-            state.joined_bytes = 0;
-            state.request()
-        };
-        self.subscriptions.values_mut().map(ask).collect()
+        for state in self.subscriptions.values_mut() {
+            state.disconnect();
+        }
+        self.subscriptions.values().filter(|state| !state.resting).map(State::request).collect()
+    }
+
+    /// The rest of a subscription is over: the message that asks for it.
+    pub(crate) fn ask_again(&mut self, id: &SubscriptionId) -> Option<ClientMessage> {
+        let state = self.subscriptions.get_mut(id)?;
+        state.resting = false;
+        Some(state.request())
     }
 
     /// Takes one text frame.
@@ -163,6 +181,7 @@ impl Session {
     fn reached(&mut self, id: &SubscriptionId, cursor: Cursor) -> bool {
         let feed = self.feed.clone();
         let Some(state) = self.subscriptions.get_mut(id) else { return false };
+        state.refusals = 0;
         state.resume = feed.map(|feed| StoredCursor { feed, cursor });
         true
     }
@@ -221,9 +240,10 @@ impl Session {
         Step::Event(Event::Heartbeat(heartbeat))
     }
 
+    /// With an id, that subscription is over and the others go on; without, it is about a message, or fatal.
     fn error(&mut self, error: ErrorMessage) -> Step {
         let known = error.id.clone().filter(|id| self.contains(id));
-        if (error.fatal || known.is_some()) && error.code.is_retryable() {
+        if error.fatal && error.code.is_retryable() {
             // The hint may hold the statement that mends it.
             let hint = error.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
             return Step::Lost(format!("{}: {}{hint}", error.code, error.message));
@@ -234,6 +254,13 @@ impl Session {
             return Step::Over(Error::answered(kind, error));
         }
         match known {
+            Some(id) if error.code.is_retryable() => {
+                let Some(state) = self.subscriptions.get_mut(&id) else { return Step::Nothing };
+                state.disconnect();
+                state.resting = true;
+                state.refusals = state.refusals.saturating_add(1);
+                Step::Retry { id, attempt: state.refusals, error }
+            }
             Some(id) => {
                 self.subscriptions.remove(&id);
                 Step::Event(Event::Failed { id, error })
@@ -249,6 +276,13 @@ fn event(known: bool, event: impl FnOnce() -> Event) -> Step {
 }
 
 impl State {
+    /// What the daemon had of it, it has no more.
+    fn disconnect(&mut self) {
+        self.confirmed = false;
+        self.joined = None;
+        self.joined_bytes = 0;
+    }
+
     fn request(&self) -> ClientMessage {
         let mut request = self.subscription.request.clone();
         if let Some(StoredCursor { feed, cursor }) = &self.resume {

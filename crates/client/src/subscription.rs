@@ -1,7 +1,7 @@
 //! What to subscribe to.
 
 use walcast_model::{Cursor, FeedId};
-use walcast_protocol::{StartAt, Subscribe, SubscriptionId, TablePattern, TableSelection};
+use walcast_protocol::{Catchup, StartAt, Subscribe, SubscriptionId, TablePattern, TableSelection};
 
 use crate::error::{Error, ErrorKind};
 
@@ -48,6 +48,15 @@ impl Subscription {
     pub fn resume(mut self, feed: FeedId, cursor: Cursor) -> Self {
         self.request.feed = Some(feed);
         self.request.cursor = cursor.into();
+        self
+    }
+
+    /// When it is far behind, what became of each row instead of every change: transactions that are compacted
+    /// ([`walcast_protocol::TransactionMessage::compacted`]). Their changes write a row whether it is there or not, and
+    /// delete it whether it is there or not.
+    #[must_use]
+    pub const fn latest(mut self) -> Self {
+        self.request.catchup = Catchup::Latest;
         self
     }
 

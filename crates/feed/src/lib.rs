@@ -21,9 +21,12 @@
 //! This crate knows nothing of sockets, SQL or the bytes of the WAL.
 
 mod barrier;
+pub mod metrics;
 mod ring;
+mod slot_wal;
 mod source_state;
 
 pub use barrier::{Barrier, BarrierRequests, Barriers};
 pub use ring::{Feed, FeedLimits, FeedWriter, Read};
+pub use slot_wal::{BudgetState, SlotWal};
 pub use source_state::SourceState;

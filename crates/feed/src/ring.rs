@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use walcast_model::{Cursor, Lsn, Part};
 
+use crate::metrics::{MEMORY_BYTES, MEMORY_LIMIT_BYTES};
+use crate::slot_wal::SlotWal;
 use crate::source_state::SourceState;
 
 /// The bounds of a feed.
@@ -40,6 +42,7 @@ struct Shared {
     head: watch::Sender<Cursor>,
     stored: watch::Sender<Cursor>,
     source: watch::Sender<SourceState>,
+    slot_wal: watch::Sender<Option<SlotWal>>,
     limits: FeedLimits,
 }
 
@@ -60,6 +63,27 @@ impl Shared {
             ring.parts.pop_front();
         }
     }
+}
+
+/// The index of the first part that reaches past `from`. Readers are near the head as a rule, and a long ring is far
+/// larger than the processor's caches: looks back from the head in growing steps, and searches only the last of them.
+fn first_after(parts: &VecDeque<Arc<Part>>, from: Cursor) -> usize {
+    let is_before = |index: usize| parts.get(index).is_some_and(|part| part.next_cursor() <= from);
+    let (mut low, mut high, mut back) = (0, parts.len(), 1);
+    while back <= parts.len() {
+        let index = parts.len() - back;
+        if is_before(index) {
+            low = index + 1;
+            break;
+        }
+        high = index;
+        back *= 2;
+    }
+    while low < high {
+        let middle = low.midpoint(high);
+        if is_before(middle) { low = middle + 1 } else { high = middle }
+    }
+    low
 }
 
 /// What [`Feed::read`] found at a cursor.
@@ -109,11 +133,13 @@ impl Feed {
             stored: position,
             head: position,
         };
+        metrics::gauge!(MEMORY_LIMIT_BYTES).set(limits.memory_bytes_max as f64);
         let shared = Arc::new(Shared {
             ring: Mutex::new(ring),
             head: watch::Sender::new(position),
             stored: watch::Sender::new(position),
             source: watch::Sender::new(SourceState::Starting),
+            slot_wal: watch::Sender::new(None),
             limits,
         });
         (FeedWriter { shared: Arc::clone(&shared) }, Self { shared })
@@ -126,7 +152,7 @@ impl Feed {
         if from < ring.oldest {
             return Read::Behind { oldest: ring.oldest };
         }
-        let first = ring.parts.partition_point(|part| part.next_cursor() <= from);
+        let first = first_after(&ring.parts, from);
         let mut parts = Vec::new();
         let mut bytes = 0;
         for part in ring.parts.range(first..) {
@@ -180,7 +206,7 @@ impl Feed {
     /// Says that every change before `position` is durable in history; only the history's appender knows.
     /// A position that is not later than the last one changes nothing.
     pub fn mark_stored(&self, position: Cursor) {
-        {
+        let memory_bytes = {
             let mut ring = self.shared.ring();
             debug_assert!(position <= ring.head, "stored {position} is past the head {}", ring.head);
             if position <= ring.stored {
@@ -188,7 +214,9 @@ impl Feed {
             }
             ring.stored = position;
             self.shared.evict(&mut ring);
-        }
+            ring.memory_bytes
+        };
+        metrics::gauge!(MEMORY_BYTES).set(memory_bytes as f64);
         self.shared.stored.send_replace(position);
     }
 
@@ -203,6 +231,22 @@ impl Feed {
     pub fn source(&self) -> watch::Receiver<SourceState> {
         self.shared.source.subscribe()
     }
+
+    /// Says that the source is interrupted, for one who knows it before the writer does.
+    pub fn interrupt(&self, reason: String, hint: Option<String>) {
+        self.shared.source.send_replace(SourceState::Interrupted { reason, hint });
+    }
+
+    /// What the slot keeps of the source's WAL; `None` while that is not known.
+    #[must_use]
+    pub fn slot_wal(&self) -> Option<SlotWal> {
+        self.shared.slot_wal.borrow().clone()
+    }
+
+    /// Says what the slot keeps; only whoever watches it knows.
+    pub fn set_slot_wal(&self, found: Option<SlotWal>) {
+        self.shared.slot_wal.send_replace(found);
+    }
 }
 
 impl FeedWriter {
@@ -212,30 +256,44 @@ impl FeedWriter {
     /// the writer must then not be used again.
     pub async fn push(&mut self, parts: Vec<Part>) {
         let mut stored = self.shared.stored.subscribe();
-        for part in parts {
-            let part = Arc::new(part);
-            while !self.try_push_one(&part) {
-                // What is in the ring must be seen to be stored: wake the readers before waiting for one of them.
-                self.publish_head();
-                if stored.changed().await.is_err() {
-                    return;
-                }
+        let mut parts = parts.into_iter();
+        while !self.append(&mut parts) {
+            // What is in the ring must be seen to be stored: wake the readers before waiting for one of them.
+            self.publish_head();
+            if stored.changed().await.is_err() {
+                return;
             }
         }
         self.publish_head();
     }
 
-    fn try_push_one(&self, part: &Arc<Part>) -> bool {
-        let mut ring = self.shared.ring();
-        self.shared.evict(&mut ring);
-        if ring.memory_bytes >= self.shared.limits.memory_bytes_max {
-            return false;
-        }
-        debug_assert!(part.cursor() >= ring.head, "part {} is before the head {}", part.cursor(), ring.head);
-        ring.memory_bytes += part.memory_bytes();
-        ring.head = part.next_cursor();
-        ring.parts.push_back(Arc::clone(part));
-        true
+    /// Appends as many parts as there is memory for: whether that was all of them.
+    fn append(&self, parts: &mut std::vec::IntoIter<Part>) -> bool {
+        let (memory_bytes, all) = {
+            let mut ring = self.shared.ring();
+            let all = loop {
+                if parts.len() == 0 {
+                    break true;
+                }
+                self.shared.evict(&mut ring);
+                if ring.memory_bytes >= self.shared.limits.memory_bytes_max {
+                    break false;
+                }
+                let Some(part) = parts.next() else { break true };
+                debug_assert!(
+                    part.cursor() >= ring.head,
+                    "part {} is before the head {}",
+                    part.cursor(),
+                    ring.head
+                );
+                ring.memory_bytes += part.memory_bytes();
+                ring.head = part.next_cursor();
+                ring.parts.push_back(Arc::new(part));
+            };
+            (ring.memory_bytes, all)
+        };
+        metrics::gauge!(MEMORY_BYTES).set(memory_bytes as f64);
+        all
     }
 
     /// Says that everything before `reached` was seen, published or not. A position that is not later than
@@ -260,6 +318,12 @@ impl FeedWriter {
         self.shared.ring().head
     }
 
+    /// Every change before it is durable in history.
+    #[must_use]
+    pub fn stored(&self) -> Cursor {
+        *self.shared.stored.borrow()
+    }
+
     /// Says how the source is doing.
     pub fn set_source(&self, state: SourceState) {
         self.shared.source.send_if_modified(|current| {
@@ -280,77 +344,4 @@ impl FeedWriter {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use walcast_model::{
-        CommitEnd, CommitStart, Cursor, Lsn, Oid, Op, Part, PartBuilder, Relation, RelationName,
-        ReplicaIdentity, Seq, Timestamp, Transaction, Xid,
-    };
-
-    use super::{Feed, FeedLimits, Read};
-
-    /// A part of `count` changes at `start`; with an end unless more parts follow.
-    fn part(start: u64, first: i64, count: usize, end: Option<u64>) -> Part {
-        let name = RelationName::new("public", "t");
-        let relation = Arc::new(Relation::new(Oid::new(1), name, ReplicaIdentity::Default, Vec::new()));
-        let start = CommitStart::new(Lsn::new(start));
-        let transaction = Transaction { start, xid: Xid::new(1), committed_at: Timestamp::default() };
-        let mut builder = PartBuilder::new(Arc::new(transaction), Seq::new(first));
-        for _ in 0..count {
-            builder.change(Op::Truncate, &relation).finish().unwrap();
-        }
-        builder.finish(end.map(|end| CommitEnd::new(Lsn::new(end))))
-    }
-
-    fn at(lsn: u64) -> Cursor {
-        Lsn::new(lsn).into()
-    }
-
-    fn starts(read: Read) -> (Vec<Cursor>, Cursor) {
-        match read {
-            Read::Parts { parts, next } => (parts.iter().map(|part| part.cursor()).collect(), next),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn reading_from_any_cursor_gives_exactly_the_rest() {
-        let (mut writer, feed) = Feed::new(at(10), FeedLimits::default());
-        writer.push(vec![part(10, 0, 2, Some(20)), part(20, 0, 3, None), part(20, 3, 1, Some(30))]).await;
-        assert_eq!(
-            starts(feed.read(at(10), usize::MAX)),
-            (vec![at(10), at(20), "0/14:3".parse().unwrap()], at(30))
-        );
-        assert_eq!(
-            starts(feed.read("0/14:1".parse().unwrap(), 1)),
-            (vec![at(20)], "0/14:3".parse().unwrap())
-        );
-        assert_eq!(starts(feed.read("0/14:3".parse().unwrap(), 1)).0, ["0/14:3".parse().unwrap()]);
-        assert!(matches!(feed.read(at(30), 1), Read::AtHead { head } if head == at(30)));
-        assert!(matches!(feed.read(at(9), 1), Read::Behind { oldest } if oldest == at(10)));
-        writer.advance(Lsn::new(40));
-        assert_eq!(starts(feed.read(at(15), usize::MAX)).1, at(40));
-    }
-
-    #[tokio::test]
-    async fn a_full_feed_waits_for_history_and_evicts_only_what_history_has() {
-        let one = part(10, 0, 1, Some(20)).memory_bytes();
-        let (mut writer, feed) = Feed::new(at(0), FeedLimits { memory_bytes_max: one });
-        writer.push(vec![part(10, 0, 1, Some(20))]).await;
-        let blocked = tokio::spawn(async move {
-            writer.push(vec![part(20, 0, 1, Some(30)), part(30, 0, 1, Some(40))]).await;
-        });
-        tokio::task::yield_now().await;
-        assert_eq!(feed.head(), at(20));
-        let mut head = feed.watch_head();
-        feed.mark_stored(at(20));
-        head.wait_for(|head| *head >= at(30)).await.unwrap();
-        assert_eq!(feed.head(), at(30));
-        feed.mark_stored(at(30));
-        blocked.await.unwrap();
-        assert_eq!(feed.head(), at(40));
-        assert!(matches!(feed.read(at(10), 1), Read::Behind { .. }));
-        assert!(feed.oldest() <= feed.stored());
-    }
-}
+mod tests;

@@ -15,6 +15,7 @@
 //! is found on a new connection is the old one, or one of this process's own commits, or proves another writer.
 
 mod idle;
+mod partition;
 mod store;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::error::FENCED_SQLSTATE;
 use crate::metrics as names;
 use crate::{Error, FeedRecord};
 use idle::IdleRule;
+use partition::PartitionRule;
 use store::{Batch, Store};
 
 /// The bounds and intervals of an [`Appender`].
@@ -43,6 +45,9 @@ pub struct AppendLimits {
     pub append_changes_max: usize,
     /// WAL that one partition of `change_history` covers, in bytes. Partitions that are there keep their bounds.
     pub history_partition_wal_bytes: u64,
+    /// A partition that was made this long ago ends at the next transaction, however little WAL it has covered, so that
+    /// retention can drop it one day. For that its rows are read once, and storing waits meanwhile.
+    pub history_partition_age: Duration,
     /// An idle position is persisted (and acknowledged) at most this often.
     pub idle_persist_interval_min: Duration,
     /// An idle position that moved by less than this, in bytes of WAL, waits for `idle_persist_interval_max`.
@@ -61,6 +66,7 @@ impl Default for AppendLimits {
             append_bytes_max: 8 << 20,
             append_changes_max: 20_000,
             history_partition_wal_bytes: 4 << 30,
+            history_partition_age: Duration::from_secs(86_400),
             idle_persist_interval_min: Duration::from_secs(10),
             idle_persist_wal_bytes_min: 1 << 20,
             idle_persist_interval_max: Duration::from_secs(300),
@@ -131,6 +137,12 @@ impl Appender {
         }
     }
 
+    /// By which the record knows this process: what [`crate::Retention`] is to act for.
+    #[must_use]
+    pub const fn writer(&self) -> i64 {
+        self.writer
+    }
+
     /// Sees how storing is doing.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<AppenderState> {
@@ -176,9 +188,11 @@ impl Appender {
 
     /// Works with one connection, until it fails or everything is done after cancellation.
     async fn follow(&mut self, cancel: &CancellationToken) -> Result<(), Error> {
-        let partition_wal_bytes = self.limits.history_partition_wal_bytes;
-        let mut store =
-            Store::connect(&self.config, &self.record.id, self.writer, partition_wal_bytes).await?;
+        let rule = PartitionRule {
+            wal_bytes: self.limits.history_partition_wal_bytes,
+            age: self.limits.history_partition_age,
+        };
+        let mut store = Store::connect(&self.config, &self.record.id, self.writer, rule).await?;
         let (found, is_own) = store.position().await?;
         self.settle(found, is_own)?;
         let mut head = self.feed.watch_head();

@@ -5,6 +5,8 @@ use walcast_postgres::ErrorClass;
 
 /// The SQLSTATE that `walcast.advance` raises when the position is not where the caller believes it to be.
 pub(crate) const FENCED_SQLSTATE: &str = "WC001";
+/// `lock_not_available`: a lock was not had within `lock_timeout`.
+pub(crate) const LOCKED_SQLSTATE: &str = "55P03";
 
 /// What failed, and what to do. [`Error::class`] says how to react.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +90,23 @@ pub enum Error {
         /// The oldest position in the feed.
         oldest: Cursor,
     },
+    /// Retention has dropped what follows the cursor.
+    #[error("history begins at {oldest}, after the cursor {cursor}")]
+    TooOld {
+        /// The cursor that was asked for.
+        cursor: Cursor,
+        /// The oldest that can be served.
+        oldest: Cursor,
+    },
+    /// Retention has dropped transactions that a snapshot of the source may not see.
+    #[error(
+        "history no longer has all that was committed since the snapshot {snapshot} was taken; take another one, and \
+         if that happens again raise history_retention or history_bytes_max"
+    )]
+    SnapshotTooOld {
+        /// The snapshot.
+        snapshot: String,
+    },
     /// Stored changes do not follow each other as they were written.
     #[error(
         "the history has a hole at {at}: it was changed by hand or its Postgres lost data; restore it, or start \
@@ -120,6 +139,8 @@ impl Error {
             | Self::FeedGone { .. }
             | Self::Fenced { .. }
             | Self::WentBack { .. }
+            | Self::TooOld { .. }
+            | Self::SnapshotTooOld { .. }
             | Self::Hole { .. } => ErrorClass::Operator,
             Self::FeedAhead { .. } | Self::Unreadable { .. } => ErrorClass::Bug,
         }

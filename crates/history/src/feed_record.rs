@@ -7,7 +7,7 @@ use walcast_model::{Cursor, FeedId, Lsn, Seq};
 use walcast_postgres::Session;
 
 use crate::Error;
-use crate::column::{get, lsn, parameter};
+use crate::column::{get, lsn, optional_lsn, parameter};
 use crate::error::Doing;
 
 /// Proves that a message in the WAL was written by walcast. Its `Debug` form hides it.
@@ -48,6 +48,17 @@ pub struct NewFeed {
     pub position: Lsn,
 }
 
+/// One life of the source's cluster: what was written in it can have been taken back only by another one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Line {
+    /// The timeline.
+    pub timeline: u64,
+    /// Where it left the timeline before it; `None` for the first one, and where that is not known.
+    pub began: Option<Lsn>,
+    /// When the server was started: microseconds since 1970, by its own clock. `None` where that is not known.
+    pub server_run: Option<i64>,
+}
+
 /// The feed that the history belongs to, as it was when this was read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FeedRecord {
@@ -61,16 +72,18 @@ pub struct FeedRecord {
     pub database: String,
     /// The source cluster, as `IDENTIFY_SYSTEM` prints it.
     pub system_identifier: String,
-    /// The source cluster's timeline when it was last recorded.
-    pub timeline: u64,
+    /// Which life of the source it was last read from.
+    pub line: Line,
     /// No cursor before it can be served.
     pub oldest: Cursor,
     /// Every change before it is stored, none at or after it.
     pub position: Cursor,
+    /// The last change that was stored; `None` before the first, and where an older walcast stored it.
+    pub last: Option<Cursor>,
 }
 
-const COLUMNS: &str = "feed_id, secret, slot_name, database, system_identifier, timeline, oldest_lsn, position_lsn, \
-                       position_seq";
+pub(crate) const COLUMNS: &str = "feed_id, secret, slot_name, database, system_identifier, timeline, oldest_lsn, position_lsn, \
+                       position_seq, timeline_began, server_run, last_lsn, last_seq";
 
 impl FeedRecord {
     /// The feed of this slot; `None` when the history has none yet.
@@ -122,9 +135,7 @@ impl FeedRecord {
     /// When the history holds the feed of another slot, has no schema, or its Postgres fails; nothing was changed then.
     pub async fn create(session: &mut Session, new: &NewFeed) -> Result<Self, Error> {
         const DOING: &str = "start a feed";
-        let id: FeedId = format!("{:016x}", rand::random::<u64>())
-            .parse()
-            .map_err(|error| Error::Unreadable { what: "feed id", problem: format!("{error}") })?;
+        let id = random_id()?;
         let secret = Secret::random();
         let builder =
             session.build_transaction().isolation_level(IsolationLevel::ReadCommitted).read_only(false);
@@ -146,12 +157,14 @@ impl FeedRecord {
         }
         transaction
             .batch_execute(
-                "DELETE FROM walcast.relation; DELETE FROM walcast.feed; DELETE FROM walcast.planned_slot",
+                "DELETE FROM walcast.relation; DELETE FROM walcast.feed; DELETE FROM walcast.planned_slot; \
+                 DELETE FROM walcast.lineage",
             )
             .await
             .doing(DOING)?;
         let sql = format!(
-            "INSERT INTO walcast.feed ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 0) RETURNING {COLUMNS}"
+            "INSERT INTO walcast.feed (feed_id, secret, slot_name, database, system_identifier, timeline, oldest_lsn, \
+             position_lsn) VALUES ($1, $2, $3, $4, $5, $6, $7, $7) RETURNING {COLUMNS}"
         );
         let timeline = i64::try_from(new.timeline).unwrap_or(i64::MAX);
         let position = parameter(new.position);
@@ -175,22 +188,7 @@ impl FeedRecord {
         Ok(record)
     }
 
-    /// Records that the source went on to another timeline and the feed goes on with it.
-    ///
-    /// # Errors
-    /// When the feed is gone, or the history's Postgres fails.
-    pub async fn move_to_timeline(&mut self, session: &Session, timeline: u64) -> Result<(), Error> {
-        let number = i64::try_from(timeline).unwrap_or(i64::MAX);
-        let sql = "UPDATE walcast.feed SET timeline = $2 WHERE feed_id = $1";
-        let updated = session.execute(sql, &[&self.id.as_str(), &number]).await.doing("record a timeline")?;
-        if updated == 0 {
-            return Err(Error::FeedGone { feed: self.id.clone() });
-        }
-        self.timeline = timeline;
-        Ok(())
-    }
-
-    fn from_row(row: &Row) -> Result<Self, Error> {
+    pub(crate) fn from_row(row: &Row) -> Result<Self, Error> {
         let id: String = get(row, 0)?;
         let timeline: i64 = get(row, 5)?;
         Ok(Self {
@@ -199,9 +197,23 @@ impl FeedRecord {
             slot: get(row, 2)?,
             database: get(row, 3)?,
             system_identifier: get(row, 4)?,
-            timeline: u64::try_from(timeline).unwrap_or_default(),
+            line: Line {
+                timeline: u64::try_from(timeline).unwrap_or_default(),
+                began: optional_lsn(row, 9)?,
+                server_run: get(row, 10)?,
+            },
             oldest: lsn(row, 6)?.into(),
             position: Cursor::new(lsn(row, 7)?, Seq::new(get(row, 8)?)),
+            last: optional_lsn(row, 11)?
+                .zip(get::<Option<i64>>(row, 12)?)
+                .map(|(lsn, seq)| Cursor::new(lsn, Seq::new(seq))),
         })
     }
+}
+
+/// An id that no feed had before.
+pub(crate) fn random_id() -> Result<FeedId, Error> {
+    format!("{:016x}", rand::random::<u64>())
+        .parse()
+        .map_err(|error| Error::Unreadable { what: "feed id", problem: format!("{error}") })
 }

@@ -27,6 +27,8 @@ pub struct Inspection {
     pub bytes: u64,
     /// Partitions of `change_history`.
     pub partitions: u32,
+    /// Seconds since the oldest partition was made, by the history's clock; `None` without partitions.
+    pub oldest_age_seconds: Option<f64>,
     /// The cursor before the first change that is there.
     pub oldest_change: Option<Cursor>,
     /// The cursor before the last change that is there.
@@ -48,7 +50,9 @@ impl History {
         let session = self.pool.get().await.doing(INSPECT)?;
         let schema_version = schema::version(&session).await?.ok_or(Error::SchemaMissing)?;
         let feed = FeedRecord::load_any(&session).await?;
-        let sql = "SELECT count(*), coalesce(sum(pg_total_relation_size(oid::oid)), 0)::int8 FROM walcast.partition";
+        let sql = "SELECT count(*), coalesce(sum(pg_total_relation_size(p.oid::oid)), 0)::int8,
+                          extract(epoch FROM clock_timestamp() - min(r.made_at))::float8
+                   FROM walcast.partition AS p LEFT JOIN walcast.partition_record AS r USING (name)";
         let size = session.query_one(sql, &[]).await.doing(INSPECT)?;
         let (partitions, bytes): (i64, i64) = (get(&size, 0)?, get(&size, 1)?);
         let first = "SELECT lsn, seq FROM walcast.change_history ORDER BY lsn, seq LIMIT 1";
@@ -59,6 +63,7 @@ impl History {
             feed,
             bytes: u64::try_from(bytes).unwrap_or_default(),
             partitions: u32::try_from(partitions).unwrap_or(u32::MAX),
+            oldest_age_seconds: get(&size, 2)?,
             oldest_change: session.query_opt(first, &[]).await.doing(INSPECT)?.map(cursor).transpose()?,
             newest_change: session.query_opt(last, &[]).await.doing(INSPECT)?.map(cursor).transpose()?,
         })

@@ -12,6 +12,7 @@
 //! - [`Appender`] follows the feed, and stores as many transactions in a commit as are there.
 //! - [`Reader`] reads pages of the same [`walcast_model::Part`]s from any cursor, up to a position that was stored
 //!   before; and finds what a snapshot did not see.
+//! - [`Retention`] drops old partitions, by age and by size.
 //! - [`History`] is for `status` and `doctor`.
 //!
 //! The history may live in another Postgres than the source; nothing here assumes that they are the same.
@@ -24,7 +25,9 @@
 //!    statement of the transaction: a second writer changes nothing and learns so ([`Error::Fenced`]).
 //! 3. A position is acknowledged only when it is committed, also an idle one that no row leads to: a slot that is
 //!    ahead of the history proves that somebody else moved it.
-//! 4. Nothing is ever updated or deleted; retention will drop partitions.
+//! 4. Nothing is ever updated or deleted; [`Retention`] drops whole partitions, and never one of which a transaction is
+//!    also elsewhere: all changes of a transaction have its lsn, and a partition is a range of lsn. The one exception: changes that the source
+//!    itself has lost (a failover, a restore) are set aside in `walcast.lost_change` ([`FeedRecord::branch`]).
 //!
 //! # Durability
 //!
@@ -45,14 +48,19 @@ mod copy;
 mod error;
 mod feed_record;
 mod inspection;
+mod latest;
+mod lineage;
 pub mod metrics;
 mod reader;
+mod retention;
 pub mod schema;
 mod stored_relation;
 
 pub use appender::{AppendLimits, Appender, AppenderState};
 pub use error::Error;
-pub use feed_record::{FeedRecord, NewFeed, Secret};
+pub use feed_record::{FeedRecord, Line, NewFeed, Secret};
 pub use inspection::{History, Inspection};
-pub use reader::{Page, PageLimits, Reader};
+pub use lineage::{Ancestor, Branch, BranchReason};
+pub use reader::{LatestPage, Page, PageLimits, Reader};
+pub use retention::{Retention, RetentionLimits, SourceSnapshot};
 pub use walcast_postgres::ErrorClass;

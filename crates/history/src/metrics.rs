@@ -18,6 +18,20 @@ pub const STORED_POSITION: &str = "walcast_history_stored_position_bytes";
 pub const APPEND_FAILURES: &str = "walcast_history_append_failures_total";
 /// Pages read.
 pub const PAGES: &str = "walcast_history_pages_total";
+/// Bytes of change_history on disk, with indexes, when retention last looked.
+pub const BYTES: &str = "walcast_history_bytes";
+/// Partitions of change_history, when retention last looked.
+pub const PARTITIONS: &str = "walcast_history_partitions";
+/// Seconds since the oldest partition was made, when retention last looked.
+pub const OLDEST_AGE_SECONDS: &str = "walcast_history_oldest_age_seconds";
+/// The oldest position that can be served, in bytes of WAL.
+pub const OLDEST_POSITION: &str = "walcast_history_oldest_position_bytes";
+/// Partitions dropped by retention.
+pub const DROPPED_PARTITIONS: &str = "walcast_history_dropped_partitions_total";
+/// Bytes on disk of the partitions dropped by retention.
+pub const DROPPED_BYTES: &str = "walcast_history_dropped_bytes_total";
+/// Times that retention had something to drop and could not, by reason.
+pub const RETENTION_RETRIES: &str = "walcast_history_retention_retries_total";
 
 /// Describes the metrics of this crate to the recorder that is installed.
 pub fn describe() {
@@ -29,4 +43,11 @@ pub fn describe() {
     describe_gauge!(STORED_POSITION, Unit::Bytes, "The stored position, in bytes of WAL");
     describe_counter!(APPEND_FAILURES, Unit::Count, "Times that storing failed and was tried again");
     describe_counter!(PAGES, Unit::Count, "Pages read from change_history");
+    describe_gauge!(BYTES, Unit::Bytes, "change_history on disk, with indexes");
+    describe_gauge!(PARTITIONS, Unit::Count, "Partitions of change_history");
+    describe_gauge!(OLDEST_AGE_SECONDS, Unit::Seconds, "Age of the oldest partition of change_history");
+    describe_gauge!(OLDEST_POSITION, Unit::Bytes, "The oldest position that can be served, in bytes of WAL");
+    describe_counter!(DROPPED_PARTITIONS, Unit::Count, "Partitions dropped by retention");
+    describe_counter!(DROPPED_BYTES, Unit::Bytes, "Bytes on disk dropped by retention");
+    describe_counter!(RETENTION_RETRIES, Unit::Count, "Times that retention could not drop what was due");
 }

@@ -1,6 +1,7 @@
 //! Reading the history from any cursor.
 
 mod assembly;
+mod latest;
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -11,14 +12,15 @@ use futures_util::TryStreamExt;
 use metrics::counter;
 use postgres_types::{ToSql, Type};
 use tokio_postgres::Row;
-use walcast_model::{Cursor, Part, Relation, RelationDigest, Snapshot};
-use walcast_postgres::{Pool, PooledSession};
+use walcast_model::{Cursor, Part, Relation, RelationDigest, Snapshot, Xid};
+use walcast_postgres::{ErrorClass, Pool, PooledSession};
 
 use crate::column::{get, lsn, optional_lsn, parameter};
 use crate::error::Doing;
 use crate::metrics as names;
 use crate::{Error, stored_relation};
 use assembly::Assembly;
+pub use latest::LatestPage;
 
 const READ: &str = "be read";
 
@@ -140,6 +142,21 @@ impl Reader {
         assembly.finish(is_exhausted.then_some(to))
     }
 
+    /// As [`Reader::read`], for callers that have not made sure that retention keeps `from`: a page that lacks what was
+    /// dropped, before it was read or while it was, is an error.
+    ///
+    /// # Errors
+    /// [`Error::TooOld`] when history does not reach back to `from`; otherwise those of [`Reader::read`].
+    pub async fn read_kept(&self, from: Cursor, to: Cursor, limits: PageLimits) -> Result<Page, Error> {
+        let page = self.read(from, to, limits).await;
+        if page.as_ref().is_err_and(|error| error.class() == ErrorClass::Transient) {
+            return page;
+        }
+        // After the page: what was dropped while it was read is known by now.
+        let oldest = self.oldest().await?;
+        if from < oldest { Err(Error::TooOld { cursor: from, oldest }) } else { page }
+    }
+
     /// As many changes as should fill the page, and a few more; a page that turns out short is only that.
     fn changes_to_ask_for(&self, limits: PageLimits) -> i64 {
         let average = self.shared.change_bytes.load(Ordering::Relaxed).max(1);
@@ -187,7 +204,7 @@ impl Reader {
         Ok(Some(relation))
     }
 
-    /// The oldest cursor that can be served: where the feed began.
+    /// The oldest cursor that can be served: where the feed began, or what retention has kept begins.
     ///
     /// # Errors
     /// When the history has no feed, or its Postgres fails.
@@ -204,7 +221,8 @@ impl Reader {
     /// An initial sync starts its stream there (reference, section 4, step 4).
     ///
     /// # Errors
-    /// When the history's Postgres fails.
+    /// [`Error::SnapshotTooOld`] when retention has dropped what may be such a transaction; or when the history's Postgres
+    /// fails.
     pub async fn first_invisible(
         &self,
         snapshot: &Snapshot,
@@ -217,8 +235,23 @@ impl Reader {
             [(&text, Type::TEXT), (&position, Type::PG_LSN), (&seq, Type::INT8)];
         let rows = session.query_typed(sql, &parameters).await.doing("be searched by transaction id")?;
         let first = rows.first().map(|row| optional_lsn(row, 0)).transpose()?;
-        Ok(first.flatten().map(Cursor::from))
+        // After the search, so that what was dropped before it is known.
+        let dropped = "SELECT dropped_xid, dropped_snapshot FROM walcast.feed WHERE dropped_xid IS NOT NULL";
+        let dropped = session.query_typed(dropped, &[]).await.doing("be searched by transaction id")?;
+        match dropped.first() {
+            Some(row) if !sees_dropped(snapshot, get(row, 0)?, get(row, 1)?) => {
+                Err(Error::SnapshotTooOld { snapshot: text })
+            }
+            _ => Ok(first.flatten().map(Cursor::from)),
+        }
     }
+}
+
+/// Whether a snapshot of the source certainly sees all that retention has dropped: nothing in it has an `xid` that was
+/// still open, or all of it is seen by a snapshot that sees no more than this one.
+fn sees_dropped(snapshot: &Snapshot, xid: i64, seen_by: Option<&str>) -> bool {
+    Xid::new(xid.cast_unsigned()) < snapshot.xmin()
+        || seen_by.and_then(|text| text.parse().ok()).is_some_and(|seen_by| snapshot.includes(&seen_by))
 }
 
 fn no_definition(digest: RelationDigest) -> Error {

@@ -9,11 +9,12 @@ use crate::Error;
 use crate::error::Doing;
 
 /// The files of `sql/`; the first is version 1.
-const FILES: &[(&str, &str)] = &[(
-    "0001_change_history.sql",
+const FILES: &[(&str, &str)] = &[
     // Relative to this file, so that the text is part of the program.
-    include_str!("../../../sql/0001_change_history.sql"),
-)];
+    ("0001_change_history.sql", include_str!("../../../sql/0001_change_history.sql")),
+    ("0002_lineage.sql", include_str!("../../../sql/0002_lineage.sql")),
+    ("0003_retention.sql", include_str!("../../../sql/0003_retention.sql")),
+];
 
 /// Held while the schema is applied or removed: two daemons that start together do it one after the other.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('walcast.schema', 0))";

@@ -40,19 +40,52 @@ impl Timestamp {
     }
 }
 
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unix_micros = i128::from(self.0) + i128::from(POSTGRES_EPOCH_UNIX_SECONDS) * 1_000_000;
-        let (seconds, micros) = (unix_micros.div_euclid(1_000_000), unix_micros.rem_euclid(1_000_000));
+/// Length of a time whose year has four digits, as printed.
+const PRINTED_BYTES: usize = "2026-11-21T00:02:03.500000Z".len();
+
+impl Timestamp {
+    /// Appends what `Display` prints, without the machinery of `fmt`: each frame has one.
+    pub fn write(self, out: &mut Vec<u8>) {
+        // Far from overflow: the count was of microseconds.
+        let seconds = self.0.div_euclid(1_000_000) + POSTGRES_EPOCH_UNIX_SECONDS;
         let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
         let (year, month, day) = civil_from_days(days);
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+        let micros = self.0.rem_euclid(1_000_000);
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        let mut digits = |end: usize, count: usize, mut number: i64| {
+            for place in text[end - count..end].iter_mut().rev() {
+                *place = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        };
+        let four_digits = (0..10_000).contains(&year);
+        digits(4, 4, if four_digits { year } else { 0 });
+        digits(7, 2, month);
+        digits(10, 2, day);
+        digits(13, 2, second / 3600);
+        digits(16, 2, second / 60 % 60);
+        digits(19, 2, second % 60);
+        digits(26, 6, micros);
+        if four_digits {
+            out.extend_from_slice(&text);
+        } else {
+            // No commit is of such a year.
+            out.extend_from_slice(format!("{year:04}").as_bytes());
+            out.extend_from_slice(&text[4..]);
+        }
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Vec::with_capacity(PRINTED_BYTES);
+        self.write(&mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
     }
 }
 
 /// Days since 1970-01-01 to a proleptic Gregorian date, by eras of 400 years counted from March.
-fn civil_from_days(days: i128) -> (i128, i128, i128) {
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
@@ -61,7 +94,7 @@ fn civil_from_days(days: i128) -> (i128, i128, i128) {
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + i128::from(month <= 2), month, day)
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 /// A proleptic Gregorian date to days since 1970-01-01; `None` when there is no such day.
@@ -71,7 +104,7 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> Option<i64> {
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     let days =
         era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
-    (civil_from_days(days.into()) == (year.into(), month.into(), day.into())).then_some(days)
+    (civil_from_days(days) == (year, month, day)).then_some(days)
 }
 
 /// Why a text is not a point in time.
@@ -149,6 +182,9 @@ mod tests {
         assert_eq!(at(-1), "1999-12-31T23:59:59.999999Z");
         assert_eq!(at(848_534_523_500_000), "2026-11-21T00:02:03.500000Z");
         assert_eq!(at(5_097_600_000_000), "2000-02-29T00:00:00.000000Z");
+        assert_eq!(at(i64::MAX), "294277-01-09T04:00:54.775807Z");
+        assert_eq!(at(i64::MIN), "-290278-12-22T19:59:05.224192Z");
+        assert_eq!(at(-63_113_904_000_000_001), "-001-12-31T23:59:59.999999Z");
     }
 
     #[test]

@@ -27,6 +27,11 @@ impl Xid {
         let distance = low.wrapping_sub(reference.0 as u32) as i32;
         Self(reference.0.wrapping_add_signed(distance as i64))
     }
+
+    /// Appends what `Display` prints.
+    pub fn write(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(itoa::Buffer::new().format(self.0).as_bytes());
+    }
 }
 
 impl fmt::Display for Xid {
@@ -68,6 +73,12 @@ impl Snapshot {
     #[must_use]
     pub fn sees(&self, xid: Xid) -> bool {
         xid < self.xmin || (xid < self.xmax && self.in_progress.binary_search(&xid).is_err())
+    }
+
+    /// Whether it sees every transaction that `other`, a snapshot of the same source, sees.
+    #[must_use]
+    pub fn includes(&self, other: &Self) -> bool {
+        self.xmax >= other.xmax && !self.in_progress.iter().any(|xid| other.sees(*xid))
     }
 }
 

@@ -64,7 +64,7 @@ fn types() -> Types {
     let mut types = Types::new();
     let field = |name: &str, oid| (name.to_owned(), Oid::new(oid));
     let fields = vec![field("id", 23), field("a", 1009), field("doc", 114), field("tags", HSTORE.get())];
-    types.insert(COMPOSITE, TypeKind::Composite { fields });
+    types.insert(COMPOSITE, TypeKind::composite(fields));
     types.insert(COMPOSITE_ARRAY, TypeKind::Array { element: COMPOSITE, delimiter: b',' });
     types.insert(HSTORE, TypeKind::Hstore);
     types

@@ -6,4 +6,4 @@ mod relation;
 mod types;
 
 pub use relation::{CatalogColumn, CatalogRelation, RelationKind, relation, relation_by_name};
-pub use types::types;
+pub use types::{TypeReader, types};

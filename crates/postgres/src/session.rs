@@ -18,6 +18,7 @@ use replay::Replay;
 /// Settings in which databases differ and on which walcast's results would depend.
 const PINNED: &str = "SET DateStyle = 'ISO, MDY'; SET IntervalStyle = postgres; SET TimeZone = 'UTC'; \
     SET bytea_output = hex; SET extra_float_digits = 3; SET search_path = pg_catalog; \
+    SET lc_monetary = 'C'; SET quote_all_identifiers = off; \
     SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
     SET idle_session_timeout = 0";
 
@@ -28,7 +29,8 @@ type Fate = Option<Option<Arc<Error>>>;
 ///
 /// Its settings are pinned whatever the role, database or server say: UTF8 (SQL_ASCII in such a database),
 /// `DateStyle=ISO`, `IntervalStyle=postgres`, `TimeZone=UTC`, `bytea_output=hex`, `extra_float_digits=3`,
-/// `search_path=pg_catalog`, and no timeouts. The connection ends when the session is dropped.
+/// `lc_monetary=C`, `quote_all_identifiers=off`, `search_path=pg_catalog`, and no timeouts. The connection ends when the
+/// session is dropped.
 pub struct Session {
     client: Client,
     connection: AbortHandle,

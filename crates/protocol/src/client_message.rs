@@ -62,6 +62,9 @@ pub struct Subscribe {
     /// What a change carries.
     #[serde(default, skip_serializing_if = "is_default")]
     pub payload: Payload,
+    /// What a client that is behind the daemon's memory is sent.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub catchup: Catchup,
 }
 
 impl Subscribe {
@@ -77,6 +80,7 @@ impl Subscribe {
             client_id: None,
             origin: None,
             payload: Payload::Row,
+            catchup: Catchup::All,
         }
     }
 }
@@ -114,6 +118,17 @@ pub enum Payload {
     Row,
     /// Keys without rows. *(later)*
     Key,
+}
+
+/// What a client that is behind the daemon's memory is sent until it has caught up; `subscribe.catchup`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Catchup {
+    /// Every change of every transaction.
+    #[default]
+    All,
+    /// What became of each row that was changed, over many transactions: messages with `compacted`.
+    Latest,
 }
 
 /// `ack`: the durable position of this `client_id`.

@@ -33,16 +33,27 @@ pub fn transaction_tail(
     more: bool,
 ) {
     if let Some(cursor) = cursor {
-        append(out, format_args!(",\"cursor\":\"{cursor}\""));
+        out.extend_from_slice(b",\"cursor\":\"");
+        cursor.write(out);
+        out.push(b'"');
     }
     let Transaction { start, xid, committed_at } = transaction;
-    append(
-        out,
-        format_args!(",\"lsn\":\"{}\",\"xid\":{xid},\"committed_at\":\"{committed_at}\"", start.lsn()),
-    );
-    out.extend_from_slice(b",\"changes\":[");
+    out.extend_from_slice(b",\"lsn\":\"");
+    start.lsn().write(out);
+    out.extend_from_slice(b"\",\"xid\":");
+    xid.write(out);
+    out.extend_from_slice(b",\"committed_at\":\"");
+    committed_at.write(out);
+    out.extend_from_slice(b"\",\"changes\":[");
     changes(out);
     out.extend_from_slice(if more { b"],\"more\":true}" } else { b"]}" });
+}
+
+/// Says of the `transaction` whose tail was written last that it is compacted.
+pub fn compacted(tail: &mut Vec<u8>) {
+    if tail.pop_if(|last| *last == b'}').is_some() {
+        tail.extend_from_slice(b",\"compacted\":true}");
+    }
 }
 
 /// Appends the tail of a `snapshot`: from its comma to its last brace. `rows` are row objects separated by commas.

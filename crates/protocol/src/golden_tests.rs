@@ -92,7 +92,7 @@ fn an_unknown_type_is_told_from_a_malformed_message() {
 #[test]
 fn frames_written_from_ready_json_equal_the_golden_form() {
     let id: SubscriptionId = "orders".parse().unwrap();
-    for name in ["transaction", "transaction_part"] {
+    for name in ["transaction", "transaction_part", "transaction_compacted"] {
         let text = one("server", name);
         let ServerMessage::Transaction(message) = ServerMessage::decode(&text).unwrap() else {
             panic!("{name}")
@@ -107,6 +107,9 @@ fn frames_written_from_ready_json_equal_the_golden_form() {
         encode::head(&mut out, "transaction", &id);
         let write = |out: &mut Vec<u8>| out.extend_from_slice(&changes.as_bytes()[1..changes.len() - 1]);
         encode::transaction_tail(&mut out, message.cursor, &transaction, write, message.more);
+        if message.compacted {
+            encode::compacted(&mut out);
+        }
         assert_eq!(String::from_utf8(out).unwrap(), text);
     }
     let mut out = Vec::new();

@@ -36,7 +36,8 @@ mod subscription_id;
 mod table_pattern;
 
 pub use client_message::{
-    Ack, Auth, ClientMessage, Payload, PublishMessage, SetPresence, Subscribe, TableSelection, Unsubscribe,
+    Ack, Auth, Catchup, ClientMessage, Payload, PublishMessage, SetPresence, Subscribe, TableSelection,
+    Unsubscribe,
 };
 pub use code::{CloseCode, ErrorCode};
 pub use decode::DecodeError;

@@ -200,6 +200,11 @@ pub struct TransactionMessage {
     /// The transaction goes on in the subscription's next `transaction` message.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
+    /// The changes are not those of one transaction but the net effect of all of them up to this one, for each row that
+    /// they touched: a row is to be written whether it is there or not, and deleted whether it is there or not. Only
+    /// after the last message, the one with a cursor and without `more`, do the copies equal the tables.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compacted: bool,
 }
 
 /// One change. Its texts are as the server wrote them: numbers with all their digits, columns in the relation's order.

@@ -7,7 +7,11 @@
 //!      └──────────── Commit ────────────────┘  └────────────────────────────┘ a part without an end
 //!
 //!   Relation (in either state) ──► Step::NeedsCatalog ──► answer() ──► goes on
+//!   a change ──► Step::NeedsTypes ──► types_read() ──► Step::NeedsConversions ──► resume() ──► goes on
 //! ```
+//!
+//! The second line is only for tables with columns of types that users can alter, which the WAL does not tell: such types
+//! are read again from the catalog after each change's commit, once for all changes that were committed before it.
 //!
 //! Output collects until [`Assembler::take`]. What lies before the position where the feed stands is counted and
 //! not rendered: a slot sends transactions again after every crash, and a transaction of which the feed already
@@ -17,6 +21,7 @@ mod relation;
 mod row;
 mod rows_message;
 mod transaction;
+mod types;
 
 #[cfg(test)]
 mod tests;
@@ -25,18 +30,19 @@ use std::collections::HashMap;
 use std::fmt;
 use std::mem;
 
-use walcast_model::{Cursor, Lsn, Oid, Op, Part, Xid};
-use walcast_pgoutput::json::Types;
+use walcast_model::{Cursor, Lsn, Oid, Op, Part, Transaction, Xid};
+use walcast_pgoutput::json::{Conversion, Conversions, Types, ValueError};
 use walcast_pgoutput::{
     Begin, Commit, Delete, Insert, LogicalMessage, Message, OldTuple, RelationDefinition, Truncate, Update,
 };
 
 pub use relation::{CatalogAnswer, CatalogQuestion, ColumnFacts, RelationFacts};
 pub use rows_message::{RowsHeader, row_prefix};
+pub use types::TypesQuestion;
 
 use crate::metrics::{MESSAGES_IGNORED_TOTAL, VALUE_FALLBACKS_TOTAL};
 use relation::{Entry, Known};
-use row::Image;
+use row::{Image, Values};
 use rows_message::RowsMessage;
 use transaction::Open;
 
@@ -79,6 +85,19 @@ pub enum Step {
     Next,
     /// A table's definition came: look up what the WAL does not say about it, and call [`Assembler::answer`].
     NeedsCatalog(CatalogQuestion),
+    /// A change has values of types that may have been altered before it: read them again into
+    /// [`Assembler::types_mut`], and call [`Assembler::types_read`].
+    NeedsTypes(TypesQuestion),
+    /// A change has values that only the server can convert: add what it makes of each to
+    /// [`Assembler::conversions_mut`], and call [`Assembler::resume`].
+    NeedsConversions(Vec<Conversion>),
+}
+
+/// What stands still until an answer comes.
+#[derive(Debug)]
+enum Waiting {
+    Definition(RelationDefinition),
+    Change(Message),
 }
 
 /// What the messages since the last [`Assembler::take`] amount to. To be used in the order of the fields.
@@ -93,6 +112,8 @@ pub struct Progress {
     pub reached: Option<Lsn>,
     /// Transactions that ended, whatever they held.
     pub transactions: u64,
+    /// Those with changes that lie before the position as a whole, in order: they were sent again.
+    pub sent_again: Vec<Transaction>,
 }
 
 /// Why a stream cannot be assembled. The same messages would come again after a reconnect, so each is a defect of
@@ -143,15 +164,24 @@ pub struct Assembler {
     settings: AssemblerSettings,
     types: Types,
     relations: HashMap<Oid, Entry>,
-    /// The definition that waits for the catalog's answer.
-    waiting: Option<RelationDefinition>,
+    /// Base types that the WAL named for domains over built-in ones, by the domain.
+    domain_bases: HashMap<Oid, String>,
+    /// Whether any table has columns of types that users can alter.
+    has_alterable: bool,
+    conversions: Conversions,
+    /// What waits for an answer.
+    waiting: Option<Waiting>,
+    /// Where the message at hand stands in the WAL.
+    at: Lsn,
+    /// Whether texts may hold bytes that are not UTF-8.
+    any_bytes: bool,
     /// Everything before it is in the feed.
     position: Cursor,
     xid_reference: Xid,
     transaction: Option<Open>,
     output: Progress,
-    /// Columns of the change at hand whose value had to go out as a string; kept for its memory.
-    failed: Vec<usize>,
+    /// Columns of the change at hand whose value is not what `to_jsonb` prints, and why; kept for its memory.
+    failed: Vec<(usize, ValueError)>,
 }
 
 impl Assembler {
@@ -164,7 +194,12 @@ impl Assembler {
             settings,
             types: Types::new(),
             relations: HashMap::new(),
+            domain_bases: HashMap::new(),
+            has_alterable: false,
+            conversions: Conversions::default(),
             waiting: None,
+            at: Lsn::MAX,
+            any_bytes: false,
             position,
             xid_reference,
             transaction: None,
@@ -176,6 +211,23 @@ impl Assembler {
     /// The types that values are written by; whoever answers a [`CatalogQuestion`] adds those it asks for.
     pub const fn types_mut(&mut self) -> &mut Types {
         &mut self.types
+    }
+
+    /// What the server made of values that were asked for. To be emptied from time to time.
+    pub const fn conversions_mut(&mut self) -> &mut Conversions {
+        &mut self.conversions
+    }
+
+    /// Says that the database is SQL_ASCII: texts with bytes that are not UTF-8 are counted, as they are not written as
+    /// they are.
+    pub const fn expect_any_bytes(&mut self) {
+        self.any_bytes = true;
+    }
+
+    /// Says where in the WAL the next message stands (`dataStart` of its frame). Without it, values are taken for as new
+    /// as the types.
+    pub const fn at(&mut self, start: Lsn) {
+        self.at = start;
     }
 
     /// Whether a transaction has begun and not ended.
@@ -207,17 +259,16 @@ impl Assembler {
             return Err(AssembleError::Misplaced { message: "a message before the catalog's answer" });
         }
         match message {
-            Message::Insert(insert) => self.insert(&insert)?,
-            Message::Update(update) => self.update(&update)?,
-            Message::Delete(delete) => self.delete(&delete)?,
+            Message::Insert(_) | Message::Update(_) | Message::Delete(_) => return self.change(message),
             Message::Begin(begin) => self.begin(&begin)?,
             Message::Commit(commit) => self.commit(&commit)?,
             Message::Relation(definition) => return Ok(self.relation(definition)),
             Message::Truncate(truncate) => self.truncate(&truncate)?,
             Message::LogicalMessage(message) => self.logical(&message)?,
-            // An origin names where a transaction came from, a type what the catalog says better; a stray abort
-            // is sent by PG 18 for transactions that were never sent (reference 2.1).
-            Message::Origin(_) | Message::Type(_) | Message::StreamAbort(_) => {}
+            Message::Type(definition) => self.type_definition(&definition),
+            // An origin names where a transaction came from; a stray abort is sent by PG 18 for transactions that were
+            // never sent (reference 2.1).
+            Message::Origin(_) | Message::StreamAbort(_) => {}
             Message::StreamStart(_) | Message::StreamStop | Message::StreamCommit(_) => {
                 return Err(AssembleError::NotAskedFor { message: "a streamed transaction" });
             }
@@ -244,6 +295,7 @@ impl Assembler {
 
     fn commit(&mut self, commit: &Commit) -> Result<(), AssembleError> {
         let open = self.transaction.take().ok_or(AssembleError::Misplaced { message: "a Commit" })?;
+        self.output.sent_again.extend(open.sent_again());
         let (part, barriers) = open.commit(commit.end);
         self.output.parts.extend(part);
         let after = Cursor::after(commit.end);
@@ -261,29 +313,47 @@ impl Assembler {
             return Step::Next;
         }
         let transaction = self.transaction.as_ref().map(|open| open.builder.transaction().xid);
-        let question = CatalogQuestion::new(&definition, transaction, &self.types);
-        self.waiting = Some(definition);
+        let question = CatalogQuestion::new(&definition, transaction, &self.types, &self.domain_bases);
+        self.waiting = Some(Waiting::Definition(definition));
         Step::NeedsCatalog(question)
     }
 
     /// Answers the question that the last [`Assembler::message`] returned. The types it names must have been added
     /// to [`Assembler::types_mut`] first, as far as the catalog still knows them.
     pub fn answer(&mut self, answer: &CatalogAnswer) {
-        let Some(definition) = self.waiting.take() else { return };
+        let Some(Waiting::Definition(definition)) = self.waiting.take() else { return };
         let oid = definition.oid;
         let before = match self.relations.get(&oid) {
             Some(Entry::Known(known)) => Some(&known.relation),
             _ => None,
         };
         let known = Known::new(&definition, answer, &self.types, before);
+        self.has_alterable |= known.is_alterable();
         self.relations.insert(oid, Entry::Known(known));
     }
 
+    /// Renders a change, unless something has to be asked first.
+    fn change(&mut self, message: Message) -> Result<Step, AssembleError> {
+        if self.has_alterable
+            && let Some(step) = self.question(&message)
+        {
+            self.waiting = Some(Waiting::Change(message));
+            return Ok(step);
+        }
+        match &message {
+            Message::Insert(insert) => self.insert(insert)?,
+            Message::Update(update) => self.update(update)?,
+            Message::Delete(delete) => self.delete(delete)?,
+            _ => {}
+        }
+        Ok(Step::Next)
+    }
+
     fn insert(&mut self, insert: &Insert) -> Result<(), AssembleError> {
-        let Some((known, open, failed)) = self.keep(insert.relation)? else { return Ok(()) };
+        let Some(Kept { known, open, values, failed }) = self.keep(insert.relation)? else { return Ok(()) };
         known.check(&insert.new)?;
         let mut change = open.builder.change(Op::Insert, &known.relation);
-        let mut image = Image::new(known, failed);
+        let mut image = Image::new(known, values, failed);
         if known.has_key {
             infallible(change.key(|out| image.key(&insert.new, out)));
         }
@@ -292,13 +362,13 @@ impl Assembler {
     }
 
     fn update(&mut self, update: &Update) -> Result<(), AssembleError> {
-        let Some((known, open, failed)) = self.keep(update.relation)? else { return Ok(()) };
+        let Some(Kept { known, open, values, failed }) = self.keep(update.relation)? else { return Ok(()) };
         known.check(&update.new)?;
         if let Some(old) = &update.old {
             known.check(old.tuple())?;
         }
         let mut change = open.builder.change(Op::Update, &known.relation);
-        let mut image = Image::new(known, failed);
+        let mut image = Image::new(known, values, failed);
         let before = update.old.as_ref().map_or(&update.new, OldTuple::tuple);
         // Servers before 14.2 send no old key for a key that is stored out of line: the key is then not known.
         if known.has_key && image.key_is_known(before) {
@@ -313,11 +383,11 @@ impl Assembler {
     }
 
     fn delete(&mut self, delete: &Delete) -> Result<(), AssembleError> {
-        let Some((known, open, failed)) = self.keep(delete.relation)? else { return Ok(()) };
+        let Some(Kept { known, open, values, failed }) = self.keep(delete.relation)? else { return Ok(()) };
         let old = delete.old.tuple();
         known.check(old)?;
         let mut change = open.builder.change(Op::Delete, &known.relation);
-        let mut image = Image::new(known, failed);
+        let mut image = Image::new(known, values, failed);
         if known.has_key {
             infallible(change.key(|out| image.key(old, out)));
         }
@@ -329,15 +399,14 @@ impl Assembler {
 
     fn truncate(&mut self, truncate: &Truncate) -> Result<(), AssembleError> {
         for &oid in &truncate.relations {
-            let Some((known, open, failed)) = self.keep(oid)? else { continue };
+            let Some(Kept { known, open, failed, .. }) = self.keep(oid)? else { continue };
             let finished = open.builder.change(Op::Truncate, &known.relation).finish();
             finish(finished, known, failed)?;
         }
         Ok(())
     }
 
-    /// Counts a change of this table: the table, the open transaction with room in its part for the change, and the
-    /// list of failed columns; `None` for a change that is not to be rendered.
+    /// Counts a change of this table; `None` for one that is not to be rendered.
     fn keep(&mut self, oid: Oid) -> Result<Option<Kept<'_>>, AssembleError> {
         let open = self.transaction.as_mut().ok_or(AssembleError::Misplaced { message: "a change" })?;
         let known = match self.relations.get(&oid).ok_or(AssembleError::UnknownRelation { oid })? {
@@ -345,7 +414,8 @@ impl Assembler {
             Entry::Known(known) => known,
         };
         let wanted = open.next_change(self.settings.part_bytes_max, &mut self.output.parts);
-        Ok(wanted.then_some((known, open, &mut self.failed)))
+        let values = Values { at: self.at, conversions: &self.conversions, any_bytes: self.any_bytes };
+        Ok(wanted.then_some(Kept { known, open, values, failed: &mut self.failed }))
     }
 
     fn logical(&mut self, message: &LogicalMessage) -> Result<(), AssembleError> {
@@ -421,7 +491,14 @@ impl Assembler {
     }
 }
 
-type Kept<'a> = (&'a Known, &'a mut Open, &'a mut Vec<usize>);
+/// What there is to render a change with.
+struct Kept<'a> {
+    known: &'a Known,
+    /// With room in its part for the change.
+    open: &'a mut Open,
+    values: Values<'a>,
+    failed: &'a mut Vec<(usize, ValueError)>,
+}
 
 fn ignored(reason: &'static str) {
     metrics::counter!(MESSAGES_IGNORED_TOTAL, "reason" => reason).increment(1);
@@ -431,11 +508,15 @@ fn infallible(result: Result<(), std::convert::Infallible>) {
     let Ok(()) = result;
 }
 
-/// Ends a change, and says which of its values could not be written by their type.
-fn finish<E>(finished: Result<(), E>, known: &Known, failed: &mut Vec<usize>) -> Result<(), AssembleError> {
-    for index in failed.drain(..) {
+/// Ends a change, and says which of its values are not what `to_jsonb` prints.
+fn finish<E>(
+    finished: Result<(), E>,
+    known: &Known,
+    failed: &mut Vec<(usize, ValueError)>,
+) -> Result<(), AssembleError> {
+    for (index, error) in failed.drain(..) {
         metrics::counter!(VALUE_FALLBACKS_TOTAL).increment(1);
-        known.warn_once(index);
+        known.warn_once(index, &error);
     }
     finished.map_err(|_| AssembleError::TooLarge { relation: known.relation.name().to_string() })
 }

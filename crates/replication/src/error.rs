@@ -2,7 +2,7 @@
 
 use walcast_model::{Cursor, Lsn};
 use walcast_pgoutput::DecodeError;
-use walcast_postgres::ErrorClass;
+use walcast_postgres::{ErrorClass, ServerError};
 
 use crate::assemble::AssembleError;
 use crate::slot::Blocker;
@@ -83,16 +83,35 @@ pub enum Error {
         /// The server's.
         found: String,
     },
-    /// The server was promoted before it had all that the feed has.
+    /// The server's timeline has never been on the feed's: the old primary after a failover, or another standby that was
+    /// promoted too.
     #[error(
-        "the server left timeline {timeline} at {switched}, and the feed has already reached {position}: it holds changes that the server lost"
+        "the server is on a timeline {found} that does not follow the timeline {timeline} which the feed has been read from up to {position}"
     )]
     TimelineDiverged {
         /// The timeline the feed was on.
         timeline: u32,
-        /// Where the server left it.
-        switched: Lsn,
+        /// The server's.
+        found: u32,
         /// What the feed has reached.
+        position: Cursor,
+    },
+    /// What the feed has delivered may not have happened at the server as it is now: the feed has to be continued by
+    /// another one.
+    #[error("{why}")]
+    Branched {
+        /// What was found.
+        why: String,
+    },
+    /// The slot sends other transactions than it sent before.
+    #[error(
+        "the server sends other transactions from {at} on than those that the feed has had of it up to {position}: it was \
+         restored from a backup"
+    )]
+    SentDiffers {
+        /// The first that differs.
+        at: Lsn,
+        /// Up to here the feed has transactions.
         position: Cursor,
     },
     /// The server left out changes because a publication was missing when they were written (PG 18).
@@ -132,9 +151,35 @@ impl Error {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Postgres(error) => error.class(),
-            Self::SlotInUse { .. } | Self::SlotBlocked { .. } => ErrorClass::Transient,
+            Self::SlotInUse { .. }
+            | Self::SlotBlocked { .. }
+            | Self::Branched { .. }
+            | Self::SentDiffers { .. } => ErrorClass::Transient,
             Self::Decode(_) | Self::Assemble(_) => ErrorClass::Bug,
             _ => ErrorClass::Operator,
+        }
+    }
+
+    /// What the server reported, when it reported anything.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Postgres(error) => error.sqlstate(),
+            _ => None,
+        }
+    }
+
+    /// Changes are missing, or may be, and no later try brings them: only another feed can go on.
+    #[must_use]
+    pub fn is_hole(&self) -> bool {
+        match self {
+            Self::SlotMissing { .. }
+            | Self::SlotLost { .. }
+            | Self::SlotAhead { .. }
+            | Self::PublicationSkipped { .. } => true,
+            // Before 18 a slot cannot go past changes that were written while a publication was missing.
+            Self::Postgres(error) => error.server_error().is_some_and(is_about_a_missing_publication),
+            _ => false,
         }
     }
 
@@ -153,9 +198,10 @@ impl Error {
             Self::SlotMissing { .. }
             | Self::SlotLost { .. }
             | Self::SlotAhead { .. }
-            | Self::TimelineDiverged { .. }
             | Self::PublicationSkipped { .. } => Some(START_OVER.to_owned()),
-            Self::AnotherCluster { .. } => Some(format!("connect to the right server, or {START_OVER}")),
+            Self::AnotherCluster { .. } | Self::TimelineDiverged { .. } => {
+                Some(format!("connect to the right server, or {START_OVER}"))
+            }
             Self::SlotInUse { pid: Some(pid), .. } => Some(format!(
                 "stop the other consumer, or run SELECT pg_terminate_backend({pid}); walcast takes over as soon as \
                  the slot is free"
@@ -165,9 +211,18 @@ impl Error {
             Self::PublicationMissing { .. } => Some("run `walcast setup`".to_owned()),
             Self::Standby => Some("connect to the primary".to_owned()),
             Self::Postgres(error) => postgres_hint(error),
-            Self::SlotInUse { pid: None, .. } | Self::Decode(_) | Self::Assemble(_) => None,
+            Self::SlotInUse { pid: None, .. }
+            | Self::Branched { .. }
+            | Self::SentDiffers { .. }
+            | Self::Decode(_)
+            | Self::Assemble(_) => None,
         }
     }
+}
+
+fn is_about_a_missing_publication(error: &ServerError) -> bool {
+    // The message is translated in part; it is the walsender's only object of that kind.
+    error.sqlstate == "42704" && error.message.contains("publication")
 }
 
 fn postgres_hint(error: &walcast_postgres::Error) -> Option<String> {
@@ -182,7 +237,7 @@ fn postgres_hint(error: &walcast_postgres::Error) -> Option<String> {
             Some("raise max_replication_slots and restart Postgres, or drop a slot nobody uses".to_owned())
         }
         "42501" => Some("run `walcast setup --print` and have an administrator run what it prints".to_owned()),
-        "42704" if message.contains("publication") => Some(
+        "42704" if is_about_a_missing_publication(error) => Some(
             "a publication was missing when changes were written, and this server version cannot go past it: \
              run `walcast setup --start-over`"
                 .to_owned(),

@@ -11,7 +11,9 @@
 //! - [`Replicator`] is the loop that does this, for ever; what goes wrong is a state of the feed and never an exit.
 //! - [`assemble`] turns messages into parts of transactions, without I/O.
 //! - [`publication`] decides which tables are published, without breaking the application, and keeps it so.
+//! - [`identity`] tells a server that has everything which the feed has had of it from one that may not.
 //! - [`slot`] creates the slot, and refuses to go on over a hole.
+//! - [`WalWatch`] shows what the slot keeps of the source's WAL, and holds it to a budget.
 //! - [`BarrierEmitter`] writes the messages by which one knows that everything committed before is in the feed.
 //!
 //! This crate does not store anything and knows no client.
@@ -21,10 +23,12 @@ mod backoff;
 mod barrier;
 mod connection;
 mod error;
+pub mod identity;
 pub mod metrics;
 pub mod publication;
 mod replicator;
 pub mod slot;
+mod wal_watch;
 
 pub use barrier::{BarrierEmitter, EmitterState};
 pub use connection::{
@@ -32,4 +36,5 @@ pub use connection::{
     SlotSnapshot, StreamFrame, SystemIdentity, TimelineSwitch,
 };
 pub use error::Error;
-pub use replicator::{RecordTimeline, Replicator, ReplicatorSettings};
+pub use replicator::{FeedEnd, Keeper, Replicator, ReplicatorSettings};
+pub use wal_watch::{WalBudget, WalBudgetPolicy, WalWatch, time_left};

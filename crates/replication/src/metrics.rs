@@ -11,6 +11,8 @@ pub const RECEIVED_BYTES_TOTAL: &str = "walcast_replication_received_bytes_total
 pub const MESSAGES_IGNORED_TOTAL: &str = "walcast_replication_messages_ignored_total";
 /// Counter: values that could not be written as JSON by their type and went out as a JSON string of their text.
 pub const VALUE_FALLBACKS_TOTAL: &str = "walcast_replication_value_fallbacks_total";
+/// Counter: how often the types of columns were read from the catalog again.
+pub const TYPE_READINGS_TOTAL: &str = "walcast_replication_type_readings_total";
 /// Gauge: the position that the feed has reached, in bytes of WAL.
 pub const HEAD_BYTES: &str = "walcast_replication_head_bytes";
 /// Gauge: seconds from the commit of the newest transaction to its arrival here, by both machines' clocks.
@@ -19,6 +21,13 @@ pub const LAG_SECONDS: &str = "walcast_replication_lag_seconds";
 pub const STREAMING: &str = "walcast_replication_streaming";
 /// Counter: how often the stream ended for another reason than a shutdown of walcast.
 pub const INTERRUPTIONS_TOTAL: &str = "walcast_replication_interruptions_total";
+/// Gauge: 1 while the feed cannot go on because changes are missing, or may be; otherwise 0.
+pub const HOLE: &str = "walcast_feed_hole";
+/// Counter, `reason` = `promoted`, `went_back`, `differs`, `restarted`, `start_over`: how often the feed ended and
+/// another one continued it or, with the last, took its place.
+pub const ENDED_TOTAL: &str = "walcast_feed_ended_total";
+/// Counter: stored changes that the source lost, and that were set aside in `walcast.lost_change`.
+pub const LOST_CHANGES_TOTAL: &str = "walcast_feed_lost_changes_total";
 /// Counter: barriers written to the WAL.
 pub const BARRIERS_TOTAL: &str = "walcast_barriers_total";
 /// Counter: barriers that could not be written, each of which is tried again.
@@ -34,6 +43,22 @@ pub const PUBLICATION_FINDINGS: &str = "walcast_publication_findings";
 pub const PICKED_UP_ROWS_TOTAL: &str = "walcast_publication_picked_up_rows_total";
 /// Counter: tables that were picked up without the rows that were there before.
 pub const PICKUPS_WITHOUT_ROWS_TOTAL: &str = "walcast_publication_pickups_without_rows_total";
+/// Gauge: bytes of WAL that the source keeps for the slot.
+pub const SLOT_RETAINED_BYTES: &str = "walcast_slot_retained_bytes";
+/// Gauge: bytes of WAL until the server gives the slot up; infinite when it never does.
+pub const SLOT_SAFE_BYTES: &str = "walcast_slot_safe_wal_bytes";
+/// Gauge, `status` = `reserved`, `extended`, `unreserved`, `lost`: 1 for the one that the slot is in, otherwise 0.
+pub const SLOT_WAL_STATUS: &str = "walcast_slot_wal_status";
+/// Gauge: bytes of WAL that the source writes in a second, over the last minute.
+pub const SOURCE_WAL_BYTES_PER_SECOND: &str = "walcast_source_wal_bytes_per_second";
+/// Gauge: the setting `wal_budget` in bytes; infinite without one.
+pub const WAL_BUDGET_BYTES: &str = "walcast_wal_budget_bytes";
+/// Gauge: seconds until the budget or the server's limit is reached if the slot does not move; infinite when never.
+pub const WAL_BUDGET_LEFT_SECONDS: &str = "walcast_wal_budget_left_seconds";
+/// Gauge: 1 while the slot keeps more than the budget, otherwise 0.
+pub const WAL_BUDGET_EXCEEDED: &str = "walcast_wal_budget_exceeded";
+/// Counter: slots that were dropped because of the budget.
+pub const SLOTS_GIVEN_UP_TOTAL: &str = "walcast_wal_budget_slots_given_up_total";
 
 /// Describes the metrics of this crate to the recorder that is installed.
 pub fn describe() {
@@ -61,6 +86,15 @@ pub fn describe() {
         INTERRUPTIONS_TOTAL,
         "How often the stream ended for another reason than a shutdown of walcast"
     );
+    metrics::describe_gauge!(
+        HOLE,
+        "1 while the feed cannot go on because changes are missing, or may be; otherwise 0"
+    );
+    metrics::describe_counter!(ENDED_TOTAL, "Feeds that ended and were followed by another one");
+    metrics::describe_counter!(
+        LOST_CHANGES_TOTAL,
+        "Stored changes that the source lost and that were set aside"
+    );
     metrics::describe_counter!(BARRIERS_TOTAL, "Barriers written to the WAL");
     metrics::describe_counter!(
         BARRIER_FAILURES_TOTAL,
@@ -86,4 +120,15 @@ pub fn describe() {
         PICKUPS_WITHOUT_ROWS_TOTAL,
         "Tables that were picked up without the rows that were there before"
     );
+    metrics::describe_gauge!(SLOT_RETAINED_BYTES, "Bytes of WAL that the source keeps for the slot");
+    metrics::describe_gauge!(SLOT_SAFE_BYTES, "Bytes of WAL until the server gives the slot up");
+    metrics::describe_gauge!(SLOT_WAL_STATUS, "1 for the wal_status that the slot is in, otherwise 0");
+    metrics::describe_gauge!(SOURCE_WAL_BYTES_PER_SECOND, "Bytes of WAL that the source writes in a second");
+    metrics::describe_gauge!(WAL_BUDGET_BYTES, "The setting wal_budget in bytes");
+    metrics::describe_gauge!(
+        WAL_BUDGET_LEFT_SECONDS,
+        "Seconds until the budget or the server's limit is reached if the slot does not move"
+    );
+    metrics::describe_gauge!(WAL_BUDGET_EXCEEDED, "1 while the slot keeps more than the budget, otherwise 0");
+    metrics::describe_counter!(SLOTS_GIVEN_UP_TOTAL, "Slots that were dropped because of the budget");
 }

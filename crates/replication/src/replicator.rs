@@ -12,15 +12,16 @@
 //! history (forwarded by a task of their own), and the feed, which may keep [`FeedWriter::push`] waiting for as long as
 //! history stalls.
 
+mod convert;
+mod keeper;
 mod lookup;
 mod open;
+mod sent_again;
+mod settings;
 mod thread;
 
-use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use walcast_feed::{Barriers, FeedWriter, SourceState};
@@ -29,78 +30,16 @@ use walcast_postgres::{ConnectionConfig, ErrorClass, ServerError};
 
 use crate::assemble::{Progress, Step};
 use crate::backoff::Backoff;
-use crate::connection::{Feedback, ReplicationSettings, StreamFrame};
+use crate::connection::{Feedback, StreamFrame};
 use crate::error::Error;
+use crate::identity::Origin;
 use crate::metrics::{
-    CHANGES_TOTAL, HEAD_BYTES, INTERRUPTIONS_TOTAL, LAG_SECONDS, RECEIVED_BYTES_TOTAL, STREAMING,
+    CHANGES_TOTAL, HEAD_BYTES, HOLE, INTERRUPTIONS_TOTAL, LAG_SECONDS, RECEIVED_BYTES_TOTAL, STREAMING,
     TRANSACTIONS_TOTAL,
 };
+pub use keeper::{FeedEnd, Keeper};
 use open::Link;
-
-/// Stores a new timeline with the feed's record, before anything of it enters the feed. An error is a text for people,
-/// and counts as a failed attempt.
-pub type RecordTimeline = Arc<dyn Fn(u32) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
-
-/// What the replicator reads, and how.
-#[derive(Clone)]
-pub struct ReplicatorSettings {
-    /// The slot.
-    pub slot: String,
-    /// The publications, in no order.
-    pub publications: Vec<String>,
-    /// The feed's secret, with which `walcast.rows` messages start.
-    pub secret: String,
-    /// The cluster that the feed comes from, as `IDENTIFY_SYSTEM` prints it.
-    pub system_identifier: String,
-    /// The timeline that the feed's record names.
-    pub timeline: u32,
-    /// Called when the server is on a later timeline, and the feed can go on there.
-    pub record_timeline: Option<RecordTimeline>,
-    /// JSON bytes after which a part of a transaction is closed. Default 1 MiB.
-    pub part_bytes_max: usize,
-    /// The walsender's settings.
-    pub connection: ReplicationSettings,
-    /// How long a shutdown waits for the history's last acknowledgement, and again for the server's goodbye. Default
-    /// 5 s each; beyond it the connection is dropped, and the slot sends again what was not acknowledged.
-    pub finish_timeout: Duration,
-}
-
-impl ReplicatorSettings {
-    /// The defaults, for this slot and these publications of the cluster with this identity.
-    #[must_use]
-    pub fn new(
-        slot: impl Into<String>,
-        publications: Vec<String>,
-        secret: impl Into<String>,
-        system_identifier: impl Into<String>,
-        timeline: u32,
-    ) -> Self {
-        Self {
-            slot: slot.into(),
-            publications,
-            secret: secret.into(),
-            system_identifier: system_identifier.into(),
-            timeline,
-            record_timeline: None,
-            part_bytes_max: 1 << 20,
-            connection: ReplicationSettings::default(),
-            finish_timeout: Duration::from_secs(5),
-        }
-    }
-}
-
-// The secret stays out.
-impl fmt::Debug for ReplicatorSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReplicatorSettings")
-            .field("slot", &self.slot)
-            .field("publications", &self.publications)
-            .field("system_identifier", &self.system_identifier)
-            .field("timeline", &self.timeline)
-            .field("part_bytes_max", &self.part_bytes_max)
-            .finish_non_exhaustive()
-    }
-}
+pub use settings::ReplicatorSettings;
 
 /// Reads the slot into the feed, for ever.
 #[derive(Debug)]
@@ -110,8 +49,13 @@ pub struct Replicator {
     writer: FeedWriter,
     barriers: Barriers,
     acknowledged: watch::Receiver<Lsn>,
-    /// The timeline the feed is on.
-    timeline: u32,
+    /// What the feed was read from last.
+    origin: Origin,
+    /// How far the server's WAL went when it was first connected to: from there on the feed has all that any daemon can
+    /// have delivered before this one.
+    known_to: Option<Lsn>,
+    /// Whether what the slot sends again is still to be compared with what is stored.
+    must_compare: bool,
     /// Everything before it was seen: the position between transactions that the feed has reached.
     reached: Lsn,
 }
@@ -130,8 +74,9 @@ impl Replicator {
         barriers: Barriers,
         acknowledged: watch::Receiver<Lsn>,
     ) -> Self {
-        let (timeline, reached) = (settings.timeline, writer.head().lsn());
-        Self { config, settings, writer, barriers, acknowledged, timeline, reached }
+        let (origin, must_compare) = (settings.origin.clone(), settings.must_compare);
+        let (known_to, reached) = (None, writer.head().lsn());
+        Self { config, settings, writer, barriers, acknowledged, origin, known_to, must_compare, reached }
     }
 
     /// Runs until cancelled; what fails is a [`SourceState`] and tried again. Cancelled, it takes nothing more, waits
@@ -150,6 +95,7 @@ impl Replicator {
             let head = self.writer.head();
             let Err(error) = self.stream(&cancel).await else { return };
             metrics::gauge!(STREAMING).set(0.0);
+            self.tell(&error);
             if self.writer.head() > head {
                 backoff.reset();
             }
@@ -159,6 +105,22 @@ impl Replicator {
                 () = cancel.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
             }
+        }
+    }
+
+    /// Tells the keeper when an error means that the feed cannot go on as it is.
+    fn tell(&self, error: &Error) {
+        let end = match error {
+            Error::Branched { .. } => FeedEnd::Branched,
+            Error::SentDiffers { at, .. } => FeedEnd::Differs { at: *at },
+            error if error.is_hole() => FeedEnd::Hole,
+            _ => return,
+        };
+        if end == FeedEnd::Hole {
+            metrics::gauge!(HOLE).set(1.0);
+        }
+        if let Some(keeper) = &self.settings.keeper {
+            keeper.ended(end);
         }
     }
 
@@ -182,13 +144,19 @@ impl Replicator {
             () = cancel.cancelled() => return Ok(Cancelled),
             link = self.open() => link?,
         };
-        let _forwarding = forward(self.acknowledged.clone(), link.stream.feedback());
+        // Acknowledged is only what is known to be there: the slot is to be able to send the rest.
+        let feedback = link.stream.feedback();
+        let mut _forwarding =
+            link.compared.is_none().then(|| forward(self.acknowledged.clone(), feedback.clone()));
         self.writer.set_source(SourceState::Streaming);
         metrics::gauge!(STREAMING).set(1.0);
+        metrics::gauge!(HOLE).set(0.0);
         tracing::info!(slot = self.settings.slot, from = %self.writer.head(), "the slot streams");
         let closed = link.session.closed();
         tokio::pin!(closed);
         let mut frames = Vec::new();
+        let mut types = tokio::time::interval(lookup::TYPES_INTERVAL);
+        types.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -200,9 +168,17 @@ impl Replicator {
                 fate = &mut closed => return Err(end_of(fate.as_deref())),
                 // Cancel-safe: frames that were taken are in `frames`.
                 next = link.stream.next(&mut frames) => next?,
+                // Last: who changes such tables reads their types anyway.
+                _ = types.tick() => {
+                    link.look_at_types().await?;
+                    continue;
+                }
             }
             let progress = link.process(&mut frames, &self.settings.publications).await?;
             count(&progress);
+            if self.compare(&mut link, &progress).await? {
+                _forwarding = Some(forward(self.acknowledged.clone(), feedback.clone()));
+            }
             let taken = {
                 let mut take = std::pin::pin!(self.take(progress));
                 tokio::select! {
@@ -248,6 +224,9 @@ impl Replicator {
     /// Waits for the history, and says goodbye.
     async fn finish(&mut self, link: Link) {
         let feedback = link.stream.feedback();
+        if link.compared.is_some() {
+            return;
+        }
         let reached = self.reached;
         let stored = async {
             // The sender goes away when the history is done.
@@ -279,23 +258,52 @@ impl Link {
         publications: &[String],
     ) -> Result<Progress, Error> {
         let mut bytes = 0;
-        for frame in frames.drain(..) {
+        let mut frames = frames.drain(..);
+        while let Some(frame) = frames.next() {
             match frame {
-                StreamFrame::XLogData { data, .. } => {
+                StreamFrame::XLogData { start, data, .. } => {
                     bytes += data.len() as u64;
                     let message = self.decoder.decode(data)?;
-                    if let Step::NeedsCatalog(question) = self.assembler.message(message)? {
-                        let answer =
-                            lookup::answer(&self.session, &question, self.assembler.types_mut()).await?;
-                        self.assembler.answer(&answer);
+                    self.assembler.at(start);
+                    let mut step = self.assembler.message(message)?;
+                    while !matches!(step, Step::Next) {
+                        step = Box::pin(self.answer(step, frames.as_slice())).await?;
                     }
                 }
                 StreamFrame::Keepalive { wal_end, .. } => self.assembler.keepalive(wal_end),
                 StreamFrame::Notice(notice) => check_notice(&notice, publications)?,
             }
         }
+        self.assembler.conversions_mut().clear();
         metrics::counter!(RECEIVED_BYTES_TOTAL).increment(bytes);
         Ok(self.assembler.take())
+    }
+
+    async fn look_at_types(&mut self) -> Result<(), Error> {
+        let oids = self.assembler.alterable_types();
+        lookup::look_at_types(&self.session, &mut self.types, &oids, self.assembler.types_mut()).await
+    }
+
+    /// Asks the server what the assembler needs to know; `ahead` are the frames that come next.
+    async fn answer(&mut self, step: Step, ahead: &[StreamFrame]) -> Result<Step, Error> {
+        let Self { session, types, converter, decoder, assembler, .. } = self;
+        match step {
+            Step::Next => Ok(Step::Next),
+            Step::NeedsCatalog(question) => {
+                let answer = lookup::answer(session, types, &question, assembler.types_mut()).await?;
+                assembler.answer(&answer);
+                Ok(Step::Next)
+            }
+            Step::NeedsTypes(question) => {
+                let position = lookup::refresh(session, types, &question, assembler.types_mut()).await?;
+                Ok(assembler.types_read(position)?)
+            }
+            Step::NeedsConversions(mut wanted) => {
+                convert::look_ahead(decoder, assembler, ahead, &mut wanted)?;
+                converter.convert(session, wanted, assembler.conversions_mut()).await?;
+                Ok(assembler.resume()?)
+            }
+        }
     }
 }
 

@@ -20,7 +20,8 @@ use futures_util::TryStreamExt;
 use tokio_postgres::SimpleQueryMessage;
 use tracing::warn;
 use walcast_model::{Relation, Snapshot};
-use walcast_postgres::{Session, quote_literal};
+use walcast_pgoutput::json::ValueWriter;
+use walcast_postgres::{Session, quote_identifier, quote_literal};
 
 use crate::access;
 use crate::consumer::Consumer;
@@ -142,15 +143,22 @@ async fn copy_table(
     let (relation, types) = define(session, table).await?;
     let picked = pick(&relation, columns)?;
     let mut writers = Vec::with_capacity(picked.len());
-    let mut names = Vec::with_capacity(picked.len());
+    let mut expressions = Vec::with_capacity(picked.len());
     for index in picked {
         let column = &relation.columns()[index];
-        names.push(column.name.as_str());
-        writers.push((index, types.writer(column.type_oid)));
+        let (name, writer) = (quote_identifier(&column.name), types.writer(column.type_oid));
+        // What only the server can convert it converts here, as long as that runs no function of whoever made the type.
+        if writer.is_converted() && !writer.is_untrusted() {
+            expressions.push(format!("pg_catalog.to_jsonb({name})::text"));
+            writers.push((index, ValueWriter::jsonb()));
+        } else {
+            expressions.push(name);
+            writers.push((index, writer));
+        }
     }
     consumer.send(SnapshotEvent::Relation(Arc::clone(&relation))).await?;
     let mut chunks = Chunks::new(Arc::clone(&relation), writers, limits);
-    let mut lines = pin!(session.copy_out(&table.copy_statement(&names)).await?);
+    let mut lines = pin!(session.copy_out(&table.copy_statement(&expressions)).await?);
     while let Some(line) = lines.try_next().await? {
         chunks.push(&line)?;
         if chunks.is_full() {

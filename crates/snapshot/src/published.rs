@@ -24,10 +24,9 @@ pub struct PublishedTable {
 }
 
 impl PublishedTable {
-    /// The statement that prints `columns` of the published rows in the text format of COPY.
-    pub(crate) fn copy_statement(&self, columns: &[&str]) -> String {
-        let columns: Vec<String> = columns.iter().map(|column| quote_identifier(column)).collect();
-        format!("COPY (SELECT {}{}) TO STDOUT", columns.join(", "), self.source())
+    /// The statement that prints these `expressions` of the published rows in the text format of COPY.
+    pub(crate) fn copy_statement(&self, expressions: &[String]) -> String {
+        format!("COPY (SELECT {}{}) TO STDOUT", expressions.join(", "), self.source())
     }
 
     /// The statement whose plan tells how many published rows there are.
@@ -256,9 +255,12 @@ mod tests {
         let mut table = merge(vec![membership("T\"x", &["a"], Some("(a > 1)"))]).unwrap().remove(0);
         let expected =
             "COPY (SELECT \"a\", \"b c\" FROM ONLY \"public\".\"T\"\"x\" WHERE ((a > 1))) TO STDOUT";
-        assert_eq!(table.copy_statement(&["a", "b c"]), expected);
+        assert_eq!(table.copy_statement(&["\"a\"".into(), "\"b c\"".into()]), expected);
         table.partitioned = true;
         table.row_filter = None;
-        assert_eq!(table.copy_statement(&["a"]), "COPY (SELECT \"a\" FROM \"public\".\"T\"\"x\") TO STDOUT");
+        assert_eq!(
+            table.copy_statement(&["\"a\"".into()]),
+            "COPY (SELECT \"a\" FROM \"public\".\"T\"\"x\") TO STDOUT"
+        );
     }
 }

@@ -182,6 +182,11 @@ impl Daemon {
         }
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.output.ended()
+    }
+
     /// All lines it has printed, to both streams, over its restarts.
     pub fn log(&self) -> Vec<String> {
         self.output.lines()
@@ -296,6 +301,11 @@ impl Daemon {
         })
         .await;
     }
+}
+
+/// Whether a daemon on this port answers `/readyz` with 200.
+pub(crate) async fn is_ready(port: u16) -> bool {
+    http::get(port, "/readyz").await.is_some_and(|answer| answer.status == 200)
 }
 
 /// `target/<profile>/walcast`, beside the folder of the running test.

@@ -1,7 +1,7 @@
 //! What walcast's tests stand on: real Postgres servers of every version found, a proxy that breaks connections, and a
 //! runner for the real daemon. Never published. Everything here panics with a clear message instead of returning
 //! errors: the caller is a test. It uses plain `tokio-postgres` and none of walcast's own crates but `walcast-cluster`,
-//! so every crate can take it as a dev-dependency.
+//! and `walcast-model` for positions, so every crate can take it as a dev-dependency.
 //!
 //! # A test on every version
 //!
@@ -34,14 +34,21 @@
 //! * **[`Proxy`]** between any two ends of a TCP connection: cut, close, blackhole, delay, throttle, slice, and traps
 //!   after an exact number of bytes.
 //! * **[`Daemon`]** runs the real `walcast serve`.
+//! * **[`oracle`]**: clients that fold the feed into copies of the tables and believe nothing, and a witness of their own.
+//! * **[`workload`]**: writers that keep a database busy; **[`fault`]**: what can break, and schedules of it; **[`Soak`]**:
+//!   all of it together, until something is found or the time is over.
 //! * **[`eventually`]** and [`within`] wait with a limit, and name what did not happen.
 
 mod clusters;
 mod daemon;
 mod database;
 mod deadline;
+pub mod fault;
+pub mod oracle;
 mod proxy;
 mod session;
+mod soak;
+pub mod workload;
 
 pub use clusters::{
     cluster_builder, for_each_version, installations, own_cluster, shared_cluster, shared_cluster_of,
@@ -51,4 +58,5 @@ pub use database::TestDatabase;
 pub use deadline::{LIMIT, eventually, within};
 pub use proxy::{Direction, Proxy};
 pub use session::TestSession;
+pub use soak::{Soak, SoakReport};
 pub use walcast_cluster::{Cluster, ClusterBuilder, Installation, StopMode, Version};

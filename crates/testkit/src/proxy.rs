@@ -6,6 +6,7 @@ mod pump;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -65,6 +66,8 @@ struct Shared {
     counts: watch::Sender<Counts>,
     /// Connections are reset as soon as they are accepted.
     refusing: watch::Sender<bool>,
+    /// Where new connections lead.
+    target: AtomicU16,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,9 +92,15 @@ impl Proxy {
             ending: watch::Sender::new(Ending::Reset),
             counts: watch::Sender::default(),
             refusing: watch::Sender::new(false),
+            target: AtomicU16::new(port),
         });
-        let task = tokio::spawn(accept(listener, port, Arc::clone(&shared)));
+        let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self { port: own_port, shared, task }
+    }
+
+    /// Leads new connections to another port of 127.0.0.1. Open ones stay where they are.
+    pub fn lead_to(&self, port: u16) {
+        self.shared.target.store(port, Ordering::Relaxed);
     }
 
     /// The port to connect to.
@@ -252,7 +261,7 @@ impl Shared {
     }
 }
 
-async fn accept(listener: TcpListener, port: u16, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -265,7 +274,7 @@ async fn accept(listener: TcpListener, port: u16, shared: Arc<Shared>) {
         });
         let open = OpenConnection(Arc::clone(&shared));
         connections.spawn(async move {
-            carry(client, port, ending, &open.0).await;
+            carry(client, ending, &open.0).await;
         });
     }
 }
@@ -279,11 +288,12 @@ impl Drop for OpenConnection {
     }
 }
 
-async fn carry(client: TcpStream, port: u16, mut ending: watch::Receiver<Ending>, shared: &Shared) {
+async fn carry(client: TcpStream, mut ending: watch::Receiver<Ending>, shared: &Shared) {
     if *shared.refusing.borrow() {
         reset(&client);
         return;
     }
+    let port = shared.target.load(Ordering::Relaxed);
     let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else {
         reset(&client);
         return;

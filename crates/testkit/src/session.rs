@@ -1,6 +1,8 @@
 //! A plain SQL session.
 
+use std::error::Error;
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, NoTls};
@@ -26,6 +28,21 @@ impl TestSession {
             Ok(session) => session,
             Err(error) => panic!("connecting to {url}: {error:?}"),
         }
+    }
+
+    /// Connects without TLS, to a server that may be down or hang.
+    ///
+    /// # Errors
+    ///
+    /// When the server is not there, refuses, or does not answer within 10 s.
+    pub async fn attempt(url: &str) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        const ANSWER_MAX: Duration = Duration::from_secs(10);
+        let config: Config = url.parse()?;
+        let (client, connection) = tokio::time::timeout(ANSWER_MAX, config.connect(NoTls)).await??;
+        let connection = tokio::spawn(async move {
+            let _ended = connection.await;
+        });
+        Ok(Self { client, connection })
     }
 
     pub(crate) async fn try_connect(config: &Config) -> Result<Self, tokio_postgres::Error> {

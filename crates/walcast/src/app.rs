@@ -3,14 +3,16 @@
 //! ```text
 //!               setup ──► Feed ◄── Replicator (slot) ◄── BarrierEmitter (SQL)      Reconciler (publications)
 //!                          │
-//!                          ├──► Appender (history) ──acknowledge──► Replicator
+//!                          ├──► Appender (history) ──acknowledge──► Replicator      Retention (old partitions)
 //!                          └──► Broadcaster ◄── Gate (opened by the first barrier)
 //! ```
 //!
 //! The listener is bound first, so that a mistake in the address is found at once; until the feed is set up it
 //! answers `/livez`, and everything else with "not ready".
 
+mod identity;
 mod tasks;
+mod upkeep;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,19 +23,22 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use walcast_broadcaster::{Broadcaster, Gate, Sources, doors};
+use walcast_broadcaster::{Broadcaster, Gate, Lineage, Sources, doors};
 use walcast_feed::{Barriers, Feed};
-use walcast_history::{Appender, FeedRecord, Reader};
+use walcast_history::{Appender, FeedRecord, Reader, Retention};
 use walcast_model::{Cursor, Lsn};
-use walcast_postgres::{ConnectionConfig, ErrorClass, Pool, Session};
+use walcast_postgres::{ConnectionConfig, ErrorClass, Pool};
+use walcast_replication::metrics::ENDED_TOTAL;
 use walcast_replication::publication::Reconciler;
-use walcast_replication::{BarrierEmitter, RecordTimeline, Replicator, ReplicatorSettings};
+use walcast_replication::{BarrierEmitter, FeedEnd, Replicator, ReplicatorSettings, WalWatch};
 use walcast_snapshot::Snapshots;
 
+pub(crate) use identity::origin;
+use identity::{Again, HistoryKeeper, Settled, Unproven};
 use tasks::Tasks;
 
 use crate::commands::setup::{Note, SetupError, Target, prepare, require_free_slot};
-use crate::settings::ServeSettings;
+use crate::settings::{OnHole, ServeSettings};
 
 /// Why the daemon stopped, other than because it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -67,18 +72,28 @@ pub(crate) async fn serve(
 ) -> Result<(), ServeError> {
     let address = settings.listen;
     let failed = |error| ServeError::Listen { address, error };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    listening(listener.local_addr().map_err(failed)?);
-    let record = tokio::select! {
-        record = until_set_up(&settings) => record?,
-        () = doors::serve_unprepared(&listener) => return Ok(()),
-        () = shutdown.cancelled() => return Ok(()),
-    };
-    Daemon::start(&settings, record, metrics, listener).run(shutdown).await
+    let bound = TcpListener::bind(address).await.map_err(failed)?.into_std().map_err(failed)?;
+    listening(bound.local_addr().map_err(failed)?);
+    let mut again = None;
+    // Once, but for a failover or a restore of the source: then the feed is continued as another one.
+    loop {
+        let listener = bound.try_clone().and_then(TcpListener::from_std).map_err(failed)?;
+        let settled = tokio::select! {
+            settled = until_set_up(&settings, again) => settled?,
+            () = doors::serve_unprepared(&listener) => return Ok(()),
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        let daemon = Daemon::start(&settings, settled, metrics.clone(), listener);
+        // Boxed: it holds everything.
+        match Box::pin(daemon.run(&shutdown)).await? {
+            Some(why) => again = Some(why),
+            None => return Ok(()),
+        }
+    }
 }
 
 /// Retries what may pass by itself for ever; a mistake in the configuration is for a person.
-async fn until_set_up(settings: &ServeSettings) -> Result<FeedRecord, SetupError> {
+async fn until_set_up(settings: &ServeSettings, again: Option<Again>) -> Result<Settled, SetupError> {
     let target = Target {
         source: settings.database.clone(),
         history: settings.history.clone(),
@@ -86,13 +101,17 @@ async fn until_set_up(settings: &ServeSettings) -> Result<FeedRecord, SetupError
         slot: settings.slot.clone(),
     };
     let mut wait = Duration::from_millis(250);
+    let mut again = again;
     loop {
         let prepared = async {
             require_free_slot(&target).await?;
-            prepare(&target, false, &mut log_note).await
+            let record = prepare_or_start_over(&target, settings.on_hole, again).await?;
+            // Started over once is enough.
+            again = again.filter(|again| *again != Again::Source(FeedEnd::Hole));
+            identity::settle(&target, record, again).await
         };
         let error = match prepared.await {
-            Ok(record) => return Ok(record),
+            Ok(settled) => return Ok(settled),
             Err(error) if error.class() == ErrorClass::Transient => error,
             Err(error) => return Err(error),
         };
@@ -104,11 +123,37 @@ async fn until_set_up(settings: &ServeSettings) -> Result<FeedRecord, SetupError
     }
 }
 
+/// What cannot go on is started over, where that was asked for: no old cursor is good in the feed that begins then.
+async fn prepare_or_start_over(
+    target: &Target,
+    on_hole: OnHole,
+    again: Option<Again>,
+) -> Result<FeedRecord, SetupError> {
+    let found_hole = again == Some(Again::Source(FeedEnd::Hole));
+    let prepared = if found_hole { None } else { Some(prepare(target, false, &mut log_note).await) };
+    match prepared {
+        Some(Err(SetupError::Replication(error))) if error.is_hole() && on_hole == OnHole::StartOver => {
+            tracing::error!(%error, "changes are missing, or may be");
+        }
+        Some(prepared) => return prepared,
+        None => {}
+    }
+    tracing::error!("the feed is started over: clients get feed_changed, and its history is dropped");
+    metrics::counter!(ENDED_TOTAL, "reason" => "start_over").increment(1);
+    prepare(target, true, &mut log_note).await
+}
+
 fn log_note(note: Note) {
     match note.fix {
         Some(fix) => tracing::warn!(subject = note.subject, fix, "{}", note.message),
         None => tracing::info!(subject = note.subject, "{}", note.message),
     }
+}
+
+/// Who is let in, and from when on.
+struct Entry {
+    gate: Gate,
+    lineage: Lineage,
 }
 
 /// The running daemon: its tasks, and the two signals by which they are told to end.
@@ -122,15 +167,19 @@ struct Daemon {
     stop_history: CancellationToken,
     grace: Duration,
     feed: Feed,
+    /// Told when the feed cannot go on as it is.
+    again: watch::Receiver<Option<Again>>,
 }
 
 impl Daemon {
     fn start(
         settings: &ServeSettings,
-        record: FeedRecord,
+        settled: Settled,
         metrics: PrometheusHandle,
         listener: TcpListener,
     ) -> Self {
+        let Settled { record, origin, lineage, unproven } = settled;
+        let (set_up_again, again) = watch::channel(None);
         let (writer, feed) = Feed::new(record.position, settings.feed);
         let (barriers, requests) = Barriers::new();
         // `0/0` acknowledges nothing.
@@ -142,29 +191,64 @@ impl Daemon {
             stop_history: CancellationToken::new(),
             grace: settings.grace,
             feed: feed.clone(),
+            again,
         };
-        daemon.store(settings, &record, acknowledge);
+        daemon.store(settings, &record, acknowledge, set_up_again.clone());
         let emitter = BarrierEmitter::new(settings.database.clone(), requests);
         let stop = daemon.stop_source.clone();
         daemon.tasks.spawn("barrier emitter", emitter.run(stop).map(Ok));
-        let source = replicator(settings, &record);
+        let mut source = replicator(settings, &record);
+        source.origin = origin;
+        source.must_compare = unproven.is_some();
+        source.keeper = Some(identity::shared(HistoryKeeper {
+            history: settings.history.clone(),
+            record: record.clone(),
+            unproven: unproven.clone(),
+            feed: feed.clone(),
+            on_hole: settings.on_hole,
+            again: set_up_again,
+        }));
         let replicator =
             Replicator::new(settings.database.clone(), source, writer, barriers.clone(), acknowledged);
         let stop = daemon.stop_source.clone();
         daemon.tasks.spawn("replicator", replicator.run(stop).map(Ok));
         daemon.publish(settings, &record);
+        daemon.watch_wal(settings);
         let gate = Gate::closed();
-        let opening = open_gate(gate.clone(), barriers.clone(), feed, daemon.drain.clone());
+        let proof = {
+            let (history, record, lineage) = (settings.history.clone(), record.clone(), lineage.clone());
+            async move { prove(history, record, lineage, unproven).await }
+        };
+        let opening = open_gate(gate.clone(), barriers.clone(), feed, proof, daemon.drain.clone());
         daemon.tasks.spawn("gate", opening.map(Ok));
-        daemon.open_doors(settings, record, barriers, gate, metrics, listener);
+        daemon.open_doors(settings, record, Entry { gate, lineage }, barriers, metrics, listener);
         daemon
     }
 
-    fn store(&mut self, settings: &ServeSettings, record: &FeedRecord, acknowledge: watch::Sender<Lsn>) {
+    fn store(
+        &mut self,
+        settings: &ServeSettings,
+        record: &FeedRecord,
+        acknowledge: watch::Sender<Lsn>,
+        again: watch::Sender<Option<Again>>,
+    ) {
         let (history, feed) = (settings.history.clone(), self.feed.clone());
         let appender = Appender::new(history, record.clone(), feed, settings.append, acknowledge);
         let stop = self.stop_history.clone();
-        let run = async move { appender.run(stop).await.map_err(|error| error.to_string()) };
+        let (history, limits) = (settings.history.clone(), settings.retention);
+        let source = upkeep::source_snapshot(settings.database.clone());
+        let retention = Retention::new(history, record, appender.writer(), limits, source);
+        self.tasks.spawn("retention", retention.run(stop.clone()).map(Ok));
+        let run = async move {
+            match appender.run(stop.clone()).await {
+                Ok(()) => Ok(()),
+                Err(error) if identity::history_ended(&again, &error) => {
+                    stop.cancelled().await;
+                    Ok(())
+                }
+                Err(error) => Err(error.to_string()),
+            }
+        };
         self.tasks.spawn("appender", run);
     }
 
@@ -178,12 +262,19 @@ impl Daemon {
         self.tasks.spawn("publications", reconciler.run(stop).map(Ok));
     }
 
+    fn watch_wal(&mut self, settings: &ServeSettings) {
+        let (source, slot) = (settings.database.clone(), settings.slot.name.clone());
+        let watch = WalWatch::new(source, slot, settings.wal_budget, self.feed.clone());
+        let stop = self.stop_source.clone();
+        self.tasks.spawn("wal budget", watch.run(stop).map(Ok));
+    }
+
     fn open_doors(
         &mut self,
         settings: &ServeSettings,
         record: FeedRecord,
+        entry: Entry,
         barriers: Barriers,
-        gate: Gate,
         metrics: PrometheusHandle,
         listener: TcpListener,
     ) {
@@ -193,27 +284,32 @@ impl Daemon {
             Snapshots::new(settings.database.clone(), barriers.clone(), publications, settings.snapshot);
         let sources = Sources {
             feed_id: record.id,
+            lineage: entry.lineage,
             feed: self.feed.clone(),
             barriers,
             past: Arc::new(Reader::new(pool)),
             source: Arc::new(snapshots),
-            gate,
+            gate: entry.gate,
         };
         let broadcaster = Broadcaster::new(sources, settings.broadcast);
         let doors = doors::serve(listener, broadcaster, Some(metrics), self.drain.clone());
         self.tasks.spawn("doors", doors.map(|ended| ended.map_err(|error| error.to_string())));
     }
 
-    async fn run(mut self, shutdown: CancellationToken) -> Result<(), ServeError> {
+    /// Returns why the feed has to be set up anew; `None` when it was told to end.
+    async fn run(mut self, shutdown: &CancellationToken) -> Result<Option<Again>, ServeError> {
+        let mut again = self.again.clone();
         let ended = tokio::select! {
-            () = shutdown.cancelled() => None,
-            ended = self.tasks.first_to_end() => Some(ended),
+            () = shutdown.cancelled() => Ok(None),
+            ended = self.tasks.first_to_end() => Err(ended),
+            // Its senders live in tasks that are waited for.
+            why = async { again.wait_for(Option::is_some).await.map_or(None, |why| *why) } => Ok(why),
         };
-        if let Some(ended) = &ended {
+        if let Err(ended) = &ended {
             tracing::error!("{ended}; shutting down");
         }
         self.shut_down().await;
-        ended.map_or(Ok(()), |ended| Err(ServeError::Task(ended.to_string())))
+        ended.map_err(|ended| ServeError::Task(ended.to_string()))
     }
 
     /// In this order: clients are told and let go; the source is read no further; history stores what the feed has,
@@ -229,33 +325,34 @@ impl Daemon {
 }
 
 fn replicator(settings: &ServeSettings, record: &FeedRecord) -> ReplicatorSettings {
+    let origin = origin(record);
     let mut replicator = ReplicatorSettings::new(
         settings.slot.name.clone(),
         settings.publication.names(),
         record.secret.reveal(),
-        record.system_identifier.clone(),
-        u32::try_from(record.timeline).unwrap_or(u32::MAX),
+        origin.system_identifier,
+        origin.timeline,
     );
     replicator.part_bytes_max = settings.part_bytes_max;
-    replicator.record_timeline = Some(record_timeline(settings.history.clone(), record.clone()));
     replicator
 }
 
-/// Stores the source's new timeline with the feed before anything of it enters the feed.
-fn record_timeline(history: ConnectionConfig, record: FeedRecord) -> RecordTimeline {
-    Arc::new(move |timeline| {
-        let (history, mut record) = (history.clone(), record.clone());
-        async move {
-            let session =
-                Session::connect(&history, "walcast timeline").await.map_err(|error| error.to_string())?;
-            record.move_to_timeline(&session, u64::from(timeline)).await.map_err(|error| error.to_string())
-        }
-        .boxed()
-    })
+/// What is still to be found out about a source before anybody is served.
+async fn prove(history: ConnectionConfig, record: FeedRecord, lineage: Lineage, unproven: Option<Unproven>) {
+    if let Some(unproven) = unproven {
+        identity::prove(&history, record, &lineage, &unproven).await;
+    }
 }
 
 /// The initial poll: everything that was committed before the daemon came must be in history before anybody is served.
-async fn open_gate(gate: Gate, barriers: Barriers, feed: Feed, stop: CancellationToken) {
+/// `proof` runs when it is.
+async fn open_gate(
+    gate: Gate,
+    barriers: Barriers,
+    feed: Feed,
+    proof: impl Future<Output = ()>,
+    stop: CancellationToken,
+) {
     let poll = async {
         let started = tokio::time::Instant::now();
         // `None` only when the daemon goes down.
@@ -263,6 +360,7 @@ async fn open_gate(gate: Gate, barriers: Barriers, feed: Feed, stop: Cancellatio
         let mut stored = feed.watch_stored();
         // Fails only when the feed is gone, with the daemon.
         if stored.wait_for(|stored| *stored >= position).await.is_ok() {
+            proof.await;
             gate.open();
             tracing::info!(%position, seconds = started.elapsed().as_secs_f64(), "the initial poll is done; serving");
         }

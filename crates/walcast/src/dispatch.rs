@@ -150,6 +150,10 @@ fn setup(args: SetupArgs) -> Result<(), Failure> {
             }
             let record = setup::prepare(&target, args.start_over, &mut |note| say(form, &note)).await;
             let record = record.map_err(|error| setup_failure(&error))?;
+            let note = setup::wal_limit_note(&target).await.map_err(|error| setup_failure(&error))?;
+            if let Some(note) = note {
+                say(form, &note);
+            }
             if form == Form::Human {
                 let position = record.position;
                 writeln!(
@@ -219,7 +223,8 @@ fn status(args: StatusArgs) -> Result<(), Failure> {
     in_runtime(|stop| async move {
         let listen = args.daemon.unwrap_or_else(|| settings.listen.to_string());
         let target = target(&settings);
-        let status = stop.run_until_cancelled(Status::gather(&target, &listen)).await;
+        let status =
+            stop.run_until_cancelled(Status::gather(&target, &listen, settings.wal_budget.wal_budget)).await;
         let status = status.ok_or_else(Failure::interrupted)?;
         match form {
             Form::Json => json_line(&status)?,
@@ -239,7 +244,8 @@ fn doctor(args: DoctorArgs) -> Result<(), Failure> {
     let (form, settings) = (Form::choose(args.form), load(args.settings, telemetry::COMMAND)?);
     in_runtime(|stop| async move {
         let target = target(&settings);
-        let findings = stop.run_until_cancelled(doctor::examine(&target)).await;
+        let findings =
+            stop.run_until_cancelled(doctor::examine(&target, settings.wal_budget.wal_budget)).await;
         let findings = findings.ok_or_else(Failure::interrupted)?;
         for finding in &findings {
             match form {

@@ -22,9 +22,10 @@ use std::time::Duration;
 
 use walcast_broadcaster::Limits;
 use walcast_feed::FeedLimits;
-use walcast_history::AppendLimits;
+use walcast_history::{AppendLimits, RetentionLimits};
 use walcast_model::RelationName;
 use walcast_postgres::ConnectionConfig;
+use walcast_replication::WalBudget;
 use walcast_replication::publication::{PublicationSettings, Selection};
 use walcast_replication::slot::SlotSettings;
 use walcast_snapshot::SnapshotLimits;
@@ -45,6 +46,8 @@ pub(crate) struct ServeSettings {
     pub(crate) publication: PublicationSettings,
     /// The slot.
     pub(crate) slot: SlotSettings,
+    /// What to do when the feed cannot go on because changes are missing.
+    pub(crate) on_hole: OnHole,
     /// Where clients connect.
     pub(crate) listen: SocketAddr,
     /// The bounds of the feed in memory.
@@ -53,6 +56,10 @@ pub(crate) struct ServeSettings {
     pub(crate) part_bytes_max: usize,
     /// The bounds of writing history.
     pub(crate) append: AppendLimits,
+    /// What is kept of history.
+    pub(crate) retention: RetentionLimits,
+    /// What the slot may keep of the source's WAL.
+    pub(crate) wal_budget: WalBudget,
     /// Sessions that read history at the same time; further readers wait for a place. Default 4.
     pub(crate) history_readers_max: usize,
     /// The bounds of initial syncs.
@@ -63,6 +70,16 @@ pub(crate) struct ServeSettings {
     pub(crate) grace: Duration,
     /// What is logged, and how.
     pub(crate) log: LogSettings,
+}
+
+/// What to do when the feed cannot go on because changes are missing, or may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum OnHole {
+    /// Say so, serve what history has, and wait for a person.
+    #[default]
+    Stop,
+    /// Drop slot and history, and begin another feed: every client syncs again.
+    StartOver,
 }
 
 /// What is logged to standard error, and how.
@@ -99,6 +116,7 @@ impl ServeSettings {
         let history = reader.connection(&key::HISTORY_URL);
         let publication = publication(&mut reader);
         let slot = slot(&mut reader);
+        let on_hole = reader.parse(&key::ON_HOLE, value::on_hole).unwrap_or_default();
         let listen = reader.parse(&key::LISTEN, value::address);
         let mut feed = FeedLimits::default();
         reader.size(&key::FEED_MEMORY, &mut feed.memory_bytes_max, 1 << 20);
@@ -106,6 +124,8 @@ impl ServeSettings {
         reader.size(&key::PART_BYTES, &mut part_bytes_max, 1 << 10);
         reader.count(&key::HISTORY_READERS, &mut history_readers_max);
         let append = append(&mut reader);
+        let retention = retention(&mut reader);
+        let wal_budget = wal_budget(&mut reader);
         let snapshot = snapshot(&mut reader);
         let broadcast = broadcast(&mut reader);
         let mut grace = Duration::from_secs(15);
@@ -118,10 +138,13 @@ impl ServeSettings {
                 database,
                 publication,
                 slot,
+                on_hole,
                 listen,
                 feed,
                 part_bytes_max,
                 append,
+                retention,
+                wal_budget,
                 history_readers_max,
                 snapshot,
                 broadcast,
@@ -177,10 +200,31 @@ fn append(reader: &mut Reader<'_>) -> AppendLimits {
     reader.size(&key::APPEND_BYTES, &mut append.append_bytes_max, 1 << 10);
     reader.count(&key::APPEND_CHANGES, &mut append.append_changes_max);
     reader.bytes(&key::HISTORY_PARTITION_WAL, &mut append.history_partition_wal_bytes, 16 << 20);
+    reader.duration(&key::HISTORY_PARTITION_AGE, &mut append.history_partition_age);
     reader.duration(&key::IDLE_PERSIST_INTERVAL, &mut append.idle_persist_interval_min);
     reader.bytes(&key::IDLE_PERSIST_WAL, &mut append.idle_persist_wal_bytes_min, 0);
     reader.duration(&key::IDLE_PERSIST_INTERVAL_MAX, &mut append.idle_persist_interval_max);
     append
+}
+
+fn retention(reader: &mut Reader<'_>) -> RetentionLimits {
+    let mut retention = RetentionLimits::default();
+    let age = |text: &str| value::or_off(text, value::duration);
+    retention.history_retention = reader.parse(&key::HISTORY_RETENTION, age).flatten();
+    let size = |text: &str| value::or_off(text, |text| value::bytes(text, 1 << 20));
+    retention.history_bytes_max = reader.parse(&key::HISTORY_BYTES_MAX, size).flatten();
+    reader.duration(&key::RETENTION_INTERVAL, &mut retention.interval);
+    retention
+}
+
+fn wal_budget(reader: &mut Reader<'_>) -> WalBudget {
+    let mut budget = WalBudget::default();
+    let size = |text: &str| value::or_off(text, |text| value::bytes(text, 16 << 20));
+    budget.wal_budget = reader.parse(&key::WAL_BUDGET, size).flatten();
+    let policy = reader.parse(&key::WAL_BUDGET_POLICY, value::wal_budget_policy);
+    budget.wal_budget_policy = policy.unwrap_or_default();
+    reader.duration(&key::WAL_BUDGET_INTERVAL, &mut budget.interval);
+    budget
 }
 
 fn snapshot(reader: &mut Reader<'_>) -> SnapshotLimits {

@@ -42,6 +42,7 @@ pub(crate) fn count() -> Result<PrometheusHandle, Failure> {
     let recorder = builder.map_err(|error| Failure::because(&error))?.build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(|error| Failure::new(error.to_string()))?;
+    walcast_feed::metrics::describe();
     walcast_replication::metrics::describe();
     walcast_history::metrics::describe();
     Ok(handle)

@@ -1,12 +1,12 @@
-//! Cases 52, 54 and the half of 70 that needs no memory of clients: a feed that cannot go on says so, and what begins
-//! after it is another one.
+//! Cases 52 and 54: a feed that cannot go on says so, and what begins after it is another one. Cases 66 and 70, servers
+//! that are promoted or restored, are in `failover`.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Value, json};
 use walcast_model::Cursor;
-use walcast_testkit::{Daemon, StopMode, TestDatabase, cluster_builder, installations, own_cluster};
+use walcast_testkit::{Daemon, TestDatabase, cluster_builder, installations};
 
 use super::trial::daemon_of;
 use crate::observer::{Observer, open, receive, send};
@@ -107,28 +107,4 @@ async fn case_52_54_a_feed_with_a_hole_stops_and_clients_are_told_before_and_aft
         }
         another_feed(&database, &mut daemon, &feed, cursor).await;
     }
-}
-
-/// Case 70, as far as positions show it: the client is ahead of everything that the restored server has. That the
-/// feed is another one as soon as it was restored is issue 3.
-#[tokio::test]
-async fn case_70_a_client_that_is_ahead_of_a_restored_server_is_told() {
-    let installation = installations().pop().expect("a Postgres");
-    let cluster = own_cluster(&installation).await;
-    let database = TestDatabase::create(&cluster).await;
-    database.run("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)").await;
-    let mut daemon = daemon_of(&database).start().await;
-    daemon.terminate().await;
-    cluster.stop(StopMode::Fast).await.unwrap();
-    let restored = cluster_builder(&installation).copy_of(&cluster).start().await.unwrap();
-    cluster.start().await.unwrap();
-    daemon.restart().await;
-    database.run("SELECT pg_switch_wal()").await;
-    database.run("INSERT INTO t VALUES (2)").await;
-    let mut observer = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
-    observer.until("caught_up").await;
-    let (_, welcome) = open(&daemon.ws_url()).await;
-    let old = daemon_of(&database).flag("--database-url", restored.url(database.name())).start().await;
-    let answer = ask(&old, &welcome["feed"], observer.cursor.expect("a cursor")).await;
-    assert_eq!(answer["code"], "cursor_ahead", "{answer}");
 }

@@ -168,7 +168,7 @@ pub(crate) async fn history(database: &TestDatabase, from: Lsn) -> Vec<Told> {
     let sql = format!(
         r#"SELECT lsn::text, seq, commit_end::text, concat(op, ' ', schema_name, '.', table_name, ' key ' || key,
                   ' row ' || "row", ' old ' || old, ' unchanged ' || unchanged)
-           FROM walcast.change_history WHERE lsn >= '{from}' ORDER BY lsn, seq"#
+           FROM walcast.change_history AS h WHERE lsn >= '{from}' ORDER BY h.lsn, h.seq"#
     );
     let rows = database.session().await.query(&sql, &[]).await.expect("the history");
     let mut told = Vec::new();

@@ -16,7 +16,7 @@ type Fields = BTreeMap<String, Box<RawValue>>;
 /// One thing that a client was told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Told {
-    /// `public.t: id integer key, v text`.
+    /// `public.t: id integer key, v text`, and `(full)` or another identity than the default.
     Relation(String),
     /// A row of an initial sync.
     Row(String),
@@ -179,5 +179,8 @@ fn relation(message: &Value) -> String {
             column["type"].as_str().expect("a type")
         )
     });
-    format!("{}: {}", message["table"].as_str().expect("a table"), columns.collect::<Vec<_>>().join(", "))
+    let table = message["table"].as_str().expect("a table");
+    let identity = message["replica_identity"].as_str().filter(|identity| *identity != "default");
+    let identity = identity.map(|identity| format!(" ({identity})")).unwrap_or_default();
+    format!("{table}: {}{identity}", columns.collect::<Vec<_>>().join(", "))
 }

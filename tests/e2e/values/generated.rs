@@ -31,6 +31,35 @@ pub(super) const GENERATORS: &[(&str, Generate)] = &[
     }),
     ("numrange", |random| format!("[{},)", numeric(random))),
     ("tstzrange", |random| format!("(,\"{}\"]", timestamp(random))),
+    ("bpchar", text),
+    ("xml", |random| {
+        text(random)
+            .replace(['&', '<', '>', '\u{1}', '\u{8}', '\u{c}', '\u{1f}', '\u{FFFF}'], " ")
+            .replace(|c: char| c.is_control(), " ")
+    }),
+    ("tsvector", tsvector),
+    ("inet", |random| match random.random() {
+        true => format!("{}/{}", std::net::Ipv4Addr::from_bits(random.random()), random.random_range(0..=32)),
+        false => {
+            format!("{}/{}", std::net::Ipv6Addr::from_bits(random.random()), random.random_range(0..=128))
+        }
+    }),
+    ("int8multirange", |random| {
+        let ranges = (0..random.random_range(0..5)).map(|_| {
+            let low: i64 = random.random_range(-1000..1000);
+            format!("{}{low},{}]", if random.random() { "[" } else { "(" }, low + random.random_range(1..100))
+        });
+        format!("{{{}}}", ranges.collect::<Vec<_>>().join(","))
+    }),
+    ("timetz", |random| {
+        format!("{}{:+03}:{:02}", time(random), random.random_range(-15..=15), random.random_range(0..60))
+    }),
+    ("path", |random| {
+        let points = (0..random.random_range(1..5))
+            .map(|_| format!("({},{})", float(random.random()), float(random.random_range(-1e300..1e300))));
+        let points = points.collect::<Vec<_>>().join(",");
+        if random.random() { format!("[{points}]") } else { format!("({points})") }
+    }),
     ("point", |random| format!("({},{})", float(random.random()), float(random.random_range(-1e300..1e300)))),
 ];
 
@@ -51,6 +80,41 @@ fn text(random: &mut StdRng) -> String {
         _ => random.random_range('a'..='z'),
     };
     (0..length).map(|_| character(random)).collect()
+}
+
+/// Words with positions and weights.
+fn tsvector(random: &mut StdRng) -> String {
+    let words = (0..random.random_range(0..6)).map(|_| {
+        let word = text(random).replace('\\', "\\\\").replace('\'', "''");
+        let weight = ["", ":1", ":2A", ":3B,16383"].choose(random).copied().unwrap_or("");
+        if word.is_empty() { "x".to_owned() } else { format!("'{word}'{weight}") }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Expressions of types that extensions bring: the extension, the type, and what makes one.
+pub(super) const OF_EXTENSIONS: [(&str, &str, Generate); 3] = [
+    ("hstore", "hstore", |random| {
+        let literal = |text: String| format!("'{}'", text.replace('\'', "''"));
+        let keys: Vec<String> = (0..random.random_range(1..8)).map(|_| literal(text(random))).collect();
+        let values: Vec<String> = keys
+            .iter()
+            .map(|_| if random.random_ratio(1, 4) { "NULL".into() } else { literal(text(random)) })
+            .collect();
+        format!("sql:public.hstore(ARRAY[{}]::text[], ARRAY[{}]::text[])", keys.join(","), values.join(","))
+    }),
+    ("citext", "citext", text),
+    ("ltree", "ltree", |random| {
+        let words: Vec<String> =
+            (0..random.random_range(0..8)).map(|_| format!("L_{}", random.random::<u16>())).collect();
+        words.join(".")
+    }),
+];
+
+/// Every character that a text can hold, in texts of up to 4,096.
+pub(super) fn all_characters() -> Vec<String> {
+    let all: Vec<char> = ('\u{1}'..=char::MAX).collect();
+    all.chunks(4096).map(|chunk| chunk.iter().collect()).collect()
 }
 
 fn float(value: f64) -> String {

@@ -291,7 +291,8 @@ fn plain(name: &str) -> &'static [&'static str] {
     }
 }
 
-/// Extensions of the server's own distribution that bring types.
+/// Extensions of the server's own distribution that bring types. (pg_trgm's only one, gtrgm, takes no values, and
+/// PostGIS's are in [`super::casts`].)
 pub(super) const EXTENSIONS: &[(&str, &str, &[&str])] = &[
     (
         "hstore",
@@ -305,9 +306,14 @@ pub(super) const EXTENSIONS: &[(&str, &str, &[&str])] = &[
     ),
     ("citext", "citext", TEXTS),
     ("ltree", "ltree", &["", "Top.Science.Astronomy", "a_1.b"]),
+    ("ltree", "lquery", &["Top.*{1,2}.!a|b@*%", "*"]),
+    ("ltree", "ltxtquery", &["Europe & Russia*@ & !Transportation"]),
     ("cube", "cube", &["(1, 2.5, -3e22)", "(0),(1)", "(1e-7,NaN)"]),
     ("seg", "seg", &["1.5", "1 .. 2", "~5", "<3 .. >4"]),
     ("intarray", "query_int", &["1&(2|!3)"]),
     ("isn", "isbn13", &["978-0-393-04002-9"]),
+    ("isn", "ean13", &["9780393040029", "4006381333931"]),
+    ("isn", "upc", &["036000291452"]),
+    ("earthdistance", "earth", &["(6378168, 0, 0)"]),
     ("lo", "lo", &["12345"]),
 ];

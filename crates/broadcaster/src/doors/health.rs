@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use walcast_feed::SourceState;
+use walcast_feed::{BudgetState, SlotWal, SourceState};
 use walcast_protocol::STREAM_PATH;
 
 use super::Door;
@@ -23,25 +23,35 @@ pub(super) async fn readyz(State(door): State<Door>) -> Response {
     let mut reasons = Vec::new();
     let is_open = broadcaster.gate().is_open();
     if !is_open {
-        reasons.push("the initial poll is not done: what was committed before the start is still being read");
+        reasons.push(
+            "the initial poll is not done: what was committed before the start is still being read"
+                .to_owned(),
+        );
     }
     let is_stopping = door.shutdown.is_cancelled();
     if is_stopping {
-        reasons.push("the daemon is going down");
+        reasons.push("the daemon is going down".to_owned());
     }
     let source = match &*feed.source().borrow() {
         SourceState::Starting => json!({"state": "starting"}),
         SourceState::Streaming => json!({"state": "streaming"}),
         SourceState::Interrupted { reason, hint } => {
-            reasons.push("the connection to the source is interrupted; clients get what history has");
+            reasons
+                .push("the connection to the source is interrupted; clients get what history has".to_owned());
+            // What does not pass by itself.
+            reasons.extend(hint.clone());
             json!({"state": "interrupted", "message": reason, "hint": hint})
         }
     };
     let (stored, head) = (feed.stored(), feed.head());
     let lag_bytes = head.lsn().bytes_since(stored.lsn());
     if lag_bytes >= limits.history_stall_bytes {
-        reasons.push("history is far behind the feed: the slot keeps WAL in the source until it catches up");
+        reasons.push(
+            "history is far behind the feed: the slot keeps WAL in the source until it catches up".to_owned(),
+        );
     }
+    let wal = feed.slot_wal();
+    reasons.extend(wal.as_ref().and_then(over_budget).map(str::to_owned));
     let is_ready = is_open && !is_stopping;
     let body = json!({
         "ready": is_ready,
@@ -49,10 +59,32 @@ pub(super) async fn readyz(State(door): State<Door>) -> Response {
         "source": source,
         "feed": {"id": broadcaster.feed_id(), "head": head, "memory_bytes": feed.memory_bytes()},
         "history": {"oldest": broadcaster.oldest(), "stored": stored, "lag_bytes": lag_bytes},
+        "wal": wal.map(|wal| json!({
+            "retained_bytes": wal.retained_bytes,
+            "safe_bytes": wal.safe_bytes,
+            "wal_status": wal.status,
+            "budget_bytes": wal.budget_bytes,
+            "bytes_per_second": wal.bytes_per_second.round(),
+            "seconds_left": wal.left.map(|left| left.as_secs()),
+        })),
         "reasons": reasons,
     });
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body)).into_response()
+}
+
+/// What the WAL that the slot keeps is a reason of.
+fn over_budget(wal: &SlotWal) -> Option<&'static str> {
+    match (wal.budget, wal.status.as_deref()) {
+        (BudgetState::GivenUp, _) => Some(
+            "the slot was given up because it kept more WAL than wal_budget: the feed is over, start it over",
+        ),
+        (BudgetState::Exceeded, _) => Some("the slot keeps more of the source's WAL than wal_budget"),
+        (BudgetState::Within, Some("unreserved")) => {
+            Some("the slot is about to be lost: it keeps more WAL than the source's max_slot_wal_keep_size")
+        }
+        (BudgetState::Within, _) => None,
+    }
 }
 
 /// `GET /metrics`: Prometheus's text format.

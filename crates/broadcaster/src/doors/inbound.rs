@@ -8,7 +8,7 @@ use walcast_protocol::{
 use super::connection::{Connection, End};
 use crate::metrics as names;
 use crate::refusal::Refusal;
-use crate::shape::Request;
+use crate::request::Request;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// A text frame.
@@ -19,18 +19,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         let name = message.type_name();
         let answer = match message {
+            // An error with an id says that there is no such subscription, so only a refused one gets it.
+            ClientMessage::Subscribe(message) if self.has(&message.id) => {
+                let refusal =
+                    Refusal::bad(format!("there is a subscription {:?} already", message.id.as_str()));
+                let hint = "unsubscribe it first, or use another id; the one that is there goes on";
+                Err((None, refusal.hint(hint)))
+            }
             ClientMessage::Subscribe(message) => {
                 let id = message.id.clone();
                 self.subscribe(message).map_err(|refusal| (Some(id), refusal))
             }
             ClientMessage::Unsubscribe(message) => {
-                let id = message.id.clone();
-                self.unsubscribe(&message).map_err(|refusal| (Some(id), refusal))
+                self.unsubscribe(&message).map_err(|refusal| (None, refusal))
             }
-            ClientMessage::Ack(message) => Err((Some(message.id), later(name))),
-            ClientMessage::Auth(_) | ClientMessage::Publish(_) | ClientMessage::Presence(_) => {
-                Err((None, later(name)))
-            }
+            ClientMessage::Ack(_)
+            | ClientMessage::Auth(_)
+            | ClientMessage::Publish(_)
+            | ClientMessage::Presence(_) => Err((None, later(name))),
         };
         match answer {
             Ok(()) => {
@@ -46,14 +52,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.refuse(None, Refusal::bad("a message is a text frame, and this one is binary"))
     }
 
+    fn has(&mut self, id: &SubscriptionId) -> bool {
+        self.subscriptions.iter_mut().any(|known| known.session().id() == id)
+    }
+
     fn subscribe(&mut self, message: Subscribe) -> Result<(), Refusal> {
         let limits = *self.broadcaster.limits();
-        if self.subscriptions.iter_mut().any(|known| *known.session().id() == message.id) {
-            let refusal = Refusal::bad(format!("there is a subscription {:?} already", message.id.as_str()));
-            return Err(
-                refusal.hint("unsubscribe it first, or use another id; the one that is there goes on")
-            );
-        }
         let over = |what: &str, max: usize| {
             let message = format!("{what}: at most {max}");
             Err(Refusal::new(ErrorCode::LimitExceeded, message).hint("see welcome.limits"))

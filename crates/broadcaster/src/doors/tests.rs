@@ -51,6 +51,7 @@ impl House {
         let gate = Gate::closed();
         let sources = Sources {
             feed_id: "f_1".parse().unwrap(),
+            lineage: crate::Lineage::default(),
             feed: feed.clone(),
             barriers: barriers.clone(),
             past: past.clone(),
@@ -241,6 +242,8 @@ async fn bad_input_gets_an_error_that_names_it_and_the_connection_goes_on() {
         }
         let ServerMessage::Error(error) = got else { panic!("{text}: {got:?}") };
         assert_eq!(error.code, code, "{text}: {}", error.message);
+        // With an id only where a subscription was understood and is not had.
+        assert_eq!(error.id.is_some(), text.contains(r#""id":"x""#) && !text.contains("yesterday"), "{text}");
     }
     client.socket.send(Message::binary(Bytes::from_static(b"\x00"))).await.unwrap();
     assert_eq!(client.error().await, ErrorCode::BadMessage);
@@ -248,7 +251,8 @@ async fn bad_input_gets_an_error_that_names_it_and_the_connection_goes_on() {
     client.subscribe("one", all).await;
     assert_eq!(client.take(2).await, ["subscribed Live 0/1", "caught_up 0/1"]);
     client.subscribe("one", all).await;
-    assert_eq!(client.error().await, ErrorCode::BadMessage);
+    let ServerMessage::Error(error) = client.next().await else { panic!("an error") };
+    assert_eq!((error.code, error.id), (ErrorCode::BadMessage, None));
     client.subscribe("two", all).await;
     assert_eq!(client.take(2).await, ["subscribed Live 0/1", "caught_up 0/1"]);
     client.subscribe("three", all).await;

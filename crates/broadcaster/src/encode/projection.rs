@@ -2,7 +2,7 @@
 
 use walcast_model::{Change, Part, Relation, json};
 
-use crate::shape::Selection;
+use crate::request::Selection;
 
 /// Which fields of a table's rows are taken: the selected columns and those of the key. The `key` of a change is
 /// always taken whole.

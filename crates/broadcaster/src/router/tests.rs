@@ -1,3 +1,5 @@
+use std::sync::atomic::Ordering;
+
 use tokio_util::sync::CancellationToken;
 use walcast_model::Part;
 
@@ -59,7 +61,11 @@ async fn frames_are_encoded_once_for_all_sessions_of_a_shape_and_kept_within_bou
         let (first, second) = (one.frames(part), two.frames(part));
         assert!(std::sync::Arc::ptr_eq(&first, &second));
     }
-    assert!(bench.world.router.kept.lock().unwrap().bytes <= 2000);
+    let kept_bytes = || {
+        let entries = bench.world.router.kept.lock().unwrap().len();
+        bench.world.router.kept_bytes.load(Ordering::Relaxed) + entries * super::KEPT_FIXED_BYTES
+    };
+    assert!((1000..=2000).contains(&kept_bytes()), "{}", kept_bytes());
     assert!(matches!(one.next(at(1)), Next::Part { encoded: None, .. }));
     assert!(matches!(one.next(at(290)), Next::Part { encoded: Some(_), .. }));
     // Alone, it keeps nothing for others.
@@ -89,4 +95,64 @@ async fn a_router_that_the_feed_overtakes_wakes_everybody_to_look_for_themselves
     bench.world.router.watch_seen().wait_for(|seen| *seen == at(30)).await.unwrap();
     cancel.cancel();
     following.await.unwrap();
+}
+
+#[tokio::test]
+async fn frames_that_a_shape_let_go_of_do_not_count_any_more() {
+    let limits = Limits { shape_hits_max: 2, ..Limits::default() };
+    let mut bench = Bench::new(1 << 20, limits);
+    let tables = r#""tables":[{"table":"*"}]"#;
+    let (one, two) = (shape(&bench, tables), shape(&bench, tables));
+    let a = table("a", &["x"]);
+    let counted = || bench_bytes(&one);
+    let mut most = 0;
+    for n in 1..20 {
+        let part = part(n * 10, 0, &[Insert(n, a.clone())], Some(n * 10 + 10));
+        bench.append(vec![part.clone()], 0).await;
+        bench.route();
+        let frames = one.frames(&part);
+        most = most.max(frames.bytes() * 2);
+        assert!(counted() <= most, "{} of {most}", counted());
+    }
+    assert!(counted() > 0);
+    one.overtaken(at(1000));
+    assert_eq!(counted(), 0);
+    drop((one, two));
+}
+
+fn bench_bytes(shape: &super::ShapeHandle) -> usize {
+    shape.router.kept_bytes.load(Ordering::Relaxed)
+}
+
+#[tokio::test]
+async fn shapes_that_name_the_same_are_forgotten_one_by_one() {
+    let mut bench = Bench::new(1 << 20, Limits::default());
+    let shapes = ["w", "x", "y"].map(|column| {
+        let entry = |table: &str| format!(r#"{{"table":"{table}","columns":["{column}"]}}"#);
+        let entries = ["*", "public.*", "public.a"].map(entry).join(",");
+        shape(&bench, &format!(r#""tables":[{entries}]"#))
+    });
+    let [first, second, third] = shapes;
+    drop(second);
+    {
+        let index = bench.world.router.index();
+        let lists = [&index.everywhere, index.schemas.values().next().unwrap()];
+        assert_eq!(lists.map(|list| list.len()), [2, 2]);
+    }
+    bench.append(vec![part(10, 0, &[Insert(1, table("a", &[]))], Some(20))], 0).await;
+    bench.route();
+    assert!(first.watch().borrow().eq(&at(20)) && third.watch().borrow().eq(&at(20)));
+    drop((first, third));
+    let index = bench.world.router.index();
+    assert!(index.everywhere.is_empty() && index.schemas.is_empty() && index.tables.is_empty());
+}
+
+#[tokio::test]
+async fn a_router_that_is_cancelled_does_not_finish_what_there_is_to_do() {
+    let mut bench = Bench::new(1 << 20, Limits::default());
+    bench.append(vec![part(10, 0, &[Insert(1, table("a", &[]))], Some(20))], 0).await;
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    bench.world.router.follow(cancel).await;
+    assert_eq!(bench.world.router.seen(), at(1));
 }

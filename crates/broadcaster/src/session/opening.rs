@@ -15,6 +15,12 @@ impl Session {
     pub(super) fn pass_gate(&mut self) -> Turn {
         if self.world.gate.is_open() {
             self.phase = Phase::Tables { asked: false };
+            // Once more: what the initial poll brought may have shown where an earlier feed really ended.
+            if let (Some(feed), StartAt::At(cursor)) = (&self.feed, self.start)
+                && let Err(refusal) = self.world.lineage.check(feed, cursor, &self.world.feed_id)
+            {
+                self.refuse(refusal);
+            }
             return Turn::Again;
         }
         self.waiting("the daemon has not yet read everything that was committed before it started");

@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use walcast_feed::Read;
 use walcast_history::Page;
-use walcast_model::{CommitStart, Cursor, Part, Seq};
+use walcast_model::{CommitStart, Cursor, Part, Seq, Transaction};
+use walcast_protocol::Catchup;
 
+use super::compacted::Compacted;
 use super::{Phase, Question, Session, Turn, Wait};
 use crate::encode::{self, Encoded, Synced, View};
 use crate::shape::Next;
@@ -23,16 +25,20 @@ pub(super) struct Stream {
     /// Read and not yet encoded, in order.
     reading: VecDeque<Arc<Part>>,
     /// Where the position is after `reading`.
-    after_reading: Cursor,
+    pub(super) after_reading: Cursor,
     /// Whether `reading` is of the feed, where frames are shared.
     of_feed: bool,
     /// Whether a page of history was asked for.
-    asked: bool,
+    pub(super) asked: bool,
     /// The transaction of which the client was told that more follows.
     open: Option<CommitStart>,
     /// Until when the rows of an initial sync have to be kept apart from the stream.
     seam: Option<Seam>,
     caught_up: bool,
+    /// The net effect of many transactions, of which some was given out.
+    pub(super) compacted: Option<Compacted>,
+    /// A net effect that was let go in the middle, of which the client has yet to be told that it does not go on.
+    pub(super) abandoned: Option<Arc<Transaction>>,
 }
 
 #[derive(Debug)]
@@ -52,6 +58,8 @@ impl Stream {
             open: None,
             seam,
             caught_up: false,
+            compacted: None,
+            abandoned: None,
         }
     }
 
@@ -73,14 +81,17 @@ impl Stream {
 
     /// Whether a client may store the position: not before its initial sync is complete, and not inside a transaction
     /// that it has begun to receive, of which it need not have applied anything yet.
-    pub(super) const fn is_safe_to_store(&self) -> bool {
-        self.seam.is_none() && self.open.is_none()
+    pub(super) fn is_safe_to_store(&self) -> bool {
+        self.seam.is_none() && self.open.is_none() && !self.is_inside_compacted()
     }
 
     /// Forgets what was read, and what was asked for: whether there was a question.
     pub(super) fn let_go(&mut self) -> bool {
         self.reading = VecDeque::new();
         self.after_reading = self.cursor;
+        if let Some(compacted) = self.compacted.take() {
+            self.abandoned = compacted.let_go();
+        }
         std::mem::take(&mut self.asked)
     }
 
@@ -94,7 +105,11 @@ impl Stream {
     /// Whether the shape may be asked what comes next: not inside a transaction that the client has begun to receive,
     /// because its end concerns the client and may not concern the shape.
     fn may_skip(&self) -> bool {
-        self.open.is_none() && self.seam.is_none() && self.reading.is_empty() && !self.asked
+        self.open.is_none()
+            && self.seam.is_none()
+            && self.reading.is_empty()
+            && !self.asked
+            && self.compacted.is_none()
     }
 }
 
@@ -107,6 +122,9 @@ impl Session {
     }
 
     pub(super) fn stream(&mut self) -> Turn {
+        if let Some(turn) = self.deliver_compacted() {
+            return turn;
+        }
         let barrier = self.barrier;
         let Some(stream) = self.streaming() else { return Turn::Again };
         if stream.reading.is_empty() {
@@ -172,7 +190,7 @@ impl Session {
 
     /// Reads from the feed, or asks for a page of history.
     fn read_on(&mut self) -> Turn {
-        let world = Arc::clone(&self.world);
+        let (world, catchup) = (Arc::clone(&self.world), self.catchup);
         let Some(stream) = self.streaming() else { return Turn::Again };
         match world.feed.read(stream.cursor, world.limits.read_bytes_max) {
             Read::Parts { parts, next } => {
@@ -189,7 +207,12 @@ impl Session {
             Read::Behind { .. } => {
                 metrics::counter!(crate::metrics::FELL_BACK).increment(1);
                 stream.asked = true;
-                Turn::Ask(Question::Page { from: stream.cursor, to: world.feed.stored() })
+                let (from, to) = (stream.cursor, world.feed.stored());
+                // At the seam of an initial sync transactions are told apart.
+                match catchup {
+                    Catchup::Latest if stream.seam.is_none() => Turn::Ask(Question::Latest { from, to }),
+                    Catchup::All | Catchup::Latest => Turn::Ask(Question::Page { from, to }),
+                }
             }
         }
     }
@@ -222,7 +245,11 @@ impl Session {
             self.shape.frames(part)
         } else {
             let synced = stream.seam.as_ref().map(|seam| &seam.synced);
-            Arc::new(encode::part(part, &self.shape, View { from: stream.cursor, synced }))
+            Arc::new(encode::part(
+                part,
+                self.shape.wanted(),
+                View { from: stream.cursor, synced, is_compacted: false },
+            ))
         };
         let (open, in_seam) = (stream.open, stream.seam.is_some());
         if encoded.runs.is_empty() && encoded.ends && open == Some(encoded.start) {

@@ -4,14 +4,24 @@
 //! snapshot sees has its commit record before `b`, so of the transactions before `b` those that it does not see are
 //! still to be sent, and from `b` on all are (reference, section 4).
 //!
-//! With `schema.*` and `*` the tables are listed before the snapshot is taken. A table that was published in between
-//! is part of the snapshot and not of the list; that is found out by listing again afterwards, and mended by
-//! starting over. Tables that the snapshot does not see are not filtered at the seam at all: what is published
-//! later is in the stream from its first row on.
+//! # Tables come, go, and change their names
+//!
+//! With `schema.*` and `*` the tables are listed before the snapshot is taken, and asked for by name. The rows say
+//! which tables they are of, by name and object id, and listing again afterwards finds out whether the shape now
+//! stands for others: one that was published in between, that was renamed, or that was made again under its name.
+//! Then the initial sync starts over. So it does when a table of the list, which nobody named, is gone before it
+//! could be read.
+//!
+//! Of the transactions that the snapshot sees, a change is left out when its table is one whose rows were sent
+//! (whatever it was called at the time), and when its table had the name of one (then it lost the name before the
+//! snapshot was taken: two tables changed names, or one was dropped and made again). Changes of a table that the
+//! snapshot does not have under either are not filtered at all: what is published later is in the stream from its
+//! first row on. A table that was dropped before the snapshot may appear by that, as it does to those who were there.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use walcast_model::{Cursor, RelationName, Snapshot};
+use walcast_model::{Cursor, Oid, RelationName, Snapshot};
 use walcast_protocol::{ErrorCode, Mode, Progress, SnapshotComplete, encode as protocol};
 use walcast_snapshot::SnapshotEvent;
 
@@ -22,14 +32,17 @@ use crate::past::KnownTable;
 use crate::refusal::Refusal;
 use crate::router::ShapeHandle;
 
-/// How often an initial sync starts over because tables appeared, before the client is told to come again.
+/// How often an initial sync starts over because its tables are others meanwhile, before the client is told to come
+/// again.
 const RELISTS_MAX: u32 = 5;
 
 /// An initial sync that is under way.
 #[derive(Debug)]
 pub(super) struct Sync {
-    /// Sorted.
+    /// What is asked for. Sorted.
     tables: Vec<RelationName>,
+    /// The tables whose rows came.
+    synced: HashMap<Oid, RelationName>,
     step: SyncStep,
     progress: Progress,
     relists: u32,
@@ -41,28 +54,41 @@ enum SyncStep {
     Start,
     /// Entered when it was asked for; left when its rows are here.
     Rows,
-    /// Entered when the rows are here; left when it is asked whether a table appeared meanwhile.
+    /// Entered when the rows are here; left when it is asked whether the tables are others meanwhile.
     Listing { snapshot: Snapshot, barrier: Cursor, asked: bool },
-    /// Entered when none did; left when it is known where the seam begins. `before` is where the search ends, once
+    /// Entered when a table of the list could not be read; left when it is asked whether it still is one.
+    Doubting { refusal: Refusal, asked: bool },
+    /// Entered when they are not; left when it is known where the seam begins. `before` is where the search ends, once
     /// it was asked for.
     Searching { snapshot: Snapshot, barrier: Cursor, before: Option<Cursor> },
 }
 
 impl Sync {
-    pub(super) const fn new(tables: Vec<RelationName>) -> Self {
+    pub(super) fn new(tables: Vec<RelationName>) -> Self {
         let progress = Progress { done: 0, estimate: None };
-        Self { tables, step: SyncStep::Start, progress, relists: 0 }
+        Self { tables, synced: HashMap::new(), step: SyncStep::Start, progress, relists: 0 }
     }
 
     /// The tables of a shape: those that it names, and those that exist of the others. Sorted.
     pub(super) fn tables_of(shape: &ShapeHandle, published: &[KnownTable]) -> Vec<RelationName> {
         let named = shape.key().named().map(|(name, _)| name.clone());
-        let matching = published.iter().map(|table| &table.name).filter(|name| shape.wants(name).is_some());
-        let mut tables: Vec<RelationName> = named.chain(matching.cloned()).collect();
+        let matching = matching(shape, published).map(|table| table.name.clone());
+        let mut tables: Vec<RelationName> = named.chain(matching).collect();
         tables.sort_unstable();
         tables.dedup();
         tables
     }
+
+    /// A published table that the shape stands for and whose rows did not come under its name.
+    fn missing<'a>(&self, shape: &ShapeHandle, published: &'a [KnownTable]) -> Option<&'a RelationName> {
+        let is_missing = |table: &&KnownTable| self.synced.get(&table.oid) != Some(&table.name);
+        matching(shape, published).find(is_missing).map(|table| &table.name)
+    }
+}
+
+/// The published tables that a shape stands for.
+fn matching<'a>(shape: &ShapeHandle, published: &'a [KnownTable]) -> impl Iterator<Item = &'a KnownTable> {
+    published.iter().filter(|table| shape.wanted().of(&table.name).is_some())
 }
 
 impl Session {
@@ -74,7 +100,8 @@ impl Session {
                 Turn::Ask(Question::Sync(sync.tables.clone()))
             }
             SyncStep::Rows => Turn::Wait(Wait::Sync),
-            SyncStep::Listing { asked: asked @ false, .. } => {
+            SyncStep::Listing { asked: asked @ false, .. }
+            | SyncStep::Doubting { asked: asked @ false, .. } => {
                 *asked = true;
                 Turn::Ask(Question::Tables { now: true })
             }
@@ -84,7 +111,9 @@ impl Session {
                 *asked = Some(before);
                 Turn::Ask(Question::FirstInvisible { snapshot: snapshot.clone(), before })
             }
-            SyncStep::Listing { .. } | SyncStep::Searching { .. } => Turn::Wait(Wait::Answer),
+            SyncStep::Listing { .. } | SyncStep::Doubting { .. } | SyncStep::Searching { .. } => {
+                Turn::Wait(Wait::Answer)
+            }
         }
     }
 
@@ -95,15 +124,19 @@ impl Session {
         match event {
             SnapshotEvent::Restarted => {
                 sync.progress = Progress { done: 0, estimate: None };
+                sync.synced.clear();
                 self.told.clear();
                 self.subscribed(Mode::Snapshot, Cursor::ZERO);
             }
-            SnapshotEvent::Relation(relation) => self.tell_relation(&relation),
+            SnapshotEvent::Relation(relation) => {
+                sync.synced.insert(relation.oid(), relation.name().clone());
+                self.tell_relation(&relation);
+            }
             SnapshotEvent::Progress { done, estimate } => {
                 sync.progress = Progress { done, estimate: Some(estimate) };
             }
             SnapshotEvent::Rows { relation, json, .. } => {
-                let selection = self.shape.wants(relation.name());
+                let selection = self.shape.wanted().of(relation.name());
                 let projection = selection.and_then(|selection| Projection::new(&relation, selection));
                 let mut tail = Vec::with_capacity(json.len() + 128);
                 match projection {
@@ -126,29 +159,60 @@ impl Session {
         }
     }
 
-    /// The published tables as they are after the rows were read.
+    /// The initial sync cannot be had. With a pattern that may be because a table of the list is gone.
+    pub(super) fn sync_refused(&mut self, refusal: Refusal) {
+        let has_wildcard = self.shape.key().has_wildcard();
+        match &mut self.phase {
+            Phase::Syncing(sync) if has_wildcard && refusal.code == ErrorCode::UnknownTable => {
+                sync.step = SyncStep::Doubting { refusal, asked: false };
+            }
+            _ => self.refuse(refusal),
+        }
+    }
+
+    /// The published tables as they are after the rows were read, or could not be.
     pub(super) fn relisted(&mut self, tables: Result<Arc<Vec<KnownTable>>, Refusal>) {
-        let Phase::Syncing(sync) = &mut self.phase else { return };
         let tables = match tables {
-            Ok(tables) => Sync::tables_of(&self.shape, &tables),
+            Ok(tables) => tables,
             Err(refusal) => return self.refuse(refusal),
         };
-        let appeared = tables.iter().find(|name| sync.tables.binary_search(name).is_err());
-        if let Some(appeared) = appeared {
-            if sync.relists == RELISTS_MAX {
-                let message = format!("tables such as {appeared} keep appearing during the initial sync");
-                let hint = "subscribe again when that is over, or name the tables one by one";
-                return self.refuse(Refusal::new(ErrorCode::NotReady, message).hint(hint));
+        let Phase::Syncing(sync) = &mut self.phase else { return };
+        match &sync.step {
+            SyncStep::Doubting { refusal, .. } => {
+                let refusal = refusal.clone();
+                let wanted = Sync::tables_of(&self.shape, &tables);
+                if wanted == sync.tables {
+                    return self.refuse(refusal);
+                }
+                self.start_over(wanted, "a table is gone that was listed");
             }
-            tracing::info!(id = %self.id, table = %appeared, "a table appeared during an initial sync, which starts over");
-            let relists = sync.relists + 1;
-            self.phase = Phase::Syncing(Sync { relists, ..Sync::new(tables) });
-            self.told.clear();
-            return self.subscribed(Mode::Snapshot, Cursor::ZERO);
+            SyncStep::Listing { snapshot, barrier, .. } => {
+                let Some(missing) = sync.missing(&self.shape, &tables) else {
+                    sync.step =
+                        SyncStep::Searching { snapshot: snapshot.clone(), barrier: *barrier, before: None };
+                    return;
+                };
+                let why = format!("{missing} appeared, or is another table now");
+                self.start_over(Sync::tables_of(&self.shape, &tables), &why);
+            }
+            // Nobody asked.
+            _ => {}
         }
-        if let SyncStep::Listing { snapshot, barrier, .. } = &sync.step {
-            sync.step = SyncStep::Searching { snapshot: snapshot.clone(), barrier: *barrier, before: None };
+    }
+
+    /// Begins the initial sync again, of other tables, unless that was done too often.
+    fn start_over(&mut self, tables: Vec<RelationName>, why: &str) {
+        let Phase::Syncing(sync) = &self.phase else { return };
+        if sync.relists == RELISTS_MAX {
+            let message = format!("tables keep changing during the initial sync: {why}");
+            let hint = "subscribe again when that is over, or name the tables one by one";
+            return self.refuse(Refusal::new(ErrorCode::NotReady, message).hint(hint));
         }
+        tracing::info!(id = %self.id, why, "an initial sync starts over");
+        let relists = sync.relists + 1;
+        self.phase = Phase::Syncing(Sync { relists, ..Sync::new(tables) });
+        self.told.clear();
+        self.subscribed(Mode::Snapshot, Cursor::ZERO);
     }
 
     /// Begins the seam at the first transaction that the snapshot does not see.
@@ -156,7 +220,9 @@ impl Session {
         let Phase::Syncing(sync) = &mut self.phase else { return };
         let SyncStep::Searching { snapshot, barrier, before: Some(before) } = &sync.step else { return };
         let (barrier, from) = (*barrier, first.unwrap_or(*before));
-        let synced = Synced { snapshot: snapshot.clone(), tables: std::mem::take(&mut sync.tables) };
+        let oids = sync.synced.keys().copied().collect();
+        let names = sync.synced.values().cloned().collect();
+        let synced = Synced { snapshot: snapshot.clone(), oids, names };
         // The barrier of the initial sync was written after the subscription was asked for, too.
         self.barrier = Some(self.barrier.map_or(barrier, |own| own.min(barrier)));
         self.phase = Phase::Streaming(Stream::seam(from, synced, barrier));

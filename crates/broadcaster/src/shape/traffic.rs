@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use walcast_model::Cursor;
 
+use super::Kept;
 use crate::encode::Encoded;
 
 /// A part that concerns the shape.
@@ -12,7 +13,7 @@ use crate::encode::Encoded;
 struct Hit {
     cursor: Cursor,
     next: Cursor,
-    encoded: Option<Arc<Encoded>>,
+    encoded: Option<Kept>,
 }
 
 /// What follows a cursor.
@@ -79,9 +80,10 @@ impl Traffic {
             return Next::Unknown;
         }
         let index = self.hits.partition_point(|hit| hit.next <= cursor);
-        self.hits
-            .get(index)
-            .map_or(Next::Nothing, |hit| Next::Part { cursor: hit.cursor, encoded: hit.encoded.clone() })
+        self.hits.get(index).map_or(Next::Nothing, |hit| Next::Part {
+            cursor: hit.cursor,
+            encoded: hit.encoded.as_ref().map(Kept::frames),
+        })
     }
 
     fn hit(&mut self, cursor: Cursor) -> Option<&mut Hit> {
@@ -90,13 +92,13 @@ impl Traffic {
     }
 
     pub(crate) fn encoded(&mut self, cursor: Cursor) -> Option<Arc<Encoded>> {
-        self.hit(cursor)?.encoded.clone()
+        self.hit(cursor)?.encoded.as_ref().map(Kept::frames)
     }
 
     /// Whether there is a place for it.
-    pub(crate) fn keep(&mut self, cursor: Cursor, encoded: &Arc<Encoded>) -> bool {
+    pub(crate) fn keep(&mut self, cursor: Cursor, frames: Kept) -> bool {
         let Some(hit) = self.hit(cursor) else { return false };
-        hit.encoded = Some(Arc::clone(encoded));
+        hit.encoded = Some(frames);
         true
     }
 

@@ -1,4 +1,4 @@
-//! A TCP stream that counts what it receives.
+//! A stream that counts what it receives.
 
 use std::io;
 use std::pin::Pin;
@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use super::Transport;
 
 /// Bytes that a connection has received. A message that takes long is no silence, and the WebSocket only tells of whole
 /// ones.
@@ -22,12 +23,12 @@ impl Received {
 
 #[derive(Debug)]
 pub(crate) struct Metered {
-    stream: TcpStream,
+    stream: Transport,
     received: Received,
 }
 
 impl Metered {
-    pub(super) const fn new(stream: TcpStream, received: Received) -> Self {
+    pub(super) const fn new(stream: Transport, received: Received) -> Self {
         Self { stream, received }
     }
 }

@@ -11,6 +11,7 @@ use tokio_postgres::Statement;
 use walcast_model::{Change, Cursor, FeedId, Lsn, Part, Relation, RelationDigest, Seq};
 use walcast_postgres::{ConnectionConfig, Session};
 
+use super::partition::{Partition, PartitionRule};
 use crate::column::{get, lsn, parameter};
 use crate::copy::{COPY, Encoder};
 use crate::error::Doing;
@@ -32,6 +33,14 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// The last change that is written.
+    fn last(&self) -> Option<Cursor> {
+        let part = self.parts.last()?;
+        let last = part.changes().len().checked_sub(1)?;
+        let cursor = Cursor::new(part.transaction().start.lsn(), part.first().plus(last));
+        (cursor >= self.from).then_some(cursor)
+    }
+
     /// The changes to write, with what precedes `from` left out.
     fn changes(&self) -> impl Iterator<Item = (&Part, &Change, Seq)> {
         self.parts.iter().flat_map(move |part| {
@@ -45,22 +54,16 @@ impl Batch {
     }
 }
 
-struct Partition {
-    name: String,
-    lower: Lsn,
-    upper: Lsn,
-}
-
 pub(super) struct Store {
-    session: Session,
-    feed: FeedId,
+    pub(super) session: Session,
+    pub(super) feed: FeedId,
     writer: i64,
     copy: Statement,
-    partition_wal_bytes: i64,
+    pub(super) rule: PartitionRule,
     /// The partition that was written last; positions only grow, so it is all that has to be known.
-    partition: Option<Partition>,
-    /// Definitions that are surely stored.
-    relations: HashSet<RelationDigest>,
+    pub(super) partition: Option<Partition>,
+    /// Definitions that are surely stored for this partition.
+    pub(super) relations: HashSet<RelationDigest>,
     unsummarized_bytes: usize,
 }
 
@@ -70,7 +73,7 @@ impl Store {
         config: &ConnectionConfig,
         feed: &FeedId,
         writer: i64,
-        partition_wal_bytes: u64,
+        rule: PartitionRule,
     ) -> Result<Self, Error> {
         const DOING: &str = "be connected to";
         let session = Session::connect(config, "walcast history").await.doing(DOING)?;
@@ -86,7 +89,7 @@ impl Store {
             feed: feed.clone(),
             writer,
             copy,
-            partition_wal_bytes: i64::try_from(partition_wal_bytes).unwrap_or(i64::MAX),
+            rule,
             partition: None,
             relations: HashSet::new(),
             unsummarized_bytes: 0,
@@ -117,13 +120,15 @@ impl Store {
 
     /// Moves the position without a change; durable when it returns.
     pub(super) async fn advance(&self, from: Cursor, to: Cursor) -> Result<(), Error> {
-        self.session.batch_execute(&self.advance_sql(from, to)).await.doing("store its position")
+        self.session.batch_execute(&self.advance_sql(from, to, None)).await.doing("store its position")
     }
 
-    fn advance_sql(&self, from: Cursor, to: Cursor) -> String {
+    /// `last` is the last change that is stored with it.
+    fn advance_sql(&self, from: Cursor, to: Cursor, last: Option<Cursor>) -> String {
+        let last = last.map(|last| format!(", '{}', {}", last.lsn(), last.seq())).unwrap_or_default();
         // A feed id is plain letters, digits, '_' and '-'.
         format!(
-            "SELECT walcast.advance('{}', {}, '{}', {}, '{}', {})",
+            "SELECT walcast.advance('{}', {}, '{}', {}, '{}', {}{last})",
             self.feed,
             self.writer,
             from.lsn(),
@@ -138,15 +143,14 @@ impl Store {
     /// When it fails, whether the commit happened is unknown, and this store is not to be used again. Dropping the
     /// future has the same effect.
     pub(super) async fn write(&mut self, batch: &Batch) -> Result<u64, Error> {
-        self.store_relations(batch).await?;
-        self.ensure_partitions(batch).await?;
+        self.prepare(batch).await?;
         // Two round trips: everything up to the server's readiness for data, then data and commit. The position is
         // moved first, so that a fenced writer learns it before it has written (and collided on) anything; and the
         // lock on its row makes a second writer wait for the outcome of the first. Should BEGIN or the move fail,
         // the server refuses the COPY; should the COPY fail, COMMIT rolls back.
         let begin = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {}",
-            self.advance_sql(batch.from, batch.to)
+            self.advance_sql(batch.from, batch.to, batch.last())
         );
         let (begun, sink) = join(self.session.batch_execute(&begin), self.session.copy_in(&self.copy)).await;
         begun.doing(STORE)?;
@@ -170,51 +174,42 @@ impl Store {
         Ok(stored)
     }
 
-    /// Stores the definitions that the batch refers to, ahead of it: one too many does no harm.
-    async fn store_relations(&mut self, batch: &Batch) -> Result<(), Error> {
+    /// Has the partitions that the batch needs, and in each the definitions that its changes refer to, ahead of it: one
+    /// too many does no harm.
+    async fn prepare(&mut self, batch: &Batch) -> Result<(), Error> {
         let mut last: Option<&Arc<Relation>> = None;
-        let mut missing: Vec<(&Arc<Relation>, Lsn)> = Vec::new();
-        for (part, change, _) in batch.changes() {
-            let relation = &change.relation;
-            if last.is_some_and(|last| Arc::ptr_eq(last, relation)) {
-                continue;
+        for part in &batch.parts {
+            let at = part.transaction().start.lsn();
+            if self.ensure_partition(batch.from, at).await? {
+                last = None;
             }
-            last = Some(relation);
-            if self.relations.insert(relation.digest()) {
-                missing.push((relation, part.transaction().start.lsn()));
+            for change in part.changes() {
+                let relation = &change.relation;
+                if last.is_some_and(|last| Arc::ptr_eq(last, relation)) {
+                    continue;
+                }
+                last = Some(relation);
+                if !self.relations.contains(&relation.digest()) {
+                    self.store_relation(relation, at).await?;
+                    self.relations.insert(relation.digest());
+                }
             }
-        }
-        let sql = "INSERT INTO walcast.relation (digest, oid, schema_name, table_name, definition, first_lsn) \
-                   VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
-        for (relation, first) in missing {
-            let (digest, oid, name) = (relation.digest().get(), relation.oid().get(), relation.name());
-            let definition = stored_relation::definition(relation)?;
-            self.session
-                .execute(sql, &[&digest, &oid, &name.schema, &name.table, &definition, &parameter(first)])
-                .await
-                .doing("store a table's definition")?;
         }
         Ok(())
     }
 
-    /// Makes the partitions that the batch needs, outside its transaction.
-    async fn ensure_partitions(&mut self, batch: &Batch) -> Result<(), Error> {
-        for part in &batch.parts {
-            let at = part.transaction().start.lsn();
-            if self.partition.as_ref().is_some_and(|known| known.lower <= at && at < known.upper) {
-                continue;
-            }
-            // The one before is complete.
-            self.summarize().await;
-            let sql = "SELECT name, lower_lsn, upper_lsn FROM walcast.ensure_partition($1, $2)";
-            let row = self
-                .session
-                .query_one(sql, &[&parameter(at), &self.partition_wal_bytes])
-                .await
-                .doing("make a partition")?;
-            self.partition =
-                Some(Partition { name: get(&row, 0)?, lower: lsn(&row, 1)?, upper: lsn(&row, 2)? });
-        }
+    async fn store_relation(&self, relation: &Relation, first: Lsn) -> Result<(), Error> {
+        let Some(partition) = &self.partition else { return Ok(()) };
+        let (digest, oid, name) = (relation.digest().get(), relation.oid().get(), relation.name());
+        let definition = stored_relation::definition(relation)?;
+        let sql = "SELECT walcast.store_relation($1, $2, $3, $4, $5, $6, $7)";
+        self.session
+            .execute(
+                sql,
+                &[&partition.name, &digest, &oid, &name.schema, &name.table, &definition, &parameter(first)],
+            )
+            .await
+            .doing("store a table's definition")?;
         Ok(())
     }
 
@@ -226,7 +221,7 @@ impl Store {
         }
     }
 
-    async fn summarize(&mut self) {
+    pub(super) async fn summarize(&mut self) {
         let Some(partition) = &self.partition else { return };
         self.unsummarized_bytes = 0;
         // A vacuum of the partition holds the same lock, for long: it does the same work.

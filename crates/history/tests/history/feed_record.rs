@@ -1,6 +1,6 @@
 //! The record of the feed.
 
-use walcast_history::{Error, FeedRecord, NewFeed};
+use walcast_history::{Error, FeedRecord, Line, NewFeed};
 use walcast_model::Lsn;
 use walcast_testkit::shared_cluster;
 
@@ -17,14 +17,15 @@ async fn it_says_what_it_was_made_from_and_hides_its_secret() {
         (&new.slot, &new.database, &new.system_identifier)
     );
     assert_eq!(
-        (record.timeline, record.position, record.oldest),
+        (record.line.timeline, record.position, record.oldest),
         (1, new.position.into(), new.position.into())
     );
     assert_eq!(record.secret.reveal().len(), 64);
     assert!(!format!("{record:?}").contains(record.secret.reveal()));
     let mut moved = record.clone();
-    moved.move_to_timeline(&connect(&world.database).await, 2).await.unwrap();
-    assert_eq!(world.record().await, FeedRecord { timeline: 2, ..record });
+    let line = Line { timeline: 2, began: Some(Lsn::new(7)), server_run: Some(8) };
+    moved.adopt(&connect(&world.database).await, line).await.unwrap();
+    assert_eq!(world.record().await, FeedRecord { line, ..record });
 }
 
 #[tokio::test]

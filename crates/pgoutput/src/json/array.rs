@@ -1,6 +1,6 @@
 //! Arrays, from the text that `array_out` prints: `{1,NULL,"a b"}`, `{{1},{2}}`, `[0:1]={1,2}`.
 
-use super::{ValueError, Writer, malformed};
+use super::{Context, ValueError, Writer, malformed};
 
 /// Dimensions that an array can have (`MAXDIM`).
 const DIMENSIONS_MAX: usize = 6;
@@ -15,7 +15,12 @@ pub(super) struct ArrayWriter {
 }
 
 impl ArrayWriter {
-    pub(super) fn write(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), ValueError> {
+    pub(super) fn write(
+        &self,
+        text: &[u8],
+        context: &mut Context<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ValueError> {
         // Bounds stand in front when one of them is not 1; JSON has no place for them.
         let text = match text.strip_prefix(b"[") {
             Some(bounds) => {
@@ -24,7 +29,7 @@ impl ArrayWriter {
             }
             None => text,
         };
-        let rest = self.write_dimension(text, DIMENSIONS_MAX, &mut Vec::new(), out)?;
+        let rest = self.write_dimension(text, DIMENSIONS_MAX, &mut Vec::new(), context, out)?;
         if rest.is_empty() { Ok(()) } else { Err(malformed(EXPECTED)) }
     }
 
@@ -34,6 +39,7 @@ impl ArrayWriter {
         text: &'a [u8],
         dimensions_left: usize,
         scratch: &mut Vec<u8>,
+        context: &mut Context<'_>,
         out: &mut Vec<u8>,
     ) -> Result<&'a [u8], ValueError> {
         let malformed = || malformed(EXPECTED);
@@ -46,10 +52,10 @@ impl ArrayWriter {
         }
         loop {
             rest = match rest.first().ok_or_else(malformed)? {
-                b'{' => self.write_dimension(rest, dimensions_left, scratch, out)?,
+                b'{' => self.write_dimension(rest, dimensions_left, scratch, context, out)?,
                 b'"' => {
                     let (element, after) = unquote(rest, scratch).ok_or_else(malformed)?;
-                    self.element.write(element, out)?;
+                    self.element.write(element, context, out)?;
                     after
                 }
                 _ => {
@@ -59,7 +65,7 @@ impl ArrayWriter {
                     let (element, after) = rest.split_at_checked(end).ok_or_else(malformed)?;
                     match element {
                         b"NULL" => out.extend_from_slice(b"null"),
-                        element => self.element.write(element, out)?,
+                        element => self.element.write(element, context, out)?,
                     }
                     after
                 }
@@ -101,14 +107,19 @@ pub(super) fn unquote<'a: 's, 's>(text: &'a [u8], scratch: &'s mut Vec<u8>) -> O
 }
 
 /// Appends an `int2vector` or `oidvector`, whose text is its elements with spaces between them.
-pub(super) fn write_vector(element: &Writer, text: &[u8], out: &mut Vec<u8>) -> Result<(), ValueError> {
+pub(super) fn write_vector(
+    element: &Writer,
+    text: &[u8],
+    context: &mut Context<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), ValueError> {
     out.push(b'[');
     if !text.is_empty() {
         for (index, value) in text.split(|byte| *byte == b' ').enumerate() {
             if index > 0 {
                 out.extend_from_slice(b", ");
             }
-            element.write(value, out)?;
+            element.write(value, context, out)?;
         }
     }
     out.push(b']');

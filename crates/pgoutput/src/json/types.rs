@@ -1,14 +1,17 @@
 //! Which type is written how.
 
-use std::collections::{BTreeSet, HashMap};
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use walcast_model::Oid;
+use walcast_model::{Lsn, Oid};
 
 use super::array::ArrayWriter;
 use super::builtin::builtin;
 use super::composite::CompositeWriter;
-use super::{ValueWriter, Writer};
+use super::{ValueError, ValueWriter, Writer};
 
 /// How deep types may be nested (arrays of composites of arrays …); what is deeper is written in its text form.
 pub const TYPE_DEPTH_MAX: usize = 64;
@@ -48,32 +51,65 @@ pub enum TypeKind {
     },
     /// A composite type, or a table's row type.
     Composite {
-        /// Names and types of its attributes in the order of `attnum`, without dropped ones.
-        fields: Vec<(String, Oid)>,
+        /// Its attributes in the order of their numbers, dropped ones too as far as values may still have them.
+        attributes: Vec<Attribute>,
     },
     /// A domain.
     Domain {
         /// `pg_type.typbasetype`.
         base: Oid,
     },
+    /// A base type, enum, range or multirange with a cast to `json` by a function, which only the server can run.
+    Cast,
+    /// The same, with a function that walcast must not run.
+    UntrustedCast,
+    /// A type that the catalog does not have any more.
+    Dropped,
 }
+
+/// An attribute of a composite type.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attribute {
+    /// `pg_attribute.attnum`.
+    pub number: i16,
+    /// From here on in the WAL it is certain that values have it, or do not have it any more.
+    pub since: Lsn,
+    /// Its name and type; `None` when it is dropped.
+    pub live: Option<(String, Oid)>,
+}
+
+/// The first object id that is not of the server's own making (`FirstNormalObjectId`).
+const FIRST_NORMAL_OID: u32 = 16_384;
 
 /// The types of one database: the built-in ones, and what it was told of the others.
 #[derive(Clone, Debug, Default)]
 pub struct Types {
     known: HashMap<Oid, TypeKind>,
+    revision: u64,
 }
 
 impl TypeKind {
+    /// A composite that has these attributes for certain.
+    #[must_use]
+    pub fn composite(fields: impl IntoIterator<Item = (String, Oid)>) -> Self {
+        let attributes = (1..).zip(fields).map(|(number, field)| Attribute {
+            number,
+            since: Lsn::ZERO,
+            live: Some(field),
+        });
+        Self::Composite { attributes: attributes.collect() }
+    }
+
     /// The types that it is made of.
     fn parts(&self) -> impl Iterator<Item = Oid> {
-        let (one, fields) = match self {
+        let (one, attributes) = match self {
             Self::Array { element, .. } | Self::Vector { element } => (Some(*element), [].as_slice()),
             Self::Domain { base } => (Some(*base), [].as_slice()),
-            Self::Composite { fields } => (None, fields.as_slice()),
+            Self::Composite { attributes } => (None, attributes.as_slice()),
             _ => (None, [].as_slice()),
         };
-        one.into_iter().chain(fields.iter().map(|(_, oid)| *oid))
+        let live = attributes.iter().filter_map(|attribute| attribute.live.as_ref());
+        one.into_iter().chain(live.map(|(_, oid)| *oid))
     }
 }
 
@@ -84,9 +120,48 @@ impl Types {
         Self::default()
     }
 
-    /// Says what a type is; replaces what was said before. Writers that exist already stay as they are.
-    pub fn insert(&mut self, oid: Oid, kind: TypeKind) {
-        self.known.insert(oid, kind);
+    /// Says what a type is, by a reading of the catalog that is later than those before it. Writers that exist already
+    /// stay as they are.
+    ///
+    /// What a composite had in an earlier reading too it has had since then. A type that is gone stays what it was.
+    pub fn insert(&mut self, oid: Oid, mut kind: TypeKind) {
+        match (self.known.get(&oid), &mut kind) {
+            (Some(TypeKind::Composite { attributes: before }), TypeKind::Composite { attributes }) => {
+                for attribute in attributes {
+                    let at = before.binary_search_by_key(&attribute.number, |before| before.number);
+                    if let Some(before) = at.ok().and_then(|at| before.get(at))
+                        && before.live.is_some() == attribute.live.is_some()
+                    {
+                        attribute.since = before.since.min(attribute.since);
+                    }
+                }
+            }
+            (Some(_), TypeKind::Dropped) => return,
+            _ => {}
+        }
+        if self.known.get(&oid) != Some(&kind) {
+            self.revision += 1;
+            self.known.insert(oid, kind);
+        }
+    }
+
+    /// Whether the type is known to be gone, and nothing else of it.
+    #[must_use]
+    pub fn is_dropped(&self, oid: Oid) -> bool {
+        self.known.get(&oid) == Some(&TypeKind::Dropped)
+    }
+
+    /// Grows whenever a type is said to be something else than before.
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// What `oids` are made of, themselves included, as far as users can alter it; in ascending order.
+    #[must_use]
+    pub fn alterable(&self, oids: impl IntoIterator<Item = Oid>) -> Vec<Oid> {
+        let alterable = self.reach(oids).into_keys();
+        alterable.filter(|oid| oid.get() >= FIRST_NORMAL_OID).collect()
     }
 
     /// Whether the type is known; what it is made of may still be missing.
@@ -99,20 +174,22 @@ impl Types {
     /// known ones are made of, in ascending order. Tell what they are and ask again, until there are none.
     #[must_use]
     pub fn missing(&self, oids: impl IntoIterator<Item = Oid>) -> Vec<Oid> {
-        let mut open: Vec<Oid> = oids.into_iter().collect();
-        let (mut seen, mut missing) = (BTreeSet::new(), BTreeSet::new());
+        let missing = self.reach(oids).into_iter().filter(|(_, is_known)| !is_known);
+        missing.map(|(oid, _)| oid).collect()
+    }
+
+    /// `oids` and all that they are made of, each with whether it is known.
+    fn reach(&self, oids: impl IntoIterator<Item = Oid>) -> BTreeMap<Oid, bool> {
+        let (mut open, mut reached): (Vec<Oid>, _) = (oids.into_iter().collect(), BTreeMap::new());
         while let Some(oid) = open.pop() {
-            if !seen.insert(oid) {
+            if reached.contains_key(&oid) {
                 continue;
             }
-            match self.kind(oid) {
-                Some(kind) => open.extend(kind.parts()),
-                None => {
-                    missing.insert(oid);
-                }
-            }
+            let kind = self.kind(oid);
+            reached.insert(oid, kind.is_some());
+            open.extend(kind.iter().flat_map(TypeKind::parts));
         }
-        missing.into_iter().collect()
+        reached
     }
 
     fn kind(&self, oid: Oid) -> Option<TypeKind> {
@@ -150,136 +227,19 @@ impl Types {
                 Writer::Array(Arc::new(ArrayWriter { element: part(element), delimiter }))
             }
             TypeKind::Vector { element } => Writer::Vector(Arc::new(part(element))),
-            TypeKind::Composite { fields } => {
-                let fields = fields.iter().map(|(name, oid)| (name.as_str(), part(*oid)));
-                Writer::Composite(Arc::new(CompositeWriter::new(fields.collect())))
+            TypeKind::Composite { attributes } => {
+                let attributes = attributes.iter().map(|attribute| {
+                    let live = attribute.live.as_ref().map(|(name, oid)| (name.as_str(), part(*oid)));
+                    (attribute.since, live)
+                });
+                Writer::Composite(Arc::new(CompositeWriter::new(attributes)))
             }
             TypeKind::Domain { base } => part(base),
+            TypeKind::Cast => Writer::Converted(oid),
+            TypeKind::UntrustedCast => Writer::Impossible(ValueError::UntrustedCast),
+            TypeKind::Dropped => Writer::Impossible(ValueError::Dropped),
         };
         resolved.insert(oid, writer.clone());
         writer
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use walcast_model::Oid;
-
-    use super::{TypeKind, Types};
-    use crate::json::ValueError;
-
-    const TEXT: u32 = 25;
-    const INT4: u32 = 23;
-    const INT4_ARRAY: u32 = 1007;
-
-    fn composite(fields: &[(&str, u32)]) -> TypeKind {
-        TypeKind::Composite {
-            fields: fields.iter().map(|(name, oid)| ((*name).to_owned(), Oid::new(*oid))).collect(),
-        }
-    }
-
-    fn written(types: &Types, oid: u32, text: &str) -> Result<String, ValueError> {
-        let mut out = Vec::new();
-        types.writer(Oid::new(oid)).write(text.as_bytes(), &mut out).map(|()| String::from_utf8(out).unwrap())
-    }
-
-    #[test]
-    fn arrays_of_every_shape_are_written() {
-        let types = Types::new();
-        for (oid, text, expected) in [
-            (INT4_ARRAY, "{}", "[]"),
-            (INT4_ARRAY, "{1,NULL,-3}", "[1, null, -3]"),
-            (INT4_ARRAY, "[0:1][5:5]={{1},{2}}", "[[1], [2]]"),
-            (1009, r#"{a,"b,\"c\\","NULL",NULL,"",é}"#, r#"["a", "b,\"c\\", "NULL", null, "", "é"]"#),
-            (1020, "{(3,4),(1,2);(7,8),(5,6)}", r#"["(3,4),(1,2)", "(7,8),(5,6)"]"#),
-            (22, "1 2", "[1, 2]"),
-            (30, "1 2", r#"["1", "2"]"#),
-            (30, "", "[]"),
-            (1006, r#"{"1 2",3}"#, "[[1, 2], [3]]"),
-        ] {
-            assert_eq!(written(&types, oid, text).as_deref(), Ok(expected), "{text}");
-        }
-        for text in [
-            "",
-            "{",
-            "{1",
-            "{1}x",
-            "{1,}",
-            "{,1}",
-            "1",
-            "{\"1}",
-            "[1={1}",
-            "[1:1]",
-            "{{{{{{{1}}}}}}}",
-            "{1}{2}",
-            "{{1}2}",
-        ] {
-            assert!(written(&types, INT4_ARRAY, text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn composites_are_objects_with_the_keys_of_jsonb() {
-        let mut types = Types::new();
-        types.insert(Oid::new(70_000), composite(&[("bb", INT4), ("a\"", TEXT), ("c", 70_001)]));
-        types.insert(Oid::new(70_001), composite(&[("x", INT4_ARRAY)]));
-        let text = r#"(1,"q "" \\ , z","(""{1,2}"")")"#;
-        let expected = r#"{"c": {"x": [1, 2]}, "a\"": "q \" \\ , z", "bb": 1}"#;
-        assert_eq!(written(&types, 70_000, text).as_deref(), Ok(expected));
-        assert_eq!(
-            written(&types, 70_000, r#"(,"",)"#).as_deref(),
-            Ok(r#"{"c": null, "a\"": "", "bb": null}"#)
-        );
-        assert_eq!(written(&types, 70_001, "()").as_deref(), Ok(r#"{"x": null}"#));
-        assert_eq!(written(&types, 70_000, "(1,2)"), Err(ValueError::Fields { expected: 3, found: 2 }));
-        for text in ["", "(", ")", "(,,", "(,,)x", "(x,,)", r#"(,"a,)"#, r#"(,"a"b,)"#] {
-            assert!(written(&types, 70_000, text).is_err(), "{text}");
-        }
-        types.insert(Oid::new(70_002), composite(&[]));
-        assert_eq!(written(&types, 70_002, "()").as_deref(), Ok("{}"));
-    }
-
-    #[test]
-    fn hstore_is_an_object_of_strings() {
-        let mut types = Types::new();
-        types.insert(Oid::new(70_000), TypeKind::Hstore);
-        let text = r#""a"=>"1", "b\"\\"=>NULL, "NULL"=>"NULL""#;
-        let expected = r#"{"a": "1", "b\"\\": null, "NULL": "NULL"}"#;
-        assert_eq!(written(&types, 70_000, text).as_deref(), Ok(expected));
-        assert_eq!(written(&types, 70_000, "").as_deref(), Ok("{}"));
-        for text in ["a", r#""a""#, r#""a"=>"#, r#""a"=>"b", "#, r#""a"=>"b","c"=>"d""#] {
-            assert!(written(&types, 70_000, text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn missing_types_are_found_through_known_ones() {
-        let mut types = Types::new();
-        let missing = |types: &Types, oid| types.missing([Oid::new(oid)]);
-        assert_eq!(missing(&types, INT4_ARRAY), []);
-        assert_eq!(missing(&types, 70_000), [Oid::new(70_000)]);
-        types.insert(Oid::new(70_000), TypeKind::Array { element: Oid::new(70_001), delimiter: b',' });
-        types.insert(Oid::new(70_001), composite(&[("a", 70_002), ("b", INT4), ("c", 70_003)]));
-        types.insert(Oid::new(70_002), TypeKind::Domain { base: Oid::new(TEXT) });
-        assert_eq!(missing(&types, 70_000), [Oid::new(70_003)]);
-        assert_eq!(written(&types, 70_003, "x").as_deref(), Ok("\"x\""), "unknown types are texts");
-    }
-
-    #[test]
-    fn types_that_contain_themselves_or_others_often_are_resolved_at_once() {
-        let mut types = Types::new();
-        types.insert(Oid::new(70_000), composite(&[("a", 70_000), ("b", 70_000)]));
-        assert_eq!(written(&types, 70_000, "(x,y)").as_deref(), Ok(r#"{"a": "x", "b": "y"}"#));
-        for oid in 70_001..70_060 {
-            types.insert(Oid::new(oid), composite(&[("a", oid - 1), ("b", oid - 1)]));
-        }
-        assert_eq!(written(&types, 70_059, "(,)").as_deref(), Ok(r#"{"a": null, "b": null}"#));
-    }
-
-    #[test]
-    fn an_error_leaves_the_output_as_it_was() {
-        let mut out = b"before".to_vec();
-        assert!(Types::new().writer(Oid::new(INT4_ARRAY)).write(b"{1,2,x}", &mut out).is_err());
-        assert_eq!(out, b"before");
     }
 }

@@ -1,8 +1,10 @@
 //! What is read from the catalog.
 
-use walcast_model::{Oid, RelationName, ReplicaIdentity};
-use walcast_pgoutput::json::Types;
-use walcast_postgres::catalog::{CatalogRelation, RelationKind, relation, relation_by_name, types};
+use walcast_model::{Lsn, Oid, RelationName, ReplicaIdentity, Xid};
+use walcast_pgoutput::json::{Conversions, Types, ValueError};
+use walcast_postgres::catalog::{
+    CatalogRelation, RelationKind, TypeReader, relation, relation_by_name, types,
+};
 use walcast_postgres::{Session, quote_identifier, quote_literal};
 use walcast_testkit::{TestDatabase, for_each_version, shared_cluster};
 
@@ -132,13 +134,54 @@ async fn types_of_every_kind_are_written_as_the_server_writes_them() {
 }
 
 #[tokio::test]
-async fn a_type_that_is_gone_is_written_as_text() {
+async fn a_type_that_is_gone_is_known_to_be_so() {
     let session = connect(&shared_cluster().await.url("postgres")).await.unwrap();
     let (mut known, oid) = (Types::new(), Oid::new(u32::MAX));
     types(&session, &[oid], &mut known).await.unwrap();
-    let mut json = Vec::new();
-    known.writer(oid).write(b"x", &mut json).unwrap();
-    assert_eq!(json, b"\"x\"");
+    assert!(known.is_dropped(oid));
+    assert_eq!(known.writer(oid).write(b"x", &mut Vec::new()), Err(ValueError::Dropped));
+}
+
+/// What lies between the slot's position and a reading may or may not have seen an alteration; after it, it has.
+#[tokio::test]
+async fn attributes_are_certain_from_the_reading_on_unless_they_are_older_than_the_slot() {
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        let (admin, slot) = (database.session().await, database.slot_name());
+        admin.batch_execute("CREATE TYPE pair AS (a text, b text)").await.unwrap();
+        admin.query("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", &[&slot]).await.unwrap();
+        let session = connect(database.url()).await.unwrap();
+        let mut reader = TypeReader::for_slot(&session, &slot).await.unwrap();
+        let (mut known, oid) = (Types::new(), admin.scalar("SELECT 'pair'::regtype::oid::text").await);
+        let oid = Oid::new(oid.unwrap().parse().unwrap());
+        reader.complete(&session, &[oid], &mut known).await.unwrap();
+        let written = |known: &Types, at, text: &str| {
+            let (mut out, conversions) = (Vec::new(), Conversions::default());
+            known.writer(oid).write_at(text.as_bytes(), at, &conversions, &mut out)?;
+            Ok(String::from_utf8(out).unwrap())
+        };
+        assert_eq!(written(&known, Lsn::ZERO, "(1,2)").as_deref(), Ok(r#"{"a": "1", "b": "2"}"#));
+        let alter = "ALTER TYPE pair ADD ATTRIBUTE c text; ALTER TYPE pair RENAME ATTRIBUTE a TO x";
+        admin.batch_execute(alter).await.unwrap();
+        let position = reader.refresh(&session, &[oid], None, &mut known).await.unwrap().unwrap();
+        assert_eq!(written(&known, Lsn::ZERO, "(1,2)").as_deref(), Ok(r#"{"b": "2", "c": null, "x": "1"}"#));
+        assert_eq!(written(&known, position, "(1,2,3)").as_deref(), Ok(r#"{"b": "2", "c": "3", "x": "1"}"#));
+        assert_eq!(written(&known, position, "(1,2)"), Err(ValueError::Fields { expected: 3, found: 2 }));
+        // One who comes later, with nothing in memory, knows as much from the catalog.
+        let (mut anew, mut later) = (Types::new(), TypeReader::for_slot(&session, &slot).await.unwrap());
+        later.complete(&session, &[oid], &mut anew).await.unwrap();
+        assert_eq!(written(&anew, Lsn::ZERO, "(1,2)").as_deref(), Ok(r#"{"b": "2", "c": null, "x": "1"}"#));
+        // A transaction that is not seen, and does alter the type, is one to wait for.
+        admin.batch_execute("BEGIN; ALTER TYPE pair DROP ATTRIBUTE b").await.unwrap();
+        let xid: u64 = admin.scalar("SELECT pg_current_xact_id()").await.unwrap().parse().unwrap();
+        let refreshed = reader.refresh(&session, &[oid], Some(Xid::new(xid)), &mut known).await.unwrap();
+        assert_eq!(refreshed, None);
+        admin.batch_execute("COMMIT").await.unwrap();
+        assert!(reader.refresh(&session, &[oid], Some(Xid::new(xid)), &mut known).await.unwrap().is_some());
+        assert_eq!(written(&known, Lsn::MAX, "(1,3)").as_deref(), Ok(r#"{"c": "3", "x": "1"}"#));
+        admin.query("SELECT pg_drop_replication_slot($1)", &[&slot]).await.unwrap();
+    })
+    .await;
 }
 
 #[tokio::test]

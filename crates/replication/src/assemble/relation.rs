@@ -1,10 +1,11 @@
 //! Tables as the WAL defines them, completed from the catalog.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use walcast_model::{Column, Oid, Relation, RelationName, ReplicaIdentity, Xid};
-use walcast_pgoutput::json::{Types, ValueWriter};
+use walcast_model::{Column, Lsn, Oid, Relation, RelationName, ReplicaIdentity, Xid};
+use walcast_pgoutput::json::{Types, ValueError, ValueWriter};
 use walcast_pgoutput::{RelationDefinition, Tuple};
 
 use super::AssembleError;
@@ -24,6 +25,8 @@ pub struct CatalogQuestion {
     pub columns: Vec<String>,
     /// Types to add to [`super::Assembler::types_mut`], with all that they are made of.
     pub types: Vec<Oid>,
+    /// For types of columns that are domains over built-in types, and may be gone: the name of the base type.
+    pub domain_bases: Vec<(Oid, String)>,
     /// The types whose names are wanted, as `format_type(type, modifier)` prints them; one for each column.
     pub type_names: Vec<(Oid, i32)>,
 }
@@ -75,13 +78,20 @@ impl RelationFacts {
 }
 
 impl CatalogQuestion {
-    pub(super) fn new(definition: &RelationDefinition, transaction: Option<Xid>, types: &Types) -> Self {
+    pub(super) fn new(
+        definition: &RelationDefinition,
+        transaction: Option<Xid>,
+        types: &Types,
+        domain_bases: &HashMap<Oid, String>,
+    ) -> Self {
         let columns = &definition.columns;
+        let base = |oid: &Oid| domain_bases.get(oid).map(|base| (*oid, base.clone()));
         Self {
             relation: definition.oid,
             transaction,
             columns: columns.iter().map(|column| column.name.to_string()).collect(),
             types: types.missing(columns.iter().map(|column| column.type_oid)),
+            domain_bases: columns.iter().filter_map(|column| base(&column.type_oid)).collect(),
             type_names: columns.iter().map(|column| (column.type_oid, column.type_modifier)).collect(),
         }
     }
@@ -103,6 +113,14 @@ pub(super) struct Known {
     pub(super) columns: Vec<KnownColumn>,
     /// Whether any column is part of the key.
     pub(super) has_key: bool,
+    /// Whether the server has to convert values of any column.
+    pub(super) is_converted: bool,
+    /// The types of the columns were read when everything before this position was committed.
+    pub(super) read_at: Lsn,
+    /// [`Types::revision`] of the writers.
+    revision: u64,
+    /// Whether any column is of a type that users can alter.
+    is_alterable: bool,
 }
 
 #[derive(Debug)]
@@ -162,7 +180,39 @@ impl Known {
             Some(before) if **before == relation => Arc::clone(before),
             _ => Arc::new(relation),
         };
-        Self { relation, has_key: columns.iter().any(|column| column.key), columns }
+        Self {
+            has_key: columns.iter().any(|column| column.key),
+            is_converted: columns.iter().any(|column| column.writer.is_converted()),
+            is_alterable: !types
+                .alterable(relation.columns().iter().map(|column| column.type_oid))
+                .is_empty(),
+            read_at: Lsn::ZERO,
+            revision: types.revision(),
+            relation,
+            columns,
+        }
+    }
+
+    /// Whether any column is of a type that users can alter.
+    pub(super) const fn is_alterable(&self) -> bool {
+        self.is_alterable
+    }
+
+    /// The types of the columns.
+    pub(super) fn type_oids(&self) -> impl Iterator<Item = Oid> {
+        self.relation.columns().iter().map(|column| column.type_oid)
+    }
+
+    /// Takes over what `types` says now, by a reading that saw everything before `read_at`.
+    pub(super) fn refresh(&mut self, types: &Types, read_at: Lsn) {
+        self.read_at = read_at;
+        if self.revision != types.revision() {
+            self.revision = types.revision();
+            for (known, column) in self.columns.iter_mut().zip(self.relation.columns()) {
+                known.writer = types.writer(column.type_oid);
+            }
+            self.is_converted = self.columns.iter().any(|column| column.writer.is_converted());
+        }
     }
 
     pub(super) fn check(&self, tuple: &Tuple) -> Result<(), AssembleError> {
@@ -173,15 +223,17 @@ impl Known {
         Err(AssembleError::ColumnCount { relation, want: self.columns.len(), got: tuple.len() })
     }
 
-    /// Says once for each definition that values of this column go out as strings.
-    pub(super) fn warn_once(&self, index: usize) {
+    /// Says once for each definition that values of this column are not what `to_jsonb` prints.
+    pub(super) fn warn_once(&self, index: usize, reason: &ValueError) {
         let (Some(column), Some(known)) = (self.relation.columns().get(index), self.columns.get(index))
         else {
             return;
         };
-        if !known.warned.replace(true) {
-            let (table, column, kind) = (self.relation.name(), &column.name, &column.type_name);
-            tracing::warn!(%table, column, r#type = kind, "a value is not what its type promises: sent as a string");
+        if known.warned.replace(true) {
+            return;
         }
+        let (table, column, kind) = (self.relation.name(), &column.name, &column.type_name);
+        let form = if *reason == ValueError::NotUtf8 { "with U+FFFD" } else { "as a string of its text" };
+        tracing::warn!(%table, column, r#type = kind, %reason, "a value is sent {form}, not as to_jsonb prints it");
     }
 }

@@ -2,17 +2,29 @@
 
 use std::convert::Infallible;
 
-use walcast_model::json;
+use walcast_model::{Lsn, json};
+use walcast_pgoutput::json::{Conversions, ValueError};
 use walcast_pgoutput::{OldTuple, Tuple, TupleColumn};
 
 use super::relation::Known;
+
+/// What values are written with, besides their texts and types.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Values<'a> {
+    /// Where the change stands in the WAL.
+    pub(super) at: Lsn,
+    pub(super) conversions: &'a Conversions,
+    /// Whether texts may hold bytes that are not UTF-8.
+    pub(super) any_bytes: bool,
+}
 
 /// Writes the images of one change's row. The caller has checked that tuples and table have as many columns.
 #[derive(Debug)]
 pub(super) struct Image<'a> {
     known: &'a Known,
-    /// Columns whose value went out as a string.
-    failed: &'a mut Vec<usize>,
+    values: Values<'a>,
+    /// Columns whose value is not what `to_jsonb` prints.
+    failed: &'a mut Vec<(usize, ValueError)>,
     /// Columns that neither the new row nor the old one has.
     unchanged: Vec<usize>,
 }
@@ -25,8 +37,12 @@ fn separate(out: &mut Vec<u8>, first: &mut bool) {
 }
 
 impl<'a> Image<'a> {
-    pub(super) const fn new(known: &'a Known, failed: &'a mut Vec<usize>) -> Self {
-        Self { known, failed, unchanged: Vec::new() }
+    pub(super) const fn new(
+        known: &'a Known,
+        values: Values<'a>,
+        failed: &'a mut Vec<(usize, ValueError)>,
+    ) -> Self {
+        Self { known, values, failed, unchanged: Vec::new() }
     }
 
     /// The columns that [`Image::merged`] left out.
@@ -37,23 +53,28 @@ impl<'a> Image<'a> {
     fn value(&mut self, index: usize, column: TupleColumn<'_>, out: &mut Vec<u8>) {
         match column {
             TupleColumn::Text(text) => {
-                let start = out.len();
-                if self.known.columns[index].writer.write(text, out).is_err() {
-                    out.truncate(start);
-                    self.fall_back(index, text, out);
+                let Values { at, conversions, any_bytes } = self.values;
+                match self.known.columns[index].writer.write_at(text, at, conversions, out) {
+                    Ok(()) if any_bytes && std::str::from_utf8(text).is_err() => {
+                        self.failed.push((index, ValueError::NotUtf8));
+                    }
+                    Ok(()) => {}
+                    Err(error) => self.fall_back(index, text, error, out),
                 }
             }
             // `Unchanged` is left out before it gets here.
             TupleColumn::Null | TupleColumn::Unchanged => out.extend_from_slice(b"null"),
             // Not asked for, and there is no writer for it.
-            TupleColumn::Binary(bytes) => self.fall_back(index, bytes, out),
+            TupleColumn::Binary(bytes) => {
+                self.fall_back(index, bytes, ValueError::Malformed { expected: "a text" }, out);
+            }
         }
     }
 
     /// A value must never stop the feed: its text says as much as there is to say.
-    fn fall_back(&mut self, index: usize, text: &[u8], out: &mut Vec<u8>) {
+    fn fall_back(&mut self, index: usize, text: &[u8], error: ValueError, out: &mut Vec<u8>) {
         json::write_string(out, &String::from_utf8_lossy(text));
-        self.failed.push(index);
+        self.failed.push((index, error));
     }
 
     fn field(&mut self, index: usize, column: TupleColumn<'_>, out: &mut Vec<u8>, first: &mut bool) {

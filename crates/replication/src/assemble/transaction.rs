@@ -40,11 +40,16 @@ impl Open {
         }
     }
 
+    /// Whether the next change is to be rendered.
+    pub(super) const fn wants_next(&self) -> bool {
+        self.next >= self.first
+    }
+
     /// Counts a change and makes room for it, closing the part when it is full: whether it is to be rendered.
     pub(super) fn next_change(&mut self, part_bytes_max: usize, parts: &mut Vec<Part>) -> bool {
-        let seq = self.next;
+        let wanted = self.wants_next();
         self.next += 1;
-        if seq < self.first {
+        if !wanted {
             return false;
         }
         if !self.builder.is_empty() && self.builder.json_bytes() >= part_bytes_max {
@@ -52,6 +57,11 @@ impl Open {
             parts.push(std::mem::replace(&mut self.builder, next).finish(None));
         }
         true
+    }
+
+    /// The transaction, when it has changes and the feed has them all.
+    pub(super) fn sent_again(&self) -> Option<Transaction> {
+        (self.first == i64::MAX && self.next > 0).then(|| Transaction::clone(self.builder.transaction()))
     }
 
     /// The last part, if the transaction holds any change that the feed does not have, and the barriers.

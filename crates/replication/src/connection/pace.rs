@@ -11,6 +11,7 @@
 //! On a busy machine the walsender is interrupted for milliseconds at a time, so one late or small read says nothing:
 //! confidence grows with every read that speaks for a burst and falls with every one that does not.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -25,11 +26,19 @@ const CONFIDENCE_MAX: u32 = 64;
 const LATE_MAX: u32 = 4;
 /// What a read must bring after a pause to speak for the burst, in bytes.
 const MOUTHFUL_BYTES: usize = 1024;
+/// And for each microsecond of the pause: what 10,000 transactions of one small row in a second make.
+const MOUTHFUL_BYTES_PER_MICROSECOND: usize = 2;
 /// What such a read adds, and a smaller one takes away.
 const MOUTHFUL: u32 = 8;
-/// How long a thread pauses: a Unix socket holds about 200 messages of 100 bytes, which a walsender writes in twice
-/// this time.
+/// What a pause is to bring, in bytes: in a lasting burst one that brings less is followed by a longer one, one that
+/// brings more by a shorter one. A Unix socket holds about 270 messages of 100 bytes (each is accounted with 768), and
+/// the walsender shall not wait.
+const GULP_BYTES: Range<usize> = 8 * 1024..16 * 1024;
+/// How long a thread pauses at first.
 const PAUSE: Duration = Duration::from_micros(250);
+/// The bounds of its pauses.
+const PAUSE_MIN: Duration = Duration::from_micros(125);
+const PAUSE_MAX: Duration = Duration::from_millis(1);
 /// How long a task pauses; the timer makes it up to 1 ms more.
 const TASK_PAUSE: Duration = Duration::from_millis(1);
 
@@ -38,13 +47,15 @@ const TASK_PAUSE: Duration = Duration::from_millis(1);
 pub(super) struct Pace {
     has_own_thread: bool,
     confidence: u32,
+    pause: Duration,
     last_read: Instant,
     resume_at: Option<Instant>,
 }
 
 impl Pace {
     pub(super) fn new(has_own_thread: bool) -> Self {
-        Self { has_own_thread, confidence: 0, last_read: Instant::now(), resume_at: None }
+        let pause = Self::pause_at_first(has_own_thread);
+        Self { has_own_thread, confidence: 0, pause, last_read: Instant::now(), resume_at: None }
     }
 
     /// Waits as long as it pays. Cancel-safe: a wait that was dropped goes on with the next call.
@@ -61,16 +72,46 @@ impl Pace {
     pub(super) fn after_read(&mut self, bytes: usize, now: Instant) {
         let gap = now.saturating_duration_since(self.last_read);
         let (more, less) = match self.resume_at.take() {
-            Some(_) if bytes >= MOUTHFUL_BYTES => (MOUTHFUL, 0),
+            Some(_) if bytes >= mouthful_bytes(self.pause) => {
+                self.adapt(bytes);
+                (MOUTHFUL, 0)
+            }
             Some(_) => (0, MOUTHFUL),
             None if gap < GAP => (1, 0),
             None => (0, u32::try_from(gap.as_micros() / GAP.as_micros()).unwrap_or(LATE_MAX).min(LATE_MAX)),
         };
         self.confidence = self.confidence.saturating_sub(less).saturating_add(more).min(CONFIDENCE_MAX);
         self.last_read = now;
-        let pause = if self.has_own_thread { PAUSE } else { TASK_PAUSE };
-        self.resume_at = (self.confidence >= BURST).then(|| now + pause);
+        if self.confidence >= BURST {
+            self.resume_at = Some(now + self.pause);
+        } else {
+            self.pause = Self::pause_at_first(self.has_own_thread);
+        }
     }
+
+    const fn pause_at_first(has_own_thread: bool) -> Duration {
+        if has_own_thread { PAUSE } else { TASK_PAUSE }
+    }
+
+    /// Finds the length of the next pause from what the last one brought. It grows only if less would be enough for the
+    /// longer one, so that it does not swing.
+    fn adapt(&mut self, bytes: usize) {
+        if !self.has_own_thread {
+            return;
+        }
+        let longer = (self.pause * 2).min(PAUSE_MAX);
+        if bytes > GULP_BYTES.end {
+            self.pause = (self.pause / 2).max(PAUSE_MIN);
+        } else if bytes < GULP_BYTES.start && bytes >= mouthful_bytes(longer) {
+            self.pause = longer;
+        }
+    }
+}
+
+/// What a pause of this length must bring to speak for the burst.
+fn mouthful_bytes(pause: Duration) -> usize {
+    let micros = usize::try_from(pause.as_micros()).unwrap_or(usize::MAX);
+    micros.saturating_mul(MOUTHFUL_BYTES_PER_MICROSECOND).max(MOUTHFUL_BYTES)
 }
 
 #[cfg(test)]
@@ -105,6 +146,23 @@ mod tests {
             // Each in three pieces.
             assert!(!reads.read(100, 460) && !reads.read(100, 20) && !reads.read(100, 20));
         }
+    }
+
+    #[test]
+    fn a_pause_is_as_long_as_the_pace_of_the_burst_allows() {
+        let mut reads = reads();
+        (0..BURST).for_each(|_| _ = reads.read(100, 20));
+        // So many bytes in a microsecond, for a while: the pause that comes of it, in microseconds.
+        let mut pause_at = |bytes_per_micro: f64| {
+            for _ in 0..20 {
+                let micros = reads.pace.pause.as_micros() as f64;
+                reads.read((micros * bytes_per_micro) as usize, micros as u64);
+            }
+            reads.pace.pause.as_micros()
+        };
+        let there_and_back = [5.0, 9.0, 14.0, 40.0, 500.0, 14.0, 2.5, 1.0].map(&mut pause_at);
+        assert_eq!(there_and_back, [1000, 1000, 1000, 250, 125, 1000, 1000, 250]);
+        assert!(!reads.read(100, 1000));
     }
 
     #[test]

@@ -45,8 +45,11 @@ impl ReplicationSettings {
             ("TimeZone", "UTC"),
             ("bytea_output", "hex"),
             ("extra_float_digits", "3"),
-            // regclass and its kin are printed with the schema unless the search path has it.
+            // money is printed by its locale.
+            ("lc_monetary", "C"),
+            // regclass and its kin are printed with the schema unless the search path has it, and with quotes if need be.
             ("search_path", "pg_catalog"),
+            ("quote_all_identifiers", "off"),
             ("statement_timeout", "0"),
             ("lock_timeout", "0"),
             ("idle_in_transaction_session_timeout", "0"),

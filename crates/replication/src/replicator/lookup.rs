@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use walcast_pgoutput::json::Types;
-use walcast_postgres::{Session, catalog};
+use walcast_model::{Lsn, Oid};
+use walcast_pgoutput::json::{TypeKind, Types};
+use walcast_postgres::Session;
+use walcast_postgres::catalog::{self, TypeReader};
 
-use crate::assemble::{CatalogAnswer, CatalogQuestion, ColumnFacts, RelationFacts};
+use crate::assemble::{CatalogAnswer, CatalogQuestion, ColumnFacts, RelationFacts, TypesQuestion};
 use crate::error::Error;
+use crate::metrics::TYPE_READINGS_TOTAL;
 
 const NAMES: &str = "SELECT format_type(t.oid, t.modifier) \
                      FROM unnest($1::oid[], $2::int4[]) WITH ORDINALITY AS t(oid, modifier, place) ORDER BY t.place";
@@ -29,9 +32,7 @@ SELECT pg_visible_in_snapshot($1::text::xid8, pg_current_snapshot())
 /// a table for one without a primary key, when they are used in the transaction that made them.
 async fn until_seen(session: &Session, question: &CatalogQuestion) -> Result<(), Error> {
     let Some(transaction) = question.transaction else { return Ok(()) };
-    let oids = |oids: &mut dyn Iterator<Item = &walcast_model::Oid>| -> Vec<u32> {
-        oids.map(|oid| oid.get()).collect()
-    };
+    let oids = |oids: &mut dyn Iterator<Item = &Oid>| -> Vec<u32> { oids.map(|oid| oid.get()).collect() };
     let types = oids(&mut question.types.iter());
     let column_types = oids(&mut question.type_names.iter().map(|(oid, _)| oid));
     let (xid, relation) = (transaction.to_string(), question.relation.get());
@@ -58,12 +59,22 @@ async fn until_seen(session: &Session, question: &CatalogQuestion) -> Result<(),
 /// Asks the catalog, and adds the types to `types`.
 pub(super) async fn answer(
     session: &Session,
+    reader: &mut TypeReader,
     question: &CatalogQuestion,
     types: &mut Types,
 ) -> Result<CatalogAnswer, Error> {
     until_seen(session, question).await?;
     if !question.types.is_empty() {
-        catalog::types(session, &question.types, types).await?;
+        reader.complete(session, &question.types, types).await?;
+    }
+    for (domain, base) in &question.domain_bases {
+        if types.is_dropped(*domain) {
+            const BUILT_IN: &str =
+                "SELECT oid FROM pg_type WHERE typname = $1 AND typnamespace = 'pg_catalog'::regnamespace";
+            if let Some(row) = session.query_opt(BUILT_IN, &[base]).await? {
+                types.insert(*domain, TypeKind::Domain { base: Oid::new(row.try_get(0)?) });
+            }
+        }
     }
     let oids: Vec<u32> = question.type_names.iter().map(|(oid, _)| oid.get()).collect();
     let modifiers: Vec<i32> = question.type_names.iter().map(|(_, modifier)| *modifier).collect();
@@ -89,4 +100,46 @@ pub(super) async fn answer(
     let type_names =
         names.iter().map(|row| row.get::<_, Option<String>>(0).unwrap_or_else(unknown)).collect();
     Ok(CatalogAnswer { relation, type_names })
+}
+
+/// How often types are read again when no change asks for it.
+pub(super) const TYPES_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Reads types again into `types`: the position that the reading was at.
+pub(super) async fn refresh(
+    session: &Session,
+    reader: &mut TypeReader,
+    question: &TypesQuestion,
+    types: &mut Types,
+) -> Result<Lsn, Error> {
+    let started = Instant::now();
+    loop {
+        let transaction = (started.elapsed() < UNSEEN_WAIT_MAX).then_some(question.transaction);
+        metrics::counter!(TYPE_READINGS_TOTAL).increment(1);
+        if let Some(position) = reader.refresh(session, &question.types, transaction, types).await? {
+            if transaction.is_none() {
+                tracing::warn!(
+                    xid = %question.transaction,
+                    "a transaction that may alter a type is not visible yet, as when it waits for a synchronous \
+                     standby; its rows go out with the type as it was"
+                );
+            }
+            return Ok(position);
+        }
+        tokio::time::sleep(UNSEEN_WAIT).await;
+    }
+}
+
+/// Reads all types again that may have been altered. What no change waits for needs no certainty.
+pub(super) async fn look_at_types(
+    session: &Session,
+    reader: &mut TypeReader,
+    oids: &[Oid],
+    types: &mut Types,
+) -> Result<(), Error> {
+    if !oids.is_empty() {
+        metrics::counter!(TYPE_READINGS_TOTAL).increment(1);
+        reader.refresh(session, oids, None, types).await?;
+    }
+    Ok(())
 }

@@ -13,6 +13,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod transactions;
+mod wal;
 mod walsender;
 
 use walcast_model::Cursor;
@@ -23,6 +24,7 @@ use walcast_replication::slot::blockers;
 pub(crate) use finding::{Finding, Severity};
 pub(crate) use slot::Slot;
 pub(crate) use tables::{TableAccess, access_findings};
+pub(crate) use wal::{WalCost, span};
 
 use super::setup::Target;
 
@@ -32,14 +34,14 @@ use server::ServerFacts;
 
 use walsender::WalsenderFacts;
 
-/// Looks at everything once; the findings in the order in which one would mend them.
-pub(crate) async fn examine(target: &Target) -> Vec<Finding> {
+/// Looks at everything once; the findings in the order in which one would mend them. `wal_budget`: the setting, in bytes.
+pub(crate) async fn examine(target: &Target, wal_budget: Option<u64>) -> Vec<Finding> {
     let (history, position) = history::examine(target).await;
     let mut findings = match Session::connect(&target.source, "walcast doctor").await {
         Ok(session) => {
             let connected = format!("connected to {} as {:?}", target.source, target.source.user());
             let mut findings = vec![Finding::ok("connection", connected)];
-            examine_source(target, &session, &history, position, &mut findings).await;
+            examine_source(target, wal_budget, &session, &history, position, &mut findings).await;
             findings
         }
         Err(error) => vec![connection_finding("connection", &error)],
@@ -71,6 +73,7 @@ fn unanswered(check: &'static str, error: &impl ToString) -> Finding {
 
 async fn examine_source(
     target: &Target,
+    wal_budget: Option<u64>,
     session: &Session,
     history: &HistoryFacts,
     position: Option<Cursor>,
@@ -97,7 +100,7 @@ async fn examine_source(
     match &walsender {
         Ok(facts) => {
             findings.extend(facts.findings());
-            findings.extend(history.cluster_finding(&facts.system_identifier));
+            findings.extend(facts.standing.as_ref().and_then(|found| history.source_finding(found)));
         }
         Err(error) => {
             let lacks_attribute = facts.as_ref().is_ok_and(|facts| !facts.role.replication);
@@ -122,6 +125,10 @@ async fn examine_source(
             // that was read before the slot would look as if somebody else had moved the slot.
             let position = history::position(target).await.or(position);
             findings.extend(slot.findings(position));
+            match WalCost::measure(session, &slot, wal_budget).await {
+                Ok(cost) => findings.extend(cost.map(|cost| cost.finding())),
+                Err(error) => findings.push(unanswered("wal_budget", &error)),
+            }
         }
         Err(error) => findings.push(unanswered("slot", &error)),
     }

@@ -90,7 +90,7 @@ impl Replay {
         loop {
             while next < stored.min(self.selection.to()) {
                 let page =
-                    self.reader.read(next, stored.min(self.selection.to()), PageLimits::default()).await;
+                    self.reader.read_kept(next, stored.min(self.selection.to()), PageLimits::default()).await;
                 let page = page.map_err(|error| Failure::because(&error))?;
                 for part in &page.parts {
                     self.part(part)?;

@@ -13,6 +13,7 @@ mod print;
 mod publications;
 #[cfg(test)]
 mod tests;
+mod wal_limit;
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use walcast_replication::{ReplicationConnection, ReplicationSettings};
 
 pub(crate) use print::print;
 pub(crate) use publications::published;
+pub(crate) use wal_limit::wal_limit_note;
 
 use super::doctor::{Severity, TableAccess, access_findings};
 

@@ -7,7 +7,7 @@ use walcast_history::{History, Inspection};
 use walcast_model::{Cursor, Lsn};
 use walcast_postgres::{Pool, Session};
 
-use super::doctor::{Slot, size};
+use super::doctor::{Slot, WalCost, size, span};
 use super::setup::Target;
 
 pub(crate) use daemon::Daemon;
@@ -52,6 +52,14 @@ pub(crate) struct SlotStatus {
     pub(crate) retained_bytes: Option<i64>,
     /// `reserved`, `extended`, `unreserved` or `lost`.
     pub(crate) wal_status: Option<String>,
+    /// WAL until the server gives the slot up (`safe_wal_size`), in bytes; absent when it never does.
+    pub(crate) safe_bytes: Option<i64>,
+    /// The setting `wal_budget`, in bytes; absent without one.
+    pub(crate) budget_bytes: Option<u64>,
+    /// WAL that the source writes in a second, in bytes; measured for a second.
+    pub(crate) wal_bytes_per_second: f64,
+    /// Until the budget or the server's limit is reached if the slot does not move; absent when never.
+    pub(crate) seconds_left: Option<u64>,
 }
 
 /// The history, as its Postgres has it.
@@ -63,6 +71,8 @@ pub(crate) struct HistoryStatus {
     pub(crate) bytes: u64,
     /// Number of partitions.
     pub(crate) partitions: u32,
+    /// Age of its oldest partition in seconds.
+    pub(crate) oldest_age_seconds: Option<u64>,
     /// Where its first change is.
     pub(crate) oldest_change: Option<Cursor>,
     /// Where its last change is.
@@ -71,10 +81,10 @@ pub(crate) struct HistoryStatus {
 
 impl Status {
     /// Asks all three; each may be away. `listen`: where `walcast serve` listens.
-    pub(crate) async fn gather(target: &Target, listen: &str) -> Self {
+    pub(crate) async fn gather(target: &Target, listen: &str, wal_budget: Option<u64>) -> Self {
         let mut status = Self { daemon: Daemon::ask(listen).await, ..Self::default() };
-        match Self::slot(target).await {
-            Ok(slot) => status.set_slot(&slot),
+        match Self::slot(target, wal_budget).await {
+            Ok((slot, cost)) => status.set_slot(&slot, cost.as_ref()),
             Err(error) => status.problems.push(format!("the source: {error}")),
         }
         let history = History::new(Pool::new(target.history.clone(), APPLICATION_NAME, 1));
@@ -87,12 +97,17 @@ impl Status {
         status
     }
 
-    async fn slot(target: &Target) -> Result<Slot, walcast_replication::Error> {
+    async fn slot(
+        target: &Target,
+        wal_budget: Option<u64>,
+    ) -> Result<(Slot, Option<WalCost>), walcast_replication::Error> {
         let session = Session::connect(&target.source, APPLICATION_NAME).await?;
-        Slot::gather(&session, &target.slot.name).await
+        let slot = Slot::gather(&session, &target.slot.name).await?;
+        let cost = WalCost::measure(&session, &slot, wal_budget).await?;
+        Ok((slot, cost))
     }
 
-    fn set_slot(&mut self, slot: &Slot) {
+    fn set_slot(&mut self, slot: &Slot, cost: Option<&WalCost>) {
         self.source = Some(slot.end);
         let lag_bytes = slot.lag_bytes();
         self.slot = slot.facts.as_ref().map(|facts| SlotStatus {
@@ -102,6 +117,10 @@ impl Status {
             lag_bytes,
             retained_bytes: facts.retained_bytes,
             wal_status: facts.wal_status.clone(),
+            safe_bytes: facts.safe_wal_bytes,
+            budget_bytes: cost.and_then(|cost| cost.budget_bytes),
+            wal_bytes_per_second: cost.map_or(0.0, |cost| cost.bytes_per_second.round()),
+            seconds_left: cost.and_then(WalCost::left).map(|left| left.as_secs()),
         });
         if self.slot.is_none() {
             self.problems.push(format!("there is no slot {:?}: run walcast setup", slot.name));
@@ -122,6 +141,7 @@ impl Status {
             schema_version: inspection.schema_version,
             bytes: inspection.bytes,
             partitions: inspection.partitions,
+            oldest_age_seconds: inspection.oldest_age_seconds.map(|seconds| seconds.max(0.0) as u64),
             oldest_change: inspection.oldest_change,
             newest_change: inspection.newest_change,
         });
@@ -145,11 +165,20 @@ impl Status {
             lines.push(("slot", format!("{} ({streamed}, WAL {wal_status})", slot.name)));
             lines.push(("slot lag", text(slot.lag_bytes.map(size))));
             let retained = slot.retained_bytes.and_then(|bytes| u64::try_from(bytes).ok());
-            lines.push(("WAL retained", text(retained.map(size))));
+            let budget = slot.budget_bytes.map(|bytes| format!(" of wal_budget {}", size(bytes)));
+            let safe = slot.safe_bytes.map(|bytes| {
+                format!(", {} until the server's limit", size(u64::try_from(bytes).unwrap_or_default()))
+            });
+            let left = slot.seconds_left.map(|seconds| format!(", {} left at this rate", span(seconds)));
+            let rate = format!("; the source writes {} a second", size(slot.wal_bytes_per_second as u64));
+            let more = [budget, safe, Some(rate), left].into_iter().flatten().collect::<String>();
+            lines.push(("WAL retained", format!("{}{more}", text(retained.map(size)))));
         }
         if let Some(history) = &self.history {
             let partitions = history.partitions;
-            lines.push(("history", format!("{} in {partitions} partitions", size(history.bytes))));
+            let age = history.oldest_age_seconds.map(|seconds| format!(", the oldest {} old", span(seconds)));
+            let age = age.unwrap_or_default();
+            lines.push(("history", format!("{} in {partitions} partitions{age}", size(history.bytes))));
         }
         lines.push(("daemon", self.daemon.to_string()));
         lines.extend(self.problems.iter().map(|problem| ("problem", problem.clone())));

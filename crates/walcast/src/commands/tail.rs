@@ -114,6 +114,10 @@ impl Tail {
             Event::Reconnecting { delay, reason, .. } => {
                 note(&format!("{reason}; trying again in {delay:.1?}"))
             }
+            Event::Retrying { delay, error, .. } => {
+                let hint = error.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+                note(&format!("{}: {}{hint}; trying again in {delay:.1?}", error.code, error.message));
+            }
             Event::Failed { error, .. } => return Err(refused(error)),
             Event::Connected(welcome) => self.feed = Some(welcome.feed.clone()),
             Event::Transaction(transaction) if !transaction.more => {

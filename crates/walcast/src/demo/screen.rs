@@ -80,7 +80,7 @@ impl<W: Write> Screen<W> {
                     self.say("daemon", &format!("{YELLOW}{message}{YELLOW:#}"))?;
                 }
             }
-            Event::Failed { error, .. } | Event::Error(error) => {
+            Event::Failed { error, .. } | Event::Retrying { error, .. } | Event::Error(error) => {
                 let hint = error.hint.as_deref().unwrap_or_default();
                 self.say("client", &format!("{RED}{}{RED:#} {hint}", error.message))?;
             }

@@ -99,8 +99,16 @@ keys! {
             "Size of a table up to which the rows that it had before it was picked up are carried into a running feed";
         NO_SLOT_FAILOVER = Setup Switch "no-slot-failover" "" "false"
             "Do not ask for the slot to be kept on standbys (PostgreSQL 17 and later)";
+        WAL_BUDGET = Connect Value "wal-budget" "SIZE" "10GiB"
+            "WAL that the source may keep for walcast; off for no limit";
+        WAL_BUDGET_POLICY = Serve Value "wal-budget-policy" "POLICY" "warn"
+            "What happens when it keeps more: warn, or drop_slot, which saves the source and ends the feed";
+        WAL_BUDGET_INTERVAL = Serve Value "wal-budget-interval" "DURATION" "5s"
+            "How often it is looked what the source keeps";
         SLOT_LOCK_TIMEOUT = Setup Value "slot-lock-timeout" "DURATION" "10s"
             "How long one try to create the slot may wait for open transactions";
+        ON_HOLE = Serve Value "on-hole" "ACTION" "stop"
+            "When changes are missing because the slot was lost, or a publication: stop (say so and wait for a person) or start-over (drop slot and history, begin another feed, every client syncs again)";
     }
     "History" {
         HISTORY_URL = Connect Secret "history-url" "URL" ""
@@ -109,6 +117,14 @@ keys! {
             "Sessions that read history for clients at the same time; further reads wait";
         HISTORY_PARTITION_WAL = Serve Value "history-partition-wal" "SIZE" "4GiB"
             "WAL that one partition of change_history covers";
+        HISTORY_PARTITION_AGE = Serve Value "history-partition-age" "DURATION" "1d"
+            "Age at which a partition of change_history ends, however little WAL it covers";
+        HISTORY_RETENTION = Serve Value "history-retention" "DURATION" "7d"
+            "How long changes are kept; off keeps them for ever";
+        HISTORY_BYTES_MAX = Serve Value "history-bytes-max" "SIZE" "off"
+            "Size of change_history on disk over which the oldest changes are dropped; off for no limit";
+        RETENTION_INTERVAL = Serve Value "retention-interval" "DURATION" "30s"
+            "How often it is looked whether old changes are to be dropped";
         APPEND_BYTES = Serve Value "append-bytes-max" "SIZE" "8MiB"
             "JSON in one commit of history";
         APPEND_CHANGES = Serve Value "append-changes-max" "COUNT" "20000"

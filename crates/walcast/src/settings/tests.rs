@@ -127,9 +127,12 @@ fn every_setting_reaches_its_place() {
             ("log", ..) => "debug",
             (_, Kind::List, _) => "a.b",
             (_, Kind::Switch, _) => "true",
+            ("wal-budget-policy", ..) => "drop_slot",
+            ("on-hole", ..) => "start-over",
+            (_, _, "off") => "77MiB",
             (_, _, default) if default.ends_with('B') => "77MiB",
             (_, _, default) if default.parse::<u64>().is_ok() => "77",
-            (_, _, default) if default.ends_with(['s', 'n']) => "77s",
+            (_, _, default) if default.ends_with(['s', 'n', 'd']) => "77s",
             _ => "seventy_seven",
         };
         let set = format!("{:?}", load(&[(key.flag, other)], &[], ""));

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 use walcast_model::RelationName;
+use walcast_replication::WalBudgetPolicy;
 
-use super::LogFormat;
+use super::{LogFormat, OnHole};
 
 /// A number and its unit.
 fn quantity(text: &str) -> Option<(f64, &str)> {
@@ -55,6 +56,22 @@ pub(crate) fn bytes(text: &str, least: u64) -> Result<u64, String> {
     if bytes < least { Err(format!("expected at least {least} bytes")) } else { Ok(bytes) }
 }
 
+/// What `parse` reads, or `off`.
+pub(crate) fn or_off<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    parse(text).map(Some).map_err(|expected| format!("{expected}, or off"))
+}
+
+pub(crate) fn wal_budget_policy(text: &str) -> Result<WalBudgetPolicy, String> {
+    match text {
+        "warn" => Ok(WalBudgetPolicy::Warn),
+        "drop_slot" => Ok(WalBudgetPolicy::DropSlot),
+        _ => Err("expected warn or drop_slot".to_owned()),
+    }
+}
+
 /// From 1.
 pub(crate) fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -94,6 +111,14 @@ pub(crate) fn slot(text: &str) -> Result<String, String> {
 
 pub(crate) fn table(text: &str) -> Result<RelationName, String> {
     text.parse().map_err(|_| "expected schema.table".to_owned())
+}
+
+pub(crate) fn on_hole(text: &str) -> Result<OnHole, String> {
+    match text {
+        "stop" => Ok(OnHole::Stop),
+        "start-over" | "start_over" => Ok(OnHole::StartOver),
+        _ => Err("expected stop or start-over".to_owned()),
+    }
 }
 
 pub(crate) fn log_filter(text: &str) -> Result<String, String> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use walcast_model::{Cursor, Xid};
+use walcast_model::{Cursor, Lsn, Xid};
 use walcast_pgoutput::Decoder;
 
 use super::super::{AssembleError, Assembler, AssemblerSettings, CatalogAnswer, RelationFacts, Step};
@@ -140,6 +140,13 @@ impl Stream {
             self.assembler.answer(&CatalogAnswer { relation, type_names });
         }
         Ok(())
+    }
+
+    /// One message that stands at `start`, and what is to be done before the next.
+    pub(super) fn step(&mut self, start: u64, payload: &[u8]) -> Step {
+        self.assembler.at(Lsn::new(start));
+        let message = self.decoder.decode(Bytes::copy_from_slice(payload)).expect("a message");
+        self.assembler.message(message).expect("a stream in order")
     }
 
     pub(super) fn feed(&mut self, payload: &[u8]) -> &mut Self {

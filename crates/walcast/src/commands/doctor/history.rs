@@ -3,9 +3,11 @@
 use walcast_history::{Error, FeedRecord, schema};
 use walcast_model::Cursor;
 use walcast_postgres::Session;
+use walcast_replication::identity::{self, Continuity, Standing};
 
 use super::finding::Finding;
 use super::{Target, connection_finding, size, unanswered};
+use crate::app::origin;
 
 /// What was found at the history's Postgres.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ struct Answer {
     /// How the schema is; `Ok` when it is the one that this program needs.
     schema: Result<(), Error>,
     feed: Option<FeedRecord>,
+    /// Whether the last change that was stored is there.
+    is_whole: bool,
     bytes: u64,
     /// The slot of the feed that is there, when it is another.
     foreign: Option<Error>,
@@ -70,6 +74,11 @@ async fn ask(session: &Session, slot: &str) -> Result<Answer, Finding> {
         let row = session.query_one(sql, &[]).await.map_err(|error| failed(error.into()))?;
         bytes = u64::try_from(row.get::<_, i64>(0)).unwrap_or_default();
     }
+    let is_whole = match &feed {
+        // Also when it cannot be asked: that is found by what else is asked.
+        Some(feed) => feed.is_whole(session).await.unwrap_or(true),
+        None => true,
+    };
     Ok(Answer {
         encoding: row.get(0),
         role: row.get(1),
@@ -77,23 +86,53 @@ async fn ask(session: &Session, slot: &str) -> Result<Answer, Finding> {
         in_recovery: row.get(3),
         schema,
         feed,
+        is_whole,
         bytes,
         foreign,
     })
 }
 
-impl HistoryFacts {
-    /// Whether the feed comes from another cluster than the source.
-    pub(crate) fn cluster_finding(&self, system_identifier: &str) -> Option<Finding> {
-        let feed = self.answer.as_ref().ok()?.feed.as_ref()?;
-        (feed.system_identifier != system_identifier).then(|| {
+/// What a server is to a feed, as a finding.
+fn judged(judged: Result<Continuity, walcast_replication::Error>, feed: &FeedRecord) -> Finding {
+    const SERVE: &str = "start walcast serve: it continues the feed as another one, without a gap";
+    let (id, position) = (&feed.id, feed.position);
+    match judged {
+        Ok(Continuity::Unbroken) => {
+            Finding::ok("identity", format!("the source is the server that feed {id} was read from"))
+        }
+        Ok(Continuity::Restarted) => {
             let message = format!(
-                "the source is cluster {system_identifier}, and the history's feed comes from {}",
-                feed.system_identifier
+                "the source was started again since feed {id} was read from it; walcast serve compares what it has"
             );
-            let fix = "let --database-url name the cluster of the feed, or: walcast setup --start-over";
-            Finding::error("cluster", message, fix)
-        })
+            Finding::ok("identity", message)
+        }
+        Ok(Continuity::Promoted { at }) => {
+            let lost = if position > at.into() { "; history has changes behind that" } else { "" };
+            let message = format!(
+                "the source was promoted: it left the timeline of feed {id} at {at}{lost}; clients with a cursor \
+                 behind that sync again"
+            );
+            Finding::warning("identity", message, SERVE)
+        }
+        Ok(Continuity::WentBack { flushed }) => {
+            let message = format!(
+                "the source went back: its WAL ends at {flushed}, and feed {id} has had it up to {position}; clients \
+                 with a later cursor than its slot's sync again"
+            );
+            Finding::warning("identity", message, SERVE)
+        }
+        Err(error) => {
+            let fix = error.hint().unwrap_or_else(|| "connect to the right server".to_owned());
+            Finding::error("identity", error.to_string(), fix)
+        }
+    }
+}
+
+impl HistoryFacts {
+    /// Whether the source has what the feed was read from. `None` without a feed.
+    pub(crate) fn source_finding(&self, standing: &Standing) -> Option<Finding> {
+        let feed = self.answer.as_ref().ok()?.feed.as_ref()?;
+        Some(judged(identity::judge(&origin(feed), standing, feed.position), feed))
     }
 
     /// What they mean.
@@ -123,6 +162,13 @@ impl HistoryFacts {
                 "choose that slot with --slot, or another --history-url",
             )
         }));
+        if !answer.is_whole {
+            let message = "rows of change_history are missing that were stored: they were deleted, or a partition was \
+                           dropped by hand";
+            let fix = "restart walcast serve: clients with a cursor before the stored position get cursor_too_old and \
+                       sync again";
+            findings.push(Finding::error("history_rows", message, fix));
+        }
         if let Some(feed) = &answer.feed {
             let (id, position, bytes) = (&feed.id, feed.position, size(answer.bytes));
             let message = format!("feed {id} is stored up to {position} in {}: {bytes}", self.place);

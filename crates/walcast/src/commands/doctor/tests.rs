@@ -47,12 +47,12 @@ async fn after_setup_there_is_nothing_to_mend() {
         let database = TestDatabase::create(cluster).await;
         database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
         let target = target(&database, database.url());
-        let before = examine(&target).await;
+        let before = examine(&target, None).await;
         for check in ["publication", "slot", "history_schema"] {
             assert_eq!(fix(&before, check), "walcast setup", "{check}");
         }
         set_up(&target).await;
-        let after = examine(&target).await;
+        let after = examine(&target, None).await;
         assert_eq!(errors(&after), [], "{after:#?}");
     })
     .await;
@@ -67,7 +67,7 @@ async fn tables_without_a_key_are_named_with_the_statement_that_mends_them() {
             .await;
         let target = target(&database, database.url());
         set_up(&target).await;
-        let findings = examine(&target).await;
+        let findings = examine(&target, None).await;
         let found: Vec<&Finding> =
             findings.iter().filter(|finding| finding.check == "replica_identity").collect();
         assert_eq!(found.len(), 2, "{findings:#?}");
@@ -76,7 +76,7 @@ async fn tables_without_a_key_are_named_with_the_statement_that_mends_them() {
             database.run(finding.fix.as_deref().unwrap()).await;
         }
         set_up(&target).await;
-        let findings = examine(&target).await;
+        let findings = examine(&target, None).await;
         assert!(findings.iter().all(|finding| finding.check != "replica_identity"), "{findings:#?}");
         assert_eq!(errors(&findings), []);
     })
@@ -92,14 +92,14 @@ async fn a_role_without_privileges_is_told_each_statement_and_they_suffice() {
         database.run(&format!("CREATE ROLE {role} LOGIN; REVOKE ALL ON SCHEMA public FROM PUBLIC")).await;
         let mut target = target(&database, &database.url_as(&role));
         target.publication.manage = false;
-        let findings = examine(&target).await;
+        let findings = examine(&target, None).await;
         assert_eq!(fix(&findings, "replication_login"), format!("ALTER ROLE \"{role}\" REPLICATION;"));
         database.run(fix(&findings, "replication_login")).await;
         database.run(fix(&findings, "select_privilege")).await;
         let schema = fix(&findings, "history_schema").split(" then ").next().unwrap();
         database.run(schema).await;
         set_up(&target).await;
-        let findings = examine(&target).await;
+        let findings = examine(&target, None).await;
         assert_eq!(errors(&findings), [], "{findings:#?}");
         database.run("DROP SCHEMA walcast CASCADE").await;
         database.run(&format!("DROP OWNED BY {role}")).await;
@@ -119,11 +119,11 @@ async fn a_server_that_cannot_feed_anybody_is_told_how_to() {
         .unwrap();
     let database = TestDatabase::create(&cluster).await;
     let target = target(&database, database.url());
-    let findings = examine(&target).await;
+    let findings = examine(&target, None).await;
     assert_eq!(fix(&findings, "wal_level"), "ALTER SYSTEM SET wal_level = 'logical'; then restart Postgres");
     assert_eq!(find(&findings, "replication_slots").severity, Severity::Ok);
     database.run("SELECT pg_create_physical_replication_slot('taken')").await;
-    let findings = examine(&target).await;
+    let findings = examine(&target, None).await;
     assert!(fix(&findings, "replication_slots").contains("max_replication_slots"), "{findings:#?}");
     let mut ignore = |_| {};
     let error = setup::prepare(&target, false, &mut ignore).await.unwrap_err();
@@ -135,7 +135,7 @@ async fn a_server_that_is_away_is_one_finding_and_the_rest_is_still_looked_at() 
     let database = TestDatabase::create(shared_cluster().await).await;
     let mut target = target(&database, database.url());
     target.source = ConnectionConfig::parse("postgres://nobody@127.0.0.1:1/none", &|_| None).unwrap();
-    let findings = examine(&target).await;
+    let findings = examine(&target, None).await;
     assert_eq!(find(&findings, "connection").severity, Severity::Error);
     assert_eq!(fix(&findings, "history_schema"), "walcast setup");
 }
@@ -149,13 +149,13 @@ async fn a_slot_that_somebody_else_moved_is_found() {
     database.run("INSERT INTO t VALUES (1)").await;
     let slot = database.slot_name();
     database.scalar(&format!("SELECT pg_replication_slot_advance('{slot}', pg_current_wal_lsn())")).await;
-    let findings = examine(&target).await;
+    let findings = examine(&target, None).await;
     assert!(fix(&findings, "slot").contains("--start-over"), "{findings:#?}");
     let mut notes = Vec::new();
     setup::prepare(&target, true, &mut |note| notes.push(note))
         .await
         .unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(errors(&examine(&target).await), []);
+    assert_eq!(errors(&examine(&target, None).await), []);
 }
 
 #[test]

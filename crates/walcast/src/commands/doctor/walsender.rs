@@ -1,7 +1,8 @@
 //! The replication login: whether it works at all, and whether the settings that walcast sends arrive.
 
-use walcast_postgres::{ConnectionConfig, Error, quote_identifier};
+use walcast_postgres::{ConnectionConfig, quote_identifier};
 use walcast_replication::ReplicationConnection;
+use walcast_replication::identity::Standing;
 
 use super::finding::Finding;
 use super::platform::Platform;
@@ -22,8 +23,8 @@ const EXPECTED: [(&str, &str); 8] = [
 /// What a walsender says.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WalsenderFacts {
-    /// `IDENTIFY_SYSTEM`'s system identifier.
-    pub(crate) system_identifier: String,
+    /// Which server it is, and in which of its lives.
+    pub(crate) standing: Option<Standing>,
     /// The database is SQL_ASCII, whose encoding walcast keeps.
     pub(crate) sql_ascii: bool,
     /// Settings as they are in force there.
@@ -32,10 +33,10 @@ pub(crate) struct WalsenderFacts {
 
 impl WalsenderFacts {
     /// Logs in as the replicator does.
-    pub(crate) async fn gather(config: &ConnectionConfig) -> Result<Self, Error> {
+    pub(crate) async fn gather(config: &ConnectionConfig) -> Result<Self, walcast_replication::Error> {
         let settings = walcast_replication::ReplicationSettings::default();
         let mut connection = ReplicationConnection::connect(config, "walcast doctor", &settings).await?;
-        let identity = connection.identify_system().await?;
+        let standing = connection.standing().await?;
         let sql_ascii = connection.show("server_encoding").await? == "SQL_ASCII";
         let mut settings = Vec::new();
         let transaction_timeout = (connection.server_version() >= 170_000).then_some("transaction_timeout");
@@ -44,7 +45,7 @@ impl WalsenderFacts {
         }
         // It did its work; that it cannot say goodbye changes nothing.
         let _ = connection.close().await;
-        Ok(Self { system_identifier: identity.system_identifier, sql_ascii, settings })
+        Ok(Self { standing: Some(standing), sql_ascii, settings })
     }
 
     /// What they mean.
@@ -74,7 +75,7 @@ impl WalsenderFacts {
 /// What it means that no replication connection can be had, though an SQL session can. `lacks_attribute`: the role has
 /// no REPLICATION.
 pub(crate) fn login_finding(
-    error: &Error,
+    error: &walcast_replication::Error,
     config: &ConnectionConfig,
     platform: Platform,
     lacks_attribute: bool,

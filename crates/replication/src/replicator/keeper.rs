@@ -1,0 +1,38 @@
+//! Who keeps the feed's record and history, as the replicator needs them.
+
+use futures_util::future::BoxFuture;
+use walcast_model::{Lsn, Transaction};
+
+use crate::identity::Origin;
+
+/// Why the feed cannot go on as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FeedEnd {
+    /// The source has another life: what the feed has delivered may not have happened in it.
+    Branched,
+    /// The source sends other transactions than it sent before.
+    Differs {
+        /// From here on. What it sent again before that is what it was.
+        at: Lsn,
+    },
+    /// Changes are missing, or may be.
+    Hole,
+}
+
+/// Keeps the feed's record and history, for the replicator to ask and to tell. Errors are texts for people.
+pub trait Keeper: Send + Sync {
+    /// Records that the feed goes on in this life of the source. When it fails, the feed goes on all the same: only the
+    /// next start then has to prove what is proven now.
+    fn adopt(&self, origin: Origin) -> BoxFuture<'static, Result<(), String>>;
+
+    /// The last `count_max` stored transactions with changes that begin at or after `from` and before `to`, in order.
+    fn transactions(
+        &self,
+        from: Lsn,
+        to: Lsn,
+        count_max: u32,
+    ) -> BoxFuture<'static, Result<Vec<Transaction>, String>>;
+
+    /// The feed cannot go on as it is. The replicator tries again all the same, until it is stopped.
+    fn ended(&self, end: FeedEnd);
+}
