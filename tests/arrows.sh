@@ -7,6 +7,7 @@ declare -A may=(
   [model]=""
   [feed]="model"
   [pgoutput]="model"
+  [filter]="model pgoutput"
   [protocol]="model"
   [postgres]="model pgoutput"
   [history]="model feed postgres"

@@ -1,0 +1,182 @@
+//! Finds the few predicates that a row can be in, among a hundred thousand.
+//!
+//! A predicate that is true has a part that is true: one comparison of a conjunction, one of each branch of a disjunction.
+//! The index files each predicate under such parts (its lookup): equality and `IN` under the bytes of their values in a
+//! hash table, ranges in a tree of intervals, everything else in a list. A row is read once for each distinct operand, and
+//! finds what is filed under its value.
+
+mod group;
+mod intervals;
+mod key;
+mod lookup;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
+
+use group::{Group, GroupKey};
+use lookup::{Access, Lookup};
+
+use crate::predicate::Predicate;
+use crate::row::Row;
+
+/// A distinct predicate that a row can be in, and who asked for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a, Id> {
+    /// The predicate, still to be evaluated.
+    pub predicate: &'a Arc<Predicate>,
+    /// Those for whom it was inserted; at least one.
+    pub ids: &'a HashSet<Id>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry<Id> {
+    predicate: Arc<Predicate>,
+    ids: HashSet<Id>,
+    lookup: Lookup,
+}
+
+/// The predicates of one relation by what they compare. Inserting and removing takes O(log n) for each value that a
+/// predicate compares with; a row takes one lookup for each distinct column or path that is compared, whatever the number
+/// of predicates, and one evaluation for each candidate.
+///
+/// Predicates that are equal are kept once. All of them have to be bound to one relation; keep an index for each.
+#[derive(Clone, Debug)]
+pub struct PredicateIndex<Id> {
+    entries: Vec<Option<Entry<Id>>>,
+    free: Vec<usize>,
+    by_predicate: HashMap<Arc<Predicate>, usize>,
+    groups: HashMap<GroupKey, Group>,
+    /// Predicates that can be true for any row.
+    rest: BTreeSet<usize>,
+}
+
+impl<Id> Default for PredicateIndex<Id> {
+    fn default() -> Self {
+        Self {
+            entries: Vec::new(),
+            free: Vec::new(),
+            by_predicate: HashMap::new(),
+            groups: HashMap::new(),
+            rest: BTreeSet::new(),
+        }
+    }
+}
+
+impl<Id: Eq + Hash> PredicateIndex<Id> {
+    /// An empty index.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Distinct predicates.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_predicate.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_predicate.is_empty()
+    }
+
+    /// Distinct predicates that no lookup finds, so that each row evaluates them.
+    #[must_use]
+    pub fn unindexed(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Adds `id` to those of a predicate. Answers the predicate as it is kept: one for all that are equal.
+    pub fn insert(&mut self, predicate: &Arc<Predicate>, id: Id) -> Arc<Predicate> {
+        if let Some(entry) =
+            self.by_predicate.get(predicate).and_then(|place| self.entries.get_mut(*place)?.as_mut())
+        {
+            entry.ids.insert(id);
+            return Arc::clone(&entry.predicate);
+        }
+        let lookup = Lookup::of(predicate);
+        let entry = Entry { predicate: Arc::clone(predicate), ids: HashSet::from([id]), lookup };
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            self.entries.len() - 1
+        });
+        match &entry.lookup {
+            Lookup::Everything => {
+                self.rest.insert(place);
+            }
+            Lookup::Accesses(accesses) => {
+                for access in accesses {
+                    let group = self.groups.entry(access.group().clone()).or_default();
+                    match access {
+                        Access::Points { keys, .. } => keys.iter().for_each(|key| group.add(key, place)),
+                        Access::Range { low, high, .. } => {
+                            group.ranges.insert(low.as_deref(), high.as_deref(), place);
+                        }
+                    }
+                }
+            }
+        }
+        self.by_predicate.insert(Arc::clone(predicate), place);
+        if let Some(slot) = self.entries.get_mut(place) {
+            *slot = Some(entry);
+        }
+        Arc::clone(predicate)
+    }
+
+    /// Takes `id` from those of a predicate, and the predicate away with the last of them. Answers whether it was there.
+    pub fn remove(&mut self, predicate: &Predicate, id: &Id) -> bool {
+        let Some(place) = self.by_predicate.get(predicate).copied() else { return false };
+        let Some(slot) = self.entries.get_mut(place) else { return false };
+        let Some(entry) = slot.as_mut() else { return false };
+        if !entry.ids.remove(id) {
+            return false;
+        }
+        if !entry.ids.is_empty() {
+            return true;
+        }
+        let Some(entry) = slot.take() else { return true };
+        self.by_predicate.remove(predicate);
+        self.free.push(place);
+        match &entry.lookup {
+            Lookup::Everything => {
+                self.rest.remove(&place);
+            }
+            Lookup::Accesses(accesses) => {
+                for access in accesses {
+                    let Some(group) = self.groups.get_mut(access.group()) else { continue };
+                    match access {
+                        Access::Points { keys, .. } => keys.iter().for_each(|key| group.take(key, place)),
+                        Access::Range { low, .. } => group.ranges.remove(low.as_deref(), place),
+                    }
+                    if group.is_empty() {
+                        self.groups.remove(access.group());
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// The distinct predicates that one of these rows can be in: all that are true for one of them or unknown, and few
+    /// others. Give both images of an update at once, so that rows that leave are found too.
+    pub fn candidates<'a>(
+        &'a self,
+        rows: &[&Row<'_>],
+    ) -> impl Iterator<Item = Candidate<'a, Id>> + use<'a, Id> {
+        let mut places: Vec<usize> = self.rest.iter().copied().collect();
+        let mut buffer = Vec::new();
+        for (key, group) in &self.groups {
+            for row in rows {
+                group.find(key, row.value(key.column), &mut buffer, &mut places);
+            }
+        }
+        places.sort_unstable();
+        places.dedup();
+        places.into_iter().filter_map(|place| {
+            let entry = self.entries.get(place)?.as_ref()?;
+            Some(Candidate { predicate: &entry.predicate, ids: &entry.ids })
+        })
+    }
+}

@@ -1,0 +1,11 @@
+//! What a filter answers, beside what Postgres answers; what is refused; and what nobody can make it do.
+
+mod differential;
+mod generate;
+mod injection;
+mod policies;
+mod properties;
+mod pure;
+mod refusals;
+mod table;
+mod transitions;
