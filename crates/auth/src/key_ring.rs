@@ -1,0 +1,110 @@
+//! The keys in use, and the one task that renews them.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::KeyError;
+use crate::key_set::KeySet;
+use crate::key_source::KeySource;
+use crate::metrics as names;
+
+/// How often keys are loaded again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Renewal {
+    /// Anyway.
+    pub interval: Duration,
+    /// At most, because of tokens with unknown keys: anybody can send such a token.
+    pub unknown_key_interval: Duration,
+}
+
+impl Default for Renewal {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(300), unknown_key_interval: Duration::from_secs(10) }
+    }
+}
+
+/// The keys in use.
+///
+/// They are renewed every so often, when somebody says that they changed ([`KeyRing::reload`]), and when a token names a key
+/// that is not known, so that a rotated key works at once. When they cannot be loaded, the ones before stay in use,
+/// and it is tried again: an authority that is away must not lock everybody out.
+#[derive(Debug)]
+pub struct KeyRing {
+    source: KeySource,
+    current: RwLock<Arc<KeySet>>,
+    wanted: Notify,
+    missed: Notify,
+}
+
+impl KeyRing {
+    /// Loads the first keys.
+    ///
+    /// # Errors
+    /// When there is none: nobody could come in.
+    pub async fn load(source: KeySource) -> Result<Arc<Self>, KeyError> {
+        let keys = source.load().await?;
+        gauge!(names::KEYS).set(keys.len() as f64);
+        let current = RwLock::new(Arc::new(keys));
+        Ok(Arc::new(Self { source, current, wanted: Notify::new(), missed: Notify::new() }))
+    }
+
+    /// The keys in use now.
+    pub fn current(&self) -> Arc<KeySet> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The keys have changed at their source: load them again, soon. Does nothing while [`KeyRing::renew`] does not run.
+    pub fn reload(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// A token named a key that is not known: load them again, if that was not tried lately.
+    pub(crate) fn missed(&self) {
+        self.missed.notify_one();
+    }
+
+    /// Keeps the keys up to date until it is cancelled: every so often, and when it is asked to.
+    pub async fn renew(&self, renewal: Renewal, cancel: CancellationToken) {
+        if !self.source.can_change() {
+            return cancel.cancelled().await;
+        }
+        let mut loaded = Instant::now();
+        loop {
+            // A tenth of jitter: daemons that were started together shall not ask together.
+            let next = loaded + renewal.interval.mul_f64(0.9 + rand::random::<f64>() / 10.0);
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep_until(next) => {}
+                () = self.wanted.notified() => {}
+                () = self.missed.notified() => tokio::select! {
+                    () = cancel.cancelled() => return,
+                    () = tokio::time::sleep_until(loaded + renewal.unknown_key_interval) => {}
+                    () = self.wanted.notified() => {}
+                },
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                result = self.source.load() => self.take(result),
+            }
+            loaded = Instant::now();
+        }
+    }
+
+    fn take(&self, result: Result<KeySet, KeyError>) {
+        match result {
+            Ok(keys) => {
+                gauge!(names::KEYS).set(keys.len() as f64);
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+            }
+            Err(error) => {
+                counter!(names::KEY_FAILURES).increment(1);
+                tracing::warn!(%error, "the keys for tokens could not be loaded; the ones before stay in use");
+            }
+        }
+    }
+}
