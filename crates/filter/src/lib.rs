@@ -37,7 +37,7 @@
 //!    [`PredicateIndex::candidates`] of both, and [`Predicate::decide`] (or [`Predicate::evaluate_row`] and
 //!    [`transition`]) once for each distinct predicate.
 //!
-//! A predicate is bound to one definition of a table. When a change comes with another [`Relation`], by its digest, build
+//! A predicate is bound to one definition of a table. When a change comes with another [`Relation`](walcast_model::Relation), by its digest, build
 //! a schema and bind the filter again; when it no longer binds, the subscription cannot go on.
 //!
 //! # Facts that only the server has

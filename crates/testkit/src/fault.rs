@@ -2,7 +2,7 @@
 //! a proxy in the connection, a full file system.
 //!
 //! A [`Schedule`] is a sequence of [`Planned`] faults that its seed alone decides; a [`World`] is a source, a history, a
-//! daemon and the links between them, and [applies](World::apply) one.
+//! daemon and the links between them, in which each [begins](World::begin) and [ends](World::end).
 
 mod clock;
 mod disk;
