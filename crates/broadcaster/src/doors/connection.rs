@@ -1,6 +1,7 @@
 //! One client: its socket and its subscriptions.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
@@ -13,6 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_util::sync::CancellationToken;
 use walcast_feed::SourceState;
+use walcast_policy::Rights;
 use walcast_protocol::{
     CloseCode, Limits as ClientLimits, PROTOCOL_VERSION, ServerMessage, SourceStatus, Status, Welcome,
 };
@@ -33,6 +35,8 @@ pub(super) struct Connection<S> {
     pub(super) broadcaster: Broadcaster,
     socket: WebSocketStream<Wire<S>>,
     pub(super) subscriptions: Vec<Subscription>,
+    /// What the client may have.
+    pub(super) rights: Arc<Rights>,
     /// Whose turn it is to give a frame.
     turn: usize,
     /// Refused messages in a row.
@@ -84,6 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             broadcaster,
             socket,
             subscriptions: Vec::new(),
+            rights: Arc::new(Rights::Everything),
             turn: 0,
             refused: 0,
             status_due: true,

@@ -68,7 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if message.tables.len() > limits.tables_max {
             return over("tables in one subscription (tables_max)", limits.tables_max);
         }
-        let subscription = self.broadcaster.subscribe(Request::try_from(message)?)?;
+        let subscription = self.broadcaster.subscribe(Request::try_from(message)?, &self.rights)?;
         self.subscriptions.push(subscription);
         Ok(())
     }
