@@ -1,13 +1,17 @@
 //! The published tables as they were lately, so that a thousand clients that come back ask the source once.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
+use walcast_filter::Schema;
+use walcast_model::{Oid, Relation, RelationDigest, RelationName};
 
 use crate::past::{InitialSync, KnownTable, Unanswered};
-use crate::request::ShapeKey;
+use crate::wanted::{Origin, ShapeKey};
 
 /// How long a list is trusted to name what exists. (A table that is gone since is only missing in the answer to a
 /// subscription that names it: it then gets no changes, as there are none.)
@@ -15,11 +19,55 @@ const FRESH: Duration = Duration::from_secs(60);
 /// How long a source may take before it counts as away, for those who can do without an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 
+/// Tables and definitions that are remembered as filters are bound to them; all are forgotten when there are more.
+const SCHEMAS_MAX: usize = 4096;
+
+/// How new an answer has to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Freshness {
+    /// At most [`FRESH`] old.
+    Lately,
+    /// Of a question that was put to the source after it was asked here.
+    Now,
+}
+
 #[derive(Debug)]
 pub(crate) struct Catalog {
     source: Arc<dyn InitialSync>,
-    // Held while the source is asked, so that those who come meanwhile take that answer.
+    // Each is held while the source is asked, so that those who come meanwhile take that answer.
     lately: Mutex<Lately>,
+    /// Tables in the definition that they had.
+    by_name: Mutex<Answers<RelationName, Option<Arc<Schema>>>>,
+    /// Tables in the definitions that changes came with.
+    by_definition: Mutex<Answers<(Oid, RelationDigest, RelationName), Arc<Schema>>>,
+}
+
+/// Answers of the source, and when each was asked for.
+#[derive(Debug)]
+struct Answers<K, A> {
+    known: HashMap<K, (Instant, A)>,
+}
+
+impl<K, A> Default for Answers<K, A> {
+    fn default() -> Self {
+        Self { known: HashMap::new() }
+    }
+}
+
+impl<K: Eq + Hash, A: Clone> Answers<K, A> {
+    /// An answer that is new enough for somebody who came at `came`.
+    fn get(&self, key: &K, freshness: Freshness, came: Instant) -> Option<A> {
+        let (asked, answer) = self.known.get(key)?;
+        let is_new = *asked >= came || (freshness == Freshness::Lately && asked.elapsed() < FRESH);
+        is_new.then(|| answer.clone())
+    }
+
+    fn keep(&mut self, key: K, asked: Instant, answer: &A) {
+        if self.known.len() >= SCHEMAS_MAX {
+            self.known.clear();
+        }
+        self.known.insert(key, (asked, answer.clone()));
+    }
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +80,52 @@ struct Lately {
 
 impl Catalog {
     pub(crate) fn new(source: Arc<dyn InitialSync>) -> Self {
-        Self { source, lately: Mutex::default() }
+        Self { source, lately: Mutex::default(), by_name: Mutex::default(), by_definition: Mutex::default() }
+    }
+
+    /// Tables as filters are bound to them, in the definitions that they have; without those that are not published.
+    /// Soon, or not at all.
+    pub(crate) async fn schemas(
+        &self,
+        tables: &[RelationName],
+        freshness: Freshness,
+    ) -> Result<Vec<Arc<Schema>>, Unanswered> {
+        let came = Instant::now();
+        let mut schemas = Vec::with_capacity(tables.len());
+        for name in tables {
+            let mut known = self.by_name.lock().await;
+            let answer = match known.get(name, freshness, came) {
+                Some(answer) => answer,
+                None => {
+                    let asked = Instant::now();
+                    let schema = timeout(ANSWER_MAX, self.source.schema(name)).await;
+                    let answer = schema.unwrap_or_else(|_| Err(away()))?.map(Arc::new);
+                    known.keep(name.clone(), asked, &answer);
+                    answer
+                }
+            };
+            schemas.extend(answer);
+        }
+        Ok(schemas)
+    }
+
+    /// A table as filters are bound to it, in this definition.
+    pub(crate) async fn schema_of(
+        &self,
+        relation: &Arc<Relation>,
+        freshness: Freshness,
+    ) -> Result<Arc<Schema>, Unanswered> {
+        let came = Instant::now();
+        let key = (relation.oid(), relation.digest(), relation.name().clone());
+        let mut known = self.by_definition.lock().await;
+        if let Some(answer) = known.get(&key, freshness, came) {
+            return Ok(answer);
+        }
+        let asked = Instant::now();
+        let schema = timeout(ANSWER_MAX, self.source.schema_of(Arc::clone(relation))).await;
+        let answer = Arc::new(schema.unwrap_or_else(|_| Err(away()))?);
+        known.keep(key, asked, &answer);
+        Ok(answer)
     }
 
     /// The published tables as they are now.
@@ -55,7 +148,6 @@ impl Catalog {
         {
             return Ok(Arc::clone(tables));
         }
-        let away = || Unanswered::Later("the source does not answer".to_owned());
         if lately.failed.is_some_and(|failed| came <= failed) {
             return Err(away());
         }
@@ -74,13 +166,15 @@ impl Catalog {
     }
 }
 
+fn away() -> Unanswered {
+    Unanswered::Later("the source does not answer".to_owned())
+}
+
 fn has_all(tables: &[KnownTable], shape: &ShapeKey) -> bool {
     shape.named().all(|(name, selection)| {
         let table = tables.iter().find(|table| table.name == *name);
-        let columns = |table: &KnownTable| {
-            selection.columns.iter().flatten().all(|column| table.columns.contains(column))
-        };
-        table.is_some_and(columns)
+        let Origin::Named { columns } = &selection.origin else { return table.is_some() };
+        table.is_some_and(|table| columns.iter().all(|column| table.columns.contains(column)))
     })
 }
 
@@ -94,12 +188,14 @@ mod tests {
     use futures_util::future::{BoxFuture, join, join_all};
     use tokio::sync::{Notify, mpsc};
     use tokio::time::{sleep, timeout};
+    use walcast_filter::Schema;
+    use walcast_model::{Relation, RelationName};
     use walcast_snapshot::{SnapshotEvent, SnapshotTable};
 
     use super::Catalog;
     use crate::past::{InitialSync, KnownTable, Unanswered};
-    use crate::request::ShapeKey;
-    use crate::testing::{published, request, table};
+    use crate::testing::{key, published, table};
+    use crate::wanted::ShapeKey;
 
     /// A source that fails to answer; counts who asks.
     #[derive(Debug, Default)]
@@ -112,6 +208,14 @@ mod tests {
         fn published(&self) -> BoxFuture<'_, Result<Vec<KnownTable>, Unanswered>> {
             self.asked.fetch_add(1, Ordering::Relaxed);
             self.failing.notified().map(|()| Err(Unanswered::Later("away".into()))).boxed()
+        }
+
+        fn schema<'a>(&'a self, _: &'a RelationName) -> BoxFuture<'a, Result<Option<Schema>, Unanswered>> {
+            std::future::pending().boxed()
+        }
+
+        fn schema_of(&self, _: Arc<Relation>) -> BoxFuture<'_, Result<Schema, Unanswered>> {
+            std::future::pending().boxed()
         }
 
         fn run(
@@ -127,7 +231,7 @@ mod tests {
     async fn a_thousand_clients_ask_a_source_that_is_away_once_and_not_one_after_the_other() {
         let source = Arc::new(Away::default());
         let catalog = Catalog::new(source.clone());
-        let shape = request(r#""tables":[{"table":"public.a"}],"cursor":"0/1""#).unwrap().shape;
+        let shape = shape_of("a");
         let clients = join_all((0..1000).map(|_| catalog.for_shape(&shape)));
         // All have come when it fails for the first of them.
         let both = join(clients, async { source.failing.notify_one() });
@@ -153,6 +257,14 @@ mod tests {
             sleep(Duration::from_millis(10)).map(|()| Ok(self.tables.lock().unwrap().clone())).boxed()
         }
 
+        fn schema<'a>(&'a self, _: &'a RelationName) -> BoxFuture<'a, Result<Option<Schema>, Unanswered>> {
+            std::future::pending().boxed()
+        }
+
+        fn schema_of(&self, _: Arc<Relation>) -> BoxFuture<'_, Result<Schema, Unanswered>> {
+            std::future::pending().boxed()
+        }
+
         fn run(
             &self,
             _: Vec<SnapshotTable>,
@@ -163,7 +275,7 @@ mod tests {
     }
 
     fn shape_of(table: &str) -> ShapeKey {
-        request(&format!(r#""tables":[{{"table":"public.{table}"}}],"cursor":"0/1""#)).unwrap().shape
+        key(&format!(r#""tables":[{{"table":"public.{table}"}}],"cursor":"0/1""#))
     }
 
     #[tokio::test(start_paused = true)]

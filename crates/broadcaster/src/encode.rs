@@ -7,6 +7,7 @@
 //! A part is one frame, unless a table changes its definition inside it: then a new frame begins with the first
 //! change of the new definition, so that the `relation` message can stand before it.
 
+mod crossing;
 mod frame;
 mod projection;
 
@@ -14,10 +15,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use walcast_model::{Change, CommitStart, Cursor, Oid, Part, Relation, RelationName, Snapshot, Transaction};
+use walcast_model::{
+    Change, CommitStart, Cursor, Oid, Op, Part, Relation, RelationName, Snapshot, Transaction,
+};
 use walcast_protocol::encode as protocol;
 
-use crate::request::{Selection, Wanted};
+use crate::wanted::{Choice, Wanted};
 pub(crate) use frame::{Frame, Heads, relation};
 pub(crate) use projection::{Projection, project_rows};
 
@@ -33,6 +36,8 @@ pub(crate) struct View<'a> {
     pub(crate) synced: Option<&'a Synced>,
     /// The part is of the net effect of many transactions: only the cursor after its end means anything.
     pub(crate) is_compacted: bool,
+    /// The only changes, by their index in the part, that can concern the shape; `None` when that is not known.
+    pub(crate) only: Option<&'a [u32]>,
 }
 
 impl View<'_> {
@@ -43,6 +48,7 @@ impl View<'_> {
             from: Cursor::new(walcast_model::Lsn::ZERO, walcast_model::Seq::new(i64::MIN)),
             synced: None,
             is_compacted: false,
+            only: None,
         }
     }
 }
@@ -77,6 +83,17 @@ pub(crate) struct Encoded {
     pub(crate) next: Cursor,
     /// In order; none when nothing of the part concerns the shape.
     pub(crate) runs: Vec<Run>,
+    /// A change of which it cannot be told whether it is in the filter; `runs` ends before it.
+    pub(crate) undecided: Option<Undecided>,
+}
+
+/// A change that does not have what a filter needs to know.
+#[derive(Clone, Debug)]
+pub(crate) struct Undecided {
+    /// The definition that the filter is bound to.
+    pub(crate) relation: Arc<Relation>,
+    /// The column that would decide, as an index of the relation's.
+    pub(crate) column: usize,
 }
 
 impl Encoded {
@@ -99,7 +116,7 @@ pub(crate) struct Run {
 
 /// The frames of `part` for whoever wants this of it.
 pub(crate) fn part(part: &Part, wanted: &Wanted, view: View<'_>) -> Encoded {
-    let plans = plan(part, wanted, view);
+    let Planned { plans, undecided } = plan(part, wanted, view);
     let count = plans.len();
     let mut runs = Vec::with_capacity(count);
     let mut following: Vec<Cursor> = plans.iter().skip(1).map(|plan| plan.from).collect();
@@ -116,7 +133,8 @@ pub(crate) fn part(part: &Part, wanted: &Wanted, view: View<'_>) -> Encoded {
         let relations = plan.relations.into_iter().map(|chosen| chosen.relation).collect();
         runs.push(Run { relations, next, tail });
     }
-    Encoded { start: part.transaction().start, ends: part.end().is_some(), next: part.next_cursor(), runs }
+    let (start, ends) = (part.transaction().start, part.end().is_some());
+    Encoded { start, ends, next: part.next_cursor(), runs, undecided }
 }
 
 /// The frame, from behind its head on, that ends a transaction of which parts were delivered and whose last part has
@@ -142,54 +160,94 @@ struct Chosen {
     projection: Option<Projection>,
 }
 
+/// One change as the shape is told it.
+struct Delivery {
+    /// Its index in the part.
+    change: u32,
+    /// The index of its table in the run's relations.
+    place: u32,
+    /// What it is for the shape: an update may bring a row into a filter, or take it out.
+    op: Op,
+}
+
 /// The changes of one run.
 struct Plan {
     from: Cursor,
-    /// Index of the change in the part, index of its table in `relations`.
-    changes: Vec<(u32, u32)>,
+    changes: Vec<Delivery>,
     relations: Vec<Chosen>,
     json_bytes: usize,
 }
 
-/// Chooses the changes. Filters and policies (issue 4) will look at each change here.
-fn plan(part: &Part, wanted: &Wanted, view: View<'_>) -> Vec<Plan> {
+struct Planned {
+    plans: Vec<Plan>,
+    undecided: Option<Undecided>,
+}
+
+/// What is taken of the table that the change before was about, and where it is in the run: most changes are about the
+/// same table as the one before.
+struct Current<'a> {
+    relation: &'a Arc<Relation>,
+    choice: Choice,
+    place: Option<u32>,
+}
+
+/// Chooses the changes.
+fn plan(part: &Part, wanted: &Wanted, view: View<'_>) -> Planned {
     let lsn = part.transaction().start.lsn();
     let seen = view.synced.filter(|synced| synced.snapshot.sees(part.transaction().xid));
     let mut plans: Vec<Plan> = Vec::new();
-    // What is known about the table of the change before: most changes are about the same table.
-    let mut last: Option<(&Arc<Relation>, Option<u32>)> = None;
-    for (index, change) in part.changes().iter().enumerate() {
-        let cursor = Cursor::new(lsn, part.first().plus(index));
+    let mut current: Option<Current<'_>> = None;
+    let all = 0..u32::try_from(part.changes().len()).unwrap_or(u32::MAX);
+    let indexes: &mut dyn Iterator<Item = u32> = match view.only {
+        Some(only) => &mut only.iter().copied(),
+        None => &mut { all },
+    };
+    for index in indexes {
+        let Some(change) = part.changes().get(index as usize) else { break };
+        let cursor = Cursor::new(lsn, part.first().plus(index as usize));
         if cursor < view.from {
             continue;
         }
-        let place = match last {
-            Some((relation, place)) if Arc::ptr_eq(relation, &change.relation) => place,
-            _ => place(&mut plans, cursor, change, wanted, seen),
+        let current = match &mut current {
+            Some(current) if Arc::ptr_eq(current.relation, &change.relation) => current,
+            other => {
+                let relation = &change.relation;
+                let is_synced = seen.is_some_and(|synced| synced.contains(relation));
+                // What is not bound yet is asked for before parts with it come here.
+                let choice = if is_synced {
+                    Choice::Nothing
+                } else {
+                    wanted.choice(relation).unwrap_or(Choice::Nothing)
+                };
+                other.insert(Current { relation, choice, place: None })
+            }
         };
-        last = Some((&change.relation, place));
-        if let (Some(place), Some(plan)) = (place, plans.last_mut()) {
-            plan.changes.push((u32::try_from(index).unwrap_or(u32::MAX), place));
-            plan.json_bytes += part.change_json(change).len() + 1;
-        }
+        let op = match &current.choice {
+            Choice::Nothing => continue,
+            Choice::Everything => change.op,
+            Choice::Rows(predicate) => match predicate.decide(part, change) {
+                Ok(Some(op)) => op,
+                Ok(None) => continue,
+                Err(undecided) => {
+                    let (relation, column) = (Arc::clone(&change.relation), undecided.column);
+                    return Planned { plans, undecided: Some(Undecided { relation, column }) };
+                }
+            },
+        };
+        let place = current.place.or_else(|| place(&mut plans, cursor, change, wanted));
+        let (Some(place), Some(plan)) = (place, plans.last_mut()) else { continue };
+        current.place = Some(place);
+        plan.changes.push(Delivery { change: index, place, op });
+        plan.json_bytes += part.change_json(change).len() + 1;
     }
-    plans
+    Planned { plans, undecided: None }
 }
 
 /// Where the change's table is in the run that is being collected, after beginning another one if its definition
-/// is a new one; `None` when the change is not wanted.
-fn place(
-    plans: &mut Vec<Plan>,
-    cursor: Cursor,
-    change: &Change,
-    wanted: &Wanted,
-    seen: Option<&Synced>,
-) -> Option<u32> {
+/// is a new one; `None` when the table is not wanted.
+fn place(plans: &mut Vec<Plan>, cursor: Cursor, change: &Change, wanted: &Wanted) -> Option<u32> {
     let relation = &change.relation;
     let selection = wanted.of(relation.name())?;
-    if seen.is_some_and(|synced| synced.contains(relation)) {
-        return None;
-    }
     let same_table = |chosen: &Chosen| chosen.relation.name() == relation.name();
     let known = plans.last().and_then(|plan| plan.relations.iter().position(same_table));
     let plan = match (known, plans.last_mut()) {
@@ -202,31 +260,36 @@ fn place(
             plans.last_mut()?
         }
     };
-    plan.relations.push(chosen(relation, selection));
+    let projection = Projection::new(relation, selection);
+    plan.relations.push(Chosen { relation: Arc::clone(relation), projection });
     u32::try_from(plan.relations.len() - 1).ok()
-}
-
-fn chosen(relation: &Arc<Relation>, selection: &Selection) -> Chosen {
-    Chosen { relation: Arc::clone(relation), projection: Projection::new(relation, selection) }
 }
 
 fn tail(part: &Part, plan: &Plan, cursor: Option<Cursor>, more: bool) -> Bytes {
     let mut out = Vec::with_capacity(plan.json_bytes + TAIL_FIXED_BYTES);
+    let is_as_it_was = |delivery: &Delivery| {
+        part.changes().get(delivery.change as usize).is_some_and(|change| change.op == delivery.op)
+    };
     let whole = plan.changes.len() == part.changes().len()
-        && plan.relations.iter().all(|chosen| chosen.projection.is_none());
+        && plan.relations.iter().all(|chosen| chosen.projection.is_none())
+        && plan.changes.iter().all(is_as_it_was);
     let changes = |out: &mut Vec<u8>| {
         if whole {
             out.extend_from_slice(part.json());
             return;
         }
-        for (position, &(index, place)) in plan.changes.iter().enumerate() {
+        for (position, delivery) in plan.changes.iter().enumerate() {
             if position > 0 {
                 out.push(b',');
             }
-            let Some(change) = part.changes().get(index as usize) else { continue };
-            match plan.relations.get(place as usize).and_then(|chosen| chosen.projection.as_ref()) {
-                Some(projection) => projection.write_change(out, part, change),
-                None => out.extend_from_slice(part.change_json(change)),
+            let Some(change) = part.changes().get(delivery.change as usize) else { continue };
+            let chosen = plan.relations.get(delivery.place as usize);
+            let projection = chosen.and_then(|chosen| chosen.projection.as_ref());
+            match (delivery.op, projection) {
+                (op, None) if op == change.op => out.extend_from_slice(part.change_json(change)),
+                (op, Some(projection)) if op == change.op => projection.write_change(out, part, change),
+                (Op::Delete, projection) => crossing::write_leaving(out, part, change, projection),
+                (_, projection) => crossing::write_entering(out, part, change, projection),
             }
         }
     };

@@ -44,6 +44,7 @@ mod simulation;
 mod subscription;
 #[cfg(test)]
 mod testing;
+mod wanted;
 
 pub use broadcaster::{Broadcaster, Sources};
 pub use gate::Gate;

@@ -1,9 +1,12 @@
 //! What sessions need of history and of the source, as narrow as they need it.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
+use walcast_filter::Schema;
 use walcast_history::{ErrorClass, LatestPage, Page, PageLimits, Reader};
-use walcast_model::{Cursor, Oid, RelationName, Snapshot};
+use walcast_model::{Cursor, Oid, Relation, RelationName, Snapshot};
 use walcast_protocol::ErrorCode;
 use walcast_snapshot::{SnapshotEvent, SnapshotTable, Snapshots};
 
@@ -124,6 +127,12 @@ pub trait InitialSync: std::fmt::Debug + Send + Sync + 'static {
     /// The published tables as they are now.
     fn published(&self) -> BoxFuture<'_, Result<Vec<KnownTable>, Unanswered>>;
 
+    /// A published table as filters are bound to it, in the definition that it has now; `None` when it is not published.
+    fn schema<'a>(&'a self, name: &'a RelationName) -> BoxFuture<'a, Result<Option<Schema>, Unanswered>>;
+
+    /// A table as filters are bound to it, in this definition, with what is known of its types and collations now.
+    fn schema_of(&self, relation: Arc<Relation>) -> BoxFuture<'_, Result<Schema, Unanswered>>;
+
     /// An initial sync, to `events`; see [`Snapshots::run`].
     fn run(
         &self,
@@ -140,6 +149,17 @@ impl InitialSync for Snapshots {
                 .into_iter()
                 .map(|table| KnownTable { name: table.name, oid: table.oid, columns: table.columns })
                 .collect())
+        })
+    }
+
+    fn schema<'a>(&'a self, name: &'a RelationName) -> BoxFuture<'a, Result<Option<Schema>, Unanswered>> {
+        Box::pin(async move { Self::schema(self, name).await.map_err(|error| of_source(&error)) })
+    }
+
+    fn schema_of(&self, relation: Arc<Relation>) -> BoxFuture<'_, Result<Schema, Unanswered>> {
+        Box::pin(async move {
+            let facts = self.facts(relation.oid()).await.map_err(|error| of_source(&error))?;
+            Ok(facts.schema(relation))
         })
     }
 
@@ -164,6 +184,12 @@ fn of_source(error: &walcast_snapshot::Error) -> Unanswered {
         | Error::Partition { .. } => ErrorCode::UnknownTable,
         Error::UnknownColumn { .. } => ErrorCode::BadMessage,
         Error::TooManyTables { .. } => ErrorCode::LimitExceeded,
+        // It fitted a moment ago: the table was altered, and asking again finds out. The words may be of a policy.
+        Error::Filter { table, .. } => {
+            let message = format!("{table} is another one now, which the filter does not fit");
+            let refusal = Refusal::new(ErrorCode::NotReady, message);
+            return Unanswered::Never(refusal.hint("subscribe again"));
+        }
         Error::Unexpected(_) => ErrorCode::Internal,
         // Somebody has to act, or time has to pass; the same request succeeds then.
         _ => ErrorCode::NotReady,

@@ -1,6 +1,7 @@
 //! Why a request of a client is refused, or a subscription is over.
 
-use walcast_model::{Cursor, FeedId};
+use walcast_filter::FilterError;
+use walcast_model::{Cursor, FeedId, RelationName};
 use walcast_protocol::{ErrorCode, ErrorMessage, SubscriptionId};
 
 /// A refusal: what an `error` message says. The connection and its other subscriptions go on.
@@ -33,6 +34,17 @@ impl Refusal {
     /// Something of the contract that a later version brings.
     pub(crate) fn not_available(code: ErrorCode, what: &str) -> Self {
         Self::new(code, format!("{what} is not available in this version of walcast"))
+    }
+
+    /// A `where` that is not taken.
+    pub(crate) fn bad_filter(table: &RelationName, error: &FilterError) -> Self {
+        let code = if error.is_limit() { ErrorCode::LimitExceeded } else { ErrorCode::BadFilter };
+        Self::new(code, format!("where of {table}: {error}")).hint(error.hint())
+    }
+
+    pub(crate) fn forbidden(message: impl Into<String>) -> Self {
+        let hint = "ask whoever runs walcast for a policy that grants it to your role";
+        Self::new(ErrorCode::Forbidden, message).hint(hint)
     }
 
     pub(crate) fn too_old(cursor: Cursor, oldest: Cursor) -> Self {

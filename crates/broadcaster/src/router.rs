@@ -1,7 +1,8 @@
 //! Who is concerned by what: looks at each new part once and wakes the shapes that it concerns, and nobody else.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::Hash;
+mod index;
+
+use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -10,14 +11,15 @@ use metrics::{counter, gauge};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use walcast_feed::{Feed, Read};
-use walcast_model::{Cursor, Part, RelationName};
-use walcast_protocol::TablePattern;
+use walcast_filter::Schema;
+use walcast_model::{Cursor, Part};
 
 use crate::encode::Encoded;
 use crate::limits::Limits;
 use crate::metrics as names;
-use crate::request::ShapeKey;
-use crate::shape::{KeptBytes, Noted, Shape};
+use crate::shape::{KeptBytes, Shape};
+use crate::wanted::{ShapeKey, Unbindable};
+use index::Index;
 
 /// JSON that is looked at between two looks at the lock, in bytes.
 const BATCH_BYTES: usize = 1 << 20;
@@ -38,22 +40,6 @@ pub(crate) struct Router {
     kept_bytes: KeptBytes,
     hot: names::Hot,
 }
-
-/// Shapes in use, by what they name.
-#[derive(Debug, Default)]
-struct Index {
-    shapes: HashMap<ShapeKey, (ShapeNumber, Arc<Shape>)>,
-    tables: HashMap<RelationName, Shapes>,
-    schemas: HashMap<String, Shapes>,
-    everywhere: Shapes,
-    made: ShapeNumber,
-}
-
-/// Counts shapes in the order in which they were made.
-type ShapeNumber = u64;
-
-/// Shapes that name the same: to go through, and to take one out of without looking at the others.
-type Shapes = BTreeMap<ShapeNumber, Arc<Shape>>;
 
 /// Where frames were kept for several sessions, oldest first. Those that a shape let go of since are still listed.
 type KeptList = VecDeque<(Weak<Shape>, Cursor)>;
@@ -97,7 +83,7 @@ impl Drop for ShapeHandle {
         let mut index = self.router.index();
         if self.shape.sessions.fetch_sub(1, Ordering::Relaxed) == 1 {
             index.remove(&self.shape);
-            gauge!(names::SHAPES).set(index.shapes.len() as f64);
+            gauge!(names::SHAPES).set(index.len() as f64);
         }
     }
 }
@@ -117,19 +103,29 @@ impl Router {
     /// The shape for a key; the router tells it of everything from now on.
     pub(crate) fn shape(self: &Arc<Self>, key: ShapeKey) -> ShapeHandle {
         let mut index = self.index();
-        let shape = match index.shapes.get(&key) {
-            Some((_, shape)) => Arc::clone(shape),
+        let shape = match index.get(&key) {
+            Some(shape) => Arc::clone(shape),
             None => {
                 // In the lock in which `seen` moves: no part falls between.
-                let shape = Arc::new(Shape::new(key, self.seen(), self.limits.shape_hits_max));
+                let shape = Arc::new(Shape::new(Arc::new(key), self.seen(), self.limits.shape_hits_max));
                 index.add(&shape);
-                gauge!(names::SHAPES).set(index.shapes.len() as f64);
+                gauge!(names::SHAPES).set(index.len() as f64);
                 shape
             }
         };
         shape.sessions.fetch_add(1, Ordering::Relaxed);
         drop(index);
         ShapeHandle { shape, router: Arc::clone(self) }
+    }
+
+    /// Binds a shape's filter to a definition of its table: from now on it is told of changes that can concern it only.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    pub(crate) fn bind(&self, shape: &Shape, schema: &Schema) -> Result<(), Unbindable> {
+        let choice = shape.wanted().bind(schema)?;
+        self.index().bound(shape, schema.relation(), choice);
+        Ok(())
     }
 
     /// Everything before it was looked at.
@@ -169,7 +165,7 @@ impl Router {
     pub(crate) fn route(&self, parts: &[Arc<Part>], next: Cursor) {
         let mut woken: Vec<Arc<Shape>> = Vec::new();
         {
-            let index = self.index();
+            let mut index = self.index();
             for part in parts {
                 index.concerned(part, &mut woken);
             }
@@ -183,7 +179,7 @@ impl Router {
     pub(crate) fn overtaken(&self, oldest: Cursor) {
         counter!(names::OVERTAKEN).increment(1);
         let index = self.index();
-        for (_, shape) in index.shapes.values() {
+        for shape in index.all() {
             shape.overtaken(oldest);
         }
         self.seen.send_replace(oldest);
@@ -207,62 +203,6 @@ impl Router {
             if let Some(shape) = shape.upgrade() {
                 shape.forget(cursor);
             }
-        }
-    }
-}
-
-impl Index {
-    fn add(&mut self, shape: &Arc<Shape>) {
-        let number = self.made;
-        self.made += 1;
-        for pattern in shape.key().tables.keys() {
-            let list = match pattern {
-                TablePattern::All => &mut self.everywhere,
-                TablePattern::Schema(schema) => self.schemas.entry(schema.clone()).or_default(),
-                TablePattern::Table(name) => self.tables.entry(name.clone()).or_default(),
-            };
-            list.insert(number, Arc::clone(shape));
-        }
-        self.shapes.insert(shape.key().clone(), (number, Arc::clone(shape)));
-    }
-
-    fn remove(&mut self, shape: &Shape) {
-        let Some((number, _)) = self.shapes.remove(shape.key()) else { return };
-        for pattern in shape.key().tables.keys() {
-            match pattern {
-                TablePattern::All => drop(self.everywhere.remove(&number)),
-                TablePattern::Schema(schema) => take_out(&mut self.schemas, schema, number),
-                TablePattern::Table(name) => take_out(&mut self.tables, name, number),
-            }
-        }
-    }
-
-    /// Tells the shapes that `part` concerns of it, and adds those that are not yet there to `woken`.
-    fn concerned(&self, part: &Part, woken: &mut Vec<Arc<Shape>>) {
-        let mut note = |shape: &Arc<Shape>| {
-            if shape.note(part) == Noted::First {
-                woken.push(Arc::clone(shape));
-            }
-        };
-        let mut last: Option<&RelationName> = None;
-        for change in part.changes() {
-            let name = change.relation.name();
-            if last.is_some_and(|last| std::ptr::eq(last, name) || last == name) {
-                continue;
-            }
-            last = Some(name);
-            let lists = [self.tables.get(name), self.schemas.get(&name.schema), Some(&self.everywhere)];
-            lists.into_iter().flatten().flat_map(BTreeMap::values).for_each(&mut note);
-        }
-    }
-}
-
-/// Takes a shape out of the list under `name`, and the list with the last of it.
-fn take_out<N: Hash + Eq>(lists: &mut HashMap<N, Shapes>, name: &N, number: ShapeNumber) {
-    if let Some(list) = lists.get_mut(name) {
-        list.remove(&number);
-        if list.is_empty() {
-            lists.remove(name);
         }
     }
 }

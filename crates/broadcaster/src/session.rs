@@ -1,42 +1,49 @@
 //! One subscription as a state machine: from where it is in the feed to its next frame.
 //!
 //! ```text
-//!  Gate ──open──► Tables ──────────────► Place ─────────► Streaming ◄──────┐ ring, else a page of history
-//!                   │      a cursor         cursor valid     │  └──────────┘
-//!                   │ 0/0                                    │ own barrier passed: caught_up, once
-//!                   └──► Syncing ──► Relisting ──► Seam ─────┘ snapshot_complete
-//!                           ▲            │
-//!                           └────────────┘ the tables are others meanwhile
+//!  Gate ──open──► Tables ──► Binding ──► Place ─────────► Streaming ◄──────┐ ring, else a page of history
+//!                   filters │   a cursor    cursor valid     │  └──────────┘
+//!                     fit   │ 0/0                            │ own barrier passed: caught_up, once
+//!                           └► Syncing ──► Relisting ──► Seam ┘ snapshot_complete
+//!                              ▲            │
+//!                              └────────────┘ the tables are others meanwhile
 //! ```
 //!
 //! Nothing here waits, connects or writes: [`Session::next`] gives the next frame, or says what it waits for, or asks
 //! a question whose [`Answer`] is handed in later. The one who drives it takes the next frame only when the socket
 //! took the last one, so a session holds nothing but a page of what it is reading.
 
+mod binding;
 mod compacted;
 mod opening;
 mod streaming;
 mod syncing;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use walcast_feed::Feed;
+use walcast_filter::Schema;
 use walcast_history::Page;
 use walcast_model::{Cursor, FeedId, Relation, RelationDigest, RelationName, Snapshot};
+use walcast_policy::Rights;
 use walcast_protocol::{
-    Catchup, CaughtUp, ErrorCode, Mode, ServerMessage, StartAt, Subscribed, SubscriptionId, Waiting,
+    Catchup, CaughtUp, ErrorCode, Mode, ServerMessage, StartAt, Subscribed, SubscriptionId, TablePattern,
+    Waiting,
 };
 use walcast_snapshot::SnapshotEvent;
 
+use crate::catalog::Freshness;
 use crate::encode::{self, Frame, Heads};
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::lineage::Lineage;
 use crate::past::KnownTable;
 use crate::refusal::Refusal;
-use crate::request::Request;
+use crate::request::{Asked, Request};
 use crate::router::{Router, ShapeHandle};
+use crate::wanted::ShapeKey;
+use binding::Binding;
 pub(crate) use compacted::Folded;
 use streaming::Stream;
 use syncing::Sync;
@@ -80,6 +87,11 @@ pub(crate) enum Question {
     FirstInvisible { snapshot: Snapshot, before: Cursor },
     /// An initial sync; its events are handed in one by one.
     Sync(Vec<RelationName>),
+    /// Tables as filters are bound to them, in the definition that they have now.
+    /// Without `insist` it is asked once: a source that is away keeps nobody from history.
+    Schemas { tables: Vec<RelationName>, freshness: Freshness, insist: bool },
+    /// A table as filters are bound to it, in this definition.
+    Schema { relation: Arc<Relation>, freshness: Freshness },
 }
 
 /// The answer to a [`Question`]. Failures that pass by themselves are not among them: the driver asks again.
@@ -91,6 +103,9 @@ pub(crate) enum Answer {
     Latest(Result<Folded, Refusal>),
     FirstInvisible(Result<Option<Cursor>, Refusal>),
     Sync(Result<SnapshotEvent, Refusal>),
+    /// Those that are published.
+    Schemas(Result<Vec<Arc<Schema>>, Refusal>),
+    Schema(Result<Arc<Schema>, Refusal>),
 }
 
 /// What a session waits for.
@@ -117,6 +132,8 @@ enum Phase {
     Gate,
     /// Entered from `Gate`; left when the published tables are known, or cannot be known.
     Tables { asked: bool },
+    /// Entered when tables have filters; left when these fit the tables, or cannot be tried.
+    Binding(Binding),
     /// Entered with a cursor to resume at; left when it is known to be one that can be served.
     Place { cursor: Cursor, asked: bool },
     /// Entered when an initial sync is wanted, and again when one has to start over; left when its rows are sent.
@@ -132,6 +149,8 @@ enum Phase {
 pub(crate) struct Session {
     id: SubscriptionId,
     world: Arc<World>,
+    /// What the client asks for, whatever it may have of it.
+    asked: BTreeMap<TablePattern, Asked>,
     shape: ShapeHandle,
     start: StartAt,
     catchup: Catchup,
@@ -154,9 +173,10 @@ impl Session {
     /// A session that has not said anything yet.
     ///
     /// # Errors
-    /// When the cursor is from another feed.
-    pub(crate) fn new(request: Request, world: Arc<World>) -> Result<Self, Refusal> {
-        let Request { id, shape, start, feed, catchup } = request;
+    /// When the cursor is from another feed, and when the client may not have what it asks for.
+    pub(crate) fn new(request: Request, rights: &Rights, world: Arc<World>) -> Result<Self, Refusal> {
+        let Request { id, tables, start, feed, catchup } = request;
+        let shape = ShapeKey::resolve(&tables, rights)?;
         // `latest` and `0/0` mean the same in every feed.
         if let (Some(feed), StartAt::At(cursor)) = (&feed, start) {
             world.lineage.check(feed, cursor, &world.feed_id)?;
@@ -166,6 +186,7 @@ impl Session {
             heads: Heads::new(&id),
             id,
             world,
+            asked: tables,
             shape,
             start,
             catchup,
@@ -187,6 +208,31 @@ impl Session {
         &self.shape
     }
 
+    /// The client has these rights from now on. Whether that makes the session another one: it then starts over with an
+    /// initial sync, or is over. What it had asked is not wanted any more.
+    pub(crate) fn change_rights(&mut self, rights: &Rights) -> bool {
+        if matches!(self.phase, Phase::Over) {
+            return false;
+        }
+        let key = match ShapeKey::resolve(&self.asked, rights) {
+            Ok(key) if key == **self.shape.key() => return false,
+            Ok(key) => key,
+            Err(refusal) => {
+                self.frames.clear();
+                self.refuse(refusal);
+                return true;
+            }
+        };
+        tracing::debug!(id = %self.id, "a subscription starts over: its client has other rights");
+        // What was made under the old rights and not taken yet is not given out.
+        self.frames.clear();
+        self.told.clear();
+        self.shape = self.world.router.shape(key);
+        (self.start, self.feed) = (StartAt::Snapshot, None);
+        self.phase = Phase::Gate;
+        true
+    }
+
     /// The next step. Cheap to ask again.
     pub(crate) fn next(&mut self) -> Step {
         loop {
@@ -196,6 +242,7 @@ impl Session {
             let wait = match self.phase {
                 Phase::Gate => self.pass_gate(),
                 Phase::Tables { .. } => self.ask_tables(),
+                Phase::Binding(_) => self.bind_tables(),
                 Phase::Place { .. } => self.place(),
                 Phase::Syncing(_) => self.sync(),
                 Phase::Streaming(_) => self.stream(),
@@ -223,6 +270,8 @@ impl Session {
             | Answer::Latest(Err(refusal))
             | Answer::FirstInvisible(Err(refusal)) => self.refuse(refusal),
             Answer::Sync(Err(refusal)) => self.sync_refused(refusal),
+            Answer::Schemas(schemas) => self.tables_defined(schemas),
+            Answer::Schema(schema) => self.relation_defined(schema),
         }
     }
 

@@ -9,9 +9,9 @@ use tokio::sync::watch;
 use walcast_model::{Cursor, Part};
 
 use crate::encode::{self, Encoded, View};
-use crate::request::{ShapeKey, Wanted};
+use crate::wanted::{ShapeKey, Wanted};
 use traffic::Traffic;
-pub(crate) use traffic::{Next, Noted};
+pub(crate) use traffic::{Next, Noted, Only};
 
 /// Bytes of all frames that are kept encoded, over all shapes.
 pub(crate) type KeptBytes = Arc<AtomicUsize>;
@@ -59,7 +59,7 @@ pub(crate) struct Shape {
 
 impl Shape {
     /// A shape that the router tells of everything from `since` on.
-    pub(crate) fn new(key: ShapeKey, since: Cursor, hits_max: usize) -> Self {
+    pub(crate) fn new(key: Arc<ShapeKey>, since: Cursor, hits_max: usize) -> Self {
         let traffic = Mutex::new(Traffic::new(since, hits_max));
         Self {
             wanted: Wanted::new(key),
@@ -69,7 +69,7 @@ impl Shape {
         }
     }
 
-    pub(crate) const fn key(&self) -> &ShapeKey {
+    pub(crate) const fn key(&self) -> &Arc<ShapeKey> {
         self.wanted.key()
     }
 
@@ -82,8 +82,9 @@ impl Shape {
     }
 
     /// Notes that a part concerns it, without waking anybody; the same part again changes nothing.
-    pub(crate) fn note(&self, part: &Part) -> Noted {
-        self.traffic().note(part.cursor(), part.next_cursor())
+    /// Only the changes in `only` can, if that is known.
+    pub(crate) fn note(&self, part: &Part, only: Only) -> Noted {
+        self.traffic().note(part.cursor(), part.next_cursor(), only)
     }
 
     /// Wakes its sessions: there may be something before `until`.
@@ -115,14 +116,22 @@ impl Shape {
     /// The frames of a whole part. With `keep` they are kept for others, and counted there, if the part is among
     /// those that concern the shape; the answer says whether they are now.
     pub(crate) fn encoded(&self, part: &Part, keep: Option<&KeptBytes>) -> (Arc<Encoded>, bool) {
-        let encode = || Arc::new(encode::part(part, &self.wanted, View::whole()));
-        let Some(kept_bytes) = keep else { return (encode(), false) };
         let mut traffic = self.traffic();
+        let only = traffic.only(part.cursor());
+        let encode =
+            || Arc::new(encode::part(part, &self.wanted, View { only: only.as_deref(), ..View::whole() }));
+        let Some(kept_bytes) = keep else {
+            drop(traffic);
+            return (encode(), false);
+        };
         if let Some(encoded) = traffic.encoded(part.cursor()) {
             return (encoded, false);
         }
         // Inside the lock, so that of the sessions that were woken together one encodes and the others take it.
         let encoded = encode();
+        if encoded.undecided.is_some() {
+            return (encoded, false);
+        }
         let kept = traffic.keep(part.cursor(), Kept::new(&encoded, kept_bytes));
         (encoded, kept)
     }

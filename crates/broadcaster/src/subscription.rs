@@ -20,8 +20,9 @@ use crate::encode::Frame;
 use crate::metrics::{self as names, InGauge};
 use crate::past::{InitialSync, PastPages, Unanswered, WantsTable};
 use crate::refusal::Refusal;
-use crate::request::{Request, Wanted};
+use crate::request::Request;
 use crate::session::{Answer, Folded, Question, Session, Step, Wait, World};
+use crate::wanted::Wanted;
 
 /// The pause before a question is asked again, doubled each time up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -83,8 +84,7 @@ impl Subscription {
         world: &Arc<World>,
         services: &Arc<Services>,
     ) -> Result<Self, Refusal> {
-        let _ = rights;
-        let session = Session::new(request, Arc::clone(world))?;
+        let session = Session::new(request, rights, Arc::clone(world))?;
         let barriers = services.barriers.clone();
         Ok(Self {
             concerned: session.shape().watch(),
@@ -106,7 +106,11 @@ impl Subscription {
     /// The client has other rights from now on: a subscription that they make another one starts over, one that they
     /// forbid ends.
     pub(crate) fn change_rights(&mut self, rights: &Arc<Rights>) {
-        let _ = (self, rights);
+        if self.session.change_rights(rights) {
+            // What it asked is dropped, and what it waited for is another thing now.
+            (self.question, self.syncing, self.wait) = (None, None, None);
+            self.concerned = self.session.shape().watch();
+        }
     }
 
     /// Lets go of what was read for a client that does not read, also of a page that is not even taken yet.
@@ -137,7 +141,7 @@ impl Subscription {
             return;
         }
         let (services, world) = (Arc::clone(&self.services), Arc::clone(&self.world));
-        let shape = self.session.shape().key().clone();
+        let shape = Arc::clone(self.session.shape().key());
         let answer = async move {
             match question {
                 Question::Tables { now: true } => Answer::Tables(insist(|| services.catalog.now()).await),
@@ -157,7 +161,7 @@ impl Subscription {
                     // Never closed.
                     let place = Arc::clone(&services.folds).acquire_owned().await.ok();
                     let wants = || -> WantsTable {
-                        let wanted = Wanted::new(shape.clone());
+                        let wanted = Wanted::new(Arc::clone(&shape));
                         Box::new(move |name| wanted.of(name).is_some())
                     };
                     let page =
@@ -167,6 +171,18 @@ impl Subscription {
                 Question::FirstInvisible { snapshot, before } => {
                     let first = insist(|| services.past.first_invisible(&snapshot, before)).await;
                     Answer::FirstInvisible(first)
+                }
+                Question::Schemas { tables, freshness, insist: true } => {
+                    let schemas = insist(|| services.catalog.schemas(&tables, freshness)).await;
+                    Answer::Schemas(schemas)
+                }
+                Question::Schemas { tables, freshness, insist: false } => {
+                    let schemas = services.catalog.schemas(&tables, freshness).await;
+                    Answer::Schemas(schemas.map_err(|_| Refusal::bad("the tables are not known now")))
+                }
+                Question::Schema { relation, freshness } => {
+                    let schema = insist(|| services.catalog.schema_of(&relation, freshness)).await;
+                    Answer::Schema(schema)
                 }
                 Question::Sync(_) => Answer::Sync(Err(Refusal::bad("asked elsewhere"))),
             }
@@ -178,7 +194,12 @@ impl Subscription {
         // One chunk waits here while one is being written.
         let (sender, events) = mpsc::channel(1);
         let source = Arc::clone(&self.services.source);
-        let tables: Vec<SnapshotTable> = tables.into_iter().map(SnapshotTable::from).collect();
+        let wanted = self.session.shape().wanted();
+        let with_rows = |name: RelationName| {
+            let rows = wanted.of(&name).and_then(|selection| selection.rows());
+            SnapshotTable { rows, ..SnapshotTable::from(name) }
+        };
+        let tables: Vec<SnapshotTable> = tables.into_iter().map(with_rows).collect();
         let run = async move { source.run(tables, sender).await };
         Syncing { events, end: AbortOnDropHandle::new(self.services.tasks.spawn(run)) }
     }

@@ -7,11 +7,13 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use walcast_feed::{Feed, FeedLimits, FeedWriter, Read};
+use walcast_filter::{Collation, Schema};
 use walcast_history::{LatestPage, Page, PageLimits};
 use walcast_model::{
     Column, CommitEnd, CommitStart, Cursor, Lsn, Oid, Op, Part, PartBuilder, Relation, RelationName,
     ReplicaIdentity, Seq, Snapshot, Timestamp, Transaction, Xid,
 };
+use walcast_policy::Rights;
 use walcast_protocol::{ClientMessage, ServerMessage};
 use walcast_snapshot::{SnapshotEvent, SnapshotTable};
 
@@ -24,6 +26,7 @@ use crate::refusal::Refusal;
 use crate::request::Request;
 use crate::router::Router;
 use crate::session::{Answer, Folded, Question, Session, Step, Wait, World};
+use crate::wanted::ShapeKey;
 
 pub(crate) fn at(lsn: u64) -> Cursor {
     Lsn::new(lsn).into()
@@ -48,6 +51,12 @@ pub(crate) fn table(table: &str, columns: &[&str]) -> Arc<Relation> {
     Arc::new(Relation::new(oid, RelationName::new("public", table), ReplicaIdentity::Default, all))
 }
 
+/// The same table with `REPLICA IDENTITY FULL`.
+pub(crate) fn full(relation: &Relation) -> Arc<Relation> {
+    let (oid, name, columns) = (relation.oid(), relation.name().clone(), relation.columns().to_vec());
+    Arc::new(Relation::new(oid, name, ReplicaIdentity::Full, columns))
+}
+
 /// The same table under another name.
 pub(crate) fn called(relation: &Relation, table: &str) -> Arc<Relation> {
     let name = RelationName::new("public", table);
@@ -57,6 +66,35 @@ pub(crate) fn called(relation: &Relation, table: &str) -> Arc<Relation> {
 /// An insert of row `id` into a table, its other columns being strings.
 #[derive(Clone, Debug)]
 pub(crate) struct Insert(pub(crate) u64, pub(crate) Arc<Relation>);
+
+/// A change by its JSON texts; those that are empty are left out.
+#[derive(Clone, Debug)]
+pub(crate) struct Write(pub(crate) Op, pub(crate) Arc<Relation>, pub(crate) [&'static str; 3]);
+
+/// A whole transaction of changes, each with its key, row and old row.
+pub(crate) fn written(start: u64, end: u64, writes: &[Write]) -> Part {
+    let mut builder = PartBuilder::new(transaction(start, start), Seq::FIRST);
+    for Write(op, relation, [key, row, old]) in writes {
+        let mut change = builder.change(*op, relation);
+        let write = |text: &'static str| {
+            move |out: &mut Vec<u8>| -> Result<(), std::convert::Infallible> {
+                out.extend_from_slice(text.as_bytes());
+                Ok(())
+            }
+        };
+        if !key.is_empty() {
+            let Ok(()) = change.key(write(key));
+        }
+        if !row.is_empty() {
+            let Ok(()) = change.row(write(row));
+        }
+        if !old.is_empty() {
+            let Ok(()) = change.old(write(old));
+        }
+        change.finish().expect("a whole change");
+    }
+    builder.finish(Some(CommitEnd::new(Lsn::new(end))))
+}
 
 pub(crate) fn transaction(start: u64, xid: u64) -> Arc<Transaction> {
     let start = CommitStart::new(Lsn::new(start));
@@ -103,6 +141,9 @@ pub(crate) fn slice(part: &Part, from: Cursor, count: usize) -> Option<Part> {
         }
         if let Some(row) = part.row(change) {
             let Ok(()) = copy.row(write(row.to_vec()));
+        }
+        if let Some(old) = part.old(change) {
+            let Ok(()) = copy.old(write(old.to_vec()));
         }
         copy.finish().unwrap();
     }
@@ -169,6 +210,15 @@ pub(crate) struct FakeSource {
     pub(crate) events: Mutex<Vec<SnapshotEvent>>,
     /// What the first initial syncs say instead of `events`.
     pub(crate) before: Mutex<VecDeque<Vec<SnapshotEvent>>>,
+    /// The tables as they are defined, the newest of a name last.
+    pub(crate) defined: Mutex<Vec<Arc<Relation>>>,
+}
+
+/// A table as filters are bound to it, in a database with the collation C.
+pub(crate) fn schema(relation: Arc<Relation>) -> Schema {
+    let columns: Vec<String> = relation.columns().iter().map(|column| column.name.clone()).collect();
+    let builder = Schema::builder(relation).with_database(Collation::C, true);
+    columns.into_iter().fold(builder, |schema, column| schema.with_collation(column, Collation::C)).build()
 }
 
 impl FakeSource {
@@ -189,6 +239,15 @@ pub(crate) fn published(table: &Relation) -> KnownTable {
 impl InitialSync for FakeSource {
     fn published(&self) -> BoxFuture<'_, Result<Vec<KnownTable>, Unanswered>> {
         std::future::ready(Ok(self.tables.lock().unwrap().clone())).boxed()
+    }
+
+    fn schema<'a>(&'a self, name: &'a RelationName) -> BoxFuture<'a, Result<Option<Schema>, Unanswered>> {
+        let relation = self.defined.lock().unwrap().iter().rev().find(|known| known.name() == name).cloned();
+        std::future::ready(Ok(relation.map(schema))).boxed()
+    }
+
+    fn schema_of(&self, relation: Arc<Relation>) -> BoxFuture<'_, Result<Schema, Unanswered>> {
+        std::future::ready(Ok(schema(relation))).boxed()
     }
 
     fn run(
@@ -230,8 +289,9 @@ impl Bench {
         let world = World { feed_id, lineage, feed, gate, router, limits };
         let past = FakePast { oldest: at(1), page_changes: 3, ..FakePast::default() };
         let source = FakeSource::default();
-        let tables = ["a", "b", "c"].map(|name| published(&table(name, &["x", "y"])));
-        source.tables.lock().unwrap().extend(tables);
+        let tables = ["a", "b", "c"].map(|name| table(name, &["x", "y"]));
+        source.tables.lock().unwrap().extend(tables.iter().map(|table| published(table)));
+        source.defined.lock().unwrap().extend(tables);
         Self { writer, world: Arc::new(world), past, source }
     }
 
@@ -268,7 +328,11 @@ impl Bench {
     }
 
     pub(crate) fn session(&self, fields: &str) -> Result<Session, Refusal> {
-        Session::new(request(fields)?, Arc::clone(&self.world))
+        self.session_with(fields, &Rights::Everything)
+    }
+
+    pub(crate) fn session_with(&self, fields: &str, rights: &Rights) -> Result<Session, Refusal> {
+        Session::new(request(fields)?, rights, Arc::clone(&self.world))
     }
 
     /// Takes all messages that the session has, answering its questions; ends when it waits or is over.
@@ -299,6 +363,15 @@ impl Bench {
                         let first = self.past.find_invisible(&snapshot, before);
                         session.answer(Answer::FirstInvisible(Ok(first)));
                     }
+                    Question::Schemas { tables, .. } => {
+                        let defined = self.source.defined.lock().unwrap();
+                        let find = |name| defined.iter().rev().find(|known| known.name() == name);
+                        let schemas = tables.iter().filter_map(find).cloned().map(schema).map(Arc::new);
+                        session.answer(Answer::Schemas(Ok(schemas.collect())));
+                    }
+                    Question::Schema { relation, .. } => {
+                        session.answer(Answer::Schema(Ok(Arc::new(schema(relation)))));
+                    }
                     Question::Sync(_) => events = self.source.script().into_iter(),
                 },
             }
@@ -310,6 +383,11 @@ pub(crate) fn request(fields: &str) -> Result<Request, Refusal> {
     let text = format!(r#"{{"type":"subscribe","id":"s",{fields}}}"#);
     let ClientMessage::Subscribe(message) = ClientMessage::decode(&text).unwrap() else { panic!("{text}") };
     message.try_into()
+}
+
+/// What a request comes to for a client that may have everything.
+pub(crate) fn key(fields: &str) -> ShapeKey {
+    ShapeKey::resolve(&request(fields).unwrap().tables, &Rights::Everything).unwrap()
 }
 
 /// The message in a frame: what is written must be what the protocol's types read.

@@ -103,8 +103,8 @@ impl Binder<'_> {
         let TermKind::Column { name, steps, text } = &term.kind else { return Ok(None) };
         let index = self.schema.find(name).ok_or_else(|| {
             let relation = self.schema.relation();
-            let mut names: Vec<&str> = relation.columns().iter().map(|column| column.name.as_str()).collect();
-            names.truncate(20);
+            let visible = relation.columns().iter().filter(|column| self.schema.find(&column.name).is_some());
+            let names: Vec<&str> = visible.map(|column| column.name.as_str()).take(20).collect();
             let message = format!("column {name:?} does not exist in {}", relation.name());
             let hint = format!("the columns are {}; capitals need double quotes", names.join(", "));
             FilterError::new(Refusal::UnknownColumn, message, hint).at(term.at)

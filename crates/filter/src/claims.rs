@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use crate::error::{FilterError, Refusal};
 use crate::filter::Filter;
 use crate::limits::LIST_ITEMS_MAX;
-use crate::syntax::{self, Expression, Literal, Term, TermKind, Word};
+use crate::syntax::{self, Expression, Literal, Place, Term, TermKind, Word};
 
 /// The claims of a token: a JSON object, numbers with all their digits.
 #[derive(Clone, Debug)]
@@ -163,21 +163,21 @@ fn expression(from: &Expression, claims: &Claims) -> Result<Expression, FilterEr
     })
 }
 
-/// A claim's value as a literal; the place 0 marks that it was a claim.
+/// A claim's value as a literal.
 fn literal(word: Word) -> Literal {
-    Literal { word, cast: None, at: 0 }
+    Literal { word, cast: None, at: Place::NOWHERE }
 }
 
-fn term(word: Word, at: usize) -> Term {
+fn term(word: Word, at: Place) -> Term {
     Term { kind: TermKind::Literal(literal(word)), at }
 }
 
-fn array(items: Vec<Option<String>>, at: usize) -> Term {
+fn array(items: Vec<Option<String>>, at: Place) -> Term {
     let items = items.into_iter().map(|item| literal(item.map_or(Word::Null, Word::Quoted))).collect();
     Term { kind: TermKind::Array { items, cast: None, quoted: true }, at }
 }
 
-fn no_single(path: &[String], at: usize) -> FilterError {
+fn no_single(path: &[String], at: Place) -> FilterError {
     let message = format!("claim {} is not a single value", path.join("."));
     claim_error(message, "compare with a list by = ANY (claims.name)").at(at)
 }

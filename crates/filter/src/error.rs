@@ -56,7 +56,8 @@ impl FilterError {
     }
 
     /// At this character, unless a place inside of it is known already.
-    pub(crate) fn at(mut self, at: usize) -> Self {
+    pub(crate) fn at(mut self, at: impl Into<usize>) -> Self {
+        let at = at.into();
         if at > 0 && self.at.is_none() {
             self.at = Some(at);
         }

@@ -1,6 +1,6 @@
 //! What binding has to know of a table beyond its [`Relation`]: collations, and the types that are not built in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use walcast_model::{Oid, Relation};
@@ -83,6 +83,8 @@ pub struct Schema {
     collations: Vec<Collation>,
     default_collation: Collation,
     utf8: bool,
+    /// The columns that filters may name; `None` for all.
+    visible: Option<BTreeSet<usize>>,
 }
 
 /// Collects what a [`Schema`] has to know. What is not said is taken for the worst: a string column whose collation is
@@ -130,7 +132,7 @@ impl SchemaBuilder {
             .map(|column| collation(&column.name).unwrap_or(Collation::NonDeterministic))
             .collect();
         let (default_collation, utf8) = (self.default_collation, self.utf8);
-        Schema { relation: self.relation, types, collations, default_collation, utf8 }
+        Schema { relation: self.relation, types, collations, default_collation, utf8, visible: None }
     }
 
     fn resolve(&self, oid: Oid, depth_left: usize) -> Type {
@@ -173,8 +175,18 @@ impl Schema {
         &self.relation
     }
 
+    /// The same table for somebody who may know of these columns and of those of the key only: a filter on another one is
+    /// refused as if it did not exist.
+    #[must_use]
+    pub fn narrowed_to(&self, columns: &BTreeSet<String>) -> Self {
+        let all = self.relation.columns().iter().enumerate();
+        let visible = all.filter(|(_, column)| column.key || columns.contains(&column.name));
+        Self { visible: Some(visible.map(|(index, _)| index).collect()), ..self.clone() }
+    }
+
     pub(crate) fn find(&self, name: &str) -> Option<usize> {
-        self.relation.columns().iter().position(|column| column.name == name)
+        let found = self.relation.columns().iter().position(|column| column.name == name);
+        found.filter(|index| self.visible.as_ref().is_none_or(|visible| visible.contains(index)))
     }
 
     pub(crate) fn column_type(&self, index: usize) -> Type {

@@ -4,6 +4,8 @@ mod convert;
 mod scan;
 mod term;
 
+use std::hash::{Hash, Hasher};
+
 use crate::error::FilterError;
 
 /// How two values are compared.
@@ -105,20 +107,57 @@ pub(crate) enum Word {
     Quoted(String),
 }
 
+/// Where something stands in the text: the number of its first character, from 1; 0 for what was a claim, and so stands
+/// nowhere. For errors alone: texts that differ in their spacing are the same filter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place(usize);
+
+impl Place {
+    /// Of a claim.
+    pub(crate) const NOWHERE: Self = Self(0);
+
+    pub(crate) const fn new(at: usize) -> Self {
+        Self(at)
+    }
+
+    pub(crate) const fn is_somewhere(self) -> bool {
+        self.0 != 0
+    }
+}
+
+impl From<Place> for usize {
+    fn from(place: Place) -> Self {
+        place.0
+    }
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_somewhere() == other.is_somewhere()
+    }
+}
+
+impl Eq for Place {}
+
+impl Hash for Place {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.is_somewhere().hash(state);
+    }
+}
+
 /// A literal, cast or not; the name of the type in lower case.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Literal {
     pub(crate) word: Word,
     pub(crate) cast: Option<String>,
-    pub(crate) at: usize,
+    pub(crate) at: Place,
 }
 
 /// What stands on one side of an operator.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Term {
     pub(crate) kind: TermKind,
-    /// The number of its first character, from 1; 0 when it has no place in the text.
-    pub(crate) at: usize,
+    pub(crate) at: Place,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

@@ -5,7 +5,7 @@ use walcast_postgres::{Session, quote_identifier};
 
 use crate::error::Error;
 use crate::event::SnapshotTable;
-use crate::published::{self, sql_name};
+use crate::published::{self, RowFilters, sql_name};
 
 /// A standby's `pg_current_snapshot()` does not list what is open on the primary, so the seam with the stream could
 /// not be told.
@@ -37,7 +37,7 @@ pub(crate) async fn require_readable(
         )
         .await?;
     let wanted: Vec<RelationName> = tables.iter().map(|table| table.name.clone()).collect();
-    let published = published::read(session, publications, Some(&wanted)).await?;
+    let published = published::read(session, publications, Some(&wanted), RowFilters::Unread).await?;
     for (row, name) in rows.iter().zip(wanted) {
         let [exists, usage, select, row_security] = [0, 1, 2, 3].map(|index| row.try_get(index));
         let role: String = row.try_get(4)?;
@@ -72,7 +72,7 @@ async fn not_published(
     publications: &[String],
     table: RelationName,
 ) -> Result<Error, Error> {
-    let published = published::read(session, publications, None).await?;
+    let published = published::published_tables(session, publications).await?;
     let oids: Vec<u32> = published.iter().map(|table| table.oid.get()).collect();
     let row = session
         .query_opt(

@@ -20,16 +20,17 @@ use futures_util::TryStreamExt;
 use tokio_postgres::SimpleQueryMessage;
 use tracing::warn;
 use walcast_model::{Relation, Snapshot};
-use walcast_pgoutput::json::ValueWriter;
+use walcast_pgoutput::json::{Types, ValueWriter};
 use walcast_postgres::{Session, quote_identifier, quote_literal};
 
 use crate::access;
 use crate::consumer::Consumer;
 use crate::error::Error;
 use crate::event::{SnapshotEvent, SnapshotTable};
+use crate::facts::facts;
 use crate::limits::SnapshotLimits;
 use crate::metrics;
-use crate::published::{self, PublishedTable, sql_name};
+use crate::published::{self, PublishedTable, RowFilters, sql_name};
 use crate::relation::define;
 use crate::rows::Chunks;
 use crate::snapshots::Stop;
@@ -50,7 +51,7 @@ pub(crate) async fn read(
     begin(session, tables).await?;
     let snapshot = current_snapshot(session).await?;
     let names: Vec<_> = tables.iter().map(|table| table.name.clone()).collect();
-    let published = published::read(session, publications, Some(&names)).await?;
+    let published = published::read(session, publications, Some(&names), RowFilters::Read).await?;
     let mut plan = Vec::with_capacity(tables.len());
     let mut progress = Progress::default();
     for table in tables {
@@ -59,11 +60,12 @@ pub(crate) async fn read(
             let publications = publications.join(", ");
             return Err(Error::NotPublished { table: table.name.clone(), publications }.into());
         };
-        progress.estimate += estimate(session, found).await?;
-        plan.push((found, table.columns.as_deref()));
+        let task = Task::prepare(session, found, table).await?;
+        progress.estimate += task.estimate(session).await?;
+        plan.push(task);
     }
-    for (table, columns) in plan {
-        copy_table(session, table, columns, limits, &mut progress, consumer).await?;
+    for task in plan {
+        task.copy(session, limits, &mut progress, consumer).await?;
     }
     session.batch_execute("COMMIT").await?;
     Ok(snapshot)
@@ -117,59 +119,92 @@ struct Progress {
     estimate: u64,
 }
 
-/// How many rows the planner expects: the table's present size, the filter and all partitions considered.
-async fn estimate(session: &Session, table: &PublishedTable) -> Result<u64, Error> {
-    let messages = session.simple_query(&table.estimate_statement()).await?;
-    let plan: String = messages
-        .iter()
-        .filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0),
-            _ => None,
-        })
-        .collect();
-    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap_or_default();
-    // An estimate that cannot be read is no reason to fail.
-    Ok(plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_f64).unwrap_or_default() as u64)
+/// One table of an initial sync, as it stands behind the locks.
+struct Task<'a> {
+    table: &'a PublishedTable,
+    relation: Arc<Relation>,
+    types: Types,
+    /// The indices of the columns that the rows shall have.
+    picked: Vec<usize>,
+    /// What rows have to meet, as SQL.
+    condition: Option<String>,
 }
 
-async fn copy_table(
-    session: &Session,
-    table: &PublishedTable,
-    columns: Option<&[String]>,
-    limits: &SnapshotLimits,
-    progress: &mut Progress,
-    consumer: &mut Consumer,
-) -> Result<(), Stop> {
-    let (relation, types) = define(session, table).await?;
-    let picked = pick(&relation, columns)?;
-    let mut writers = Vec::with_capacity(picked.len());
-    let mut expressions = Vec::with_capacity(picked.len());
-    for index in picked {
-        let column = &relation.columns()[index];
-        let (name, writer) = (quote_identifier(&column.name), types.writer(column.type_oid));
-        // What only the server can convert it converts here, as long as that runs no function of whoever made the type.
-        if writer.is_converted() && !writer.is_untrusted() {
-            expressions.push(format!("pg_catalog.to_jsonb({name})::text"));
-            writers.push((index, ValueWriter::jsonb()));
-        } else {
-            expressions.push(name);
-            writers.push((index, writer));
+impl<'a> Task<'a> {
+    async fn prepare(
+        session: &Session,
+        table: &'a PublishedTable,
+        wanted: &SnapshotTable,
+    ) -> Result<Self, Error> {
+        let (relation, types) = define(session, table).await?;
+        let picked = pick(&relation, wanted.columns.as_deref())?;
+        let condition = match &wanted.rows {
+            None => None,
+            Some(filter) => {
+                let schema = facts(session, table.oid).await?.schema(Arc::clone(&relation));
+                let bound = filter.bind(&schema);
+                let bound = bound.map_err(|error| Error::Filter { table: table.name.clone(), error })?;
+                Some(bound.to_sql())
+            }
+        };
+        Ok(Self { table, relation, types, picked, condition })
+    }
+
+    /// How many rows the planner expects: the table's present size, the filters and all partitions considered.
+    async fn estimate(&self, session: &Session) -> Result<u64, Error> {
+        let statement = self.table.estimate_statement(self.condition.as_deref());
+        let messages = session.simple_query(&statement).await?;
+        let plan: String = messages
+            .iter()
+            .filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => row.get(0),
+                _ => None,
+            })
+            .collect();
+        let plan: serde_json::Value = serde_json::from_str(&plan).unwrap_or_default();
+        // An estimate that cannot be read is no reason to fail.
+        Ok(plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_f64).unwrap_or_default() as u64)
+    }
+
+    async fn copy(
+        self,
+        session: &Session,
+        limits: &SnapshotLimits,
+        progress: &mut Progress,
+        consumer: &mut Consumer,
+    ) -> Result<(), Stop> {
+        let Self { table, relation, types, picked, condition } = self;
+        let mut writers = Vec::with_capacity(picked.len());
+        let mut expressions = Vec::with_capacity(picked.len());
+        for index in picked {
+            let column = &relation.columns()[index];
+            let (name, writer) = (quote_identifier(&column.name), types.writer(column.type_oid));
+            // What only the server can convert it converts here, as long as that runs no function of whoever made the
+            // type.
+            if writer.is_converted() && !writer.is_untrusted() {
+                expressions.push(format!("pg_catalog.to_jsonb({name})::text"));
+                writers.push((index, ValueWriter::jsonb()));
+            } else {
+                expressions.push(name);
+                writers.push((index, writer));
+            }
         }
-    }
-    consumer.send(SnapshotEvent::Relation(Arc::clone(&relation))).await?;
-    let mut chunks = Chunks::new(Arc::clone(&relation), writers, limits);
-    let mut lines = pin!(session.copy_out(&table.copy_statement(&expressions)).await?);
-    while let Some(line) = lines.try_next().await? {
-        chunks.push(&line)?;
-        if chunks.is_full() {
-            send_rows(&relation, chunks.take(), progress, consumer).await?;
+        consumer.send(SnapshotEvent::Relation(Arc::clone(&relation))).await?;
+        let mut chunks = Chunks::new(Arc::clone(&relation), writers, limits);
+        let statement = table.copy_statement(&expressions, condition.as_deref());
+        let mut lines = pin!(session.copy_out(&statement).await?);
+        while let Some(line) = lines.try_next().await? {
+            chunks.push(&line)?;
+            if chunks.is_full() {
+                send_rows(&relation, chunks.take(), progress, consumer).await?;
+            }
         }
+        if chunks.odd_values() > 0 {
+            let (table, count) = (relation.name(), chunks.odd_values());
+            warn!(%table, count, "values are not what their types promise: sent as strings");
+        }
+        send_rows(&relation, chunks.take(), progress, consumer).await
     }
-    if chunks.odd_values() > 0 {
-        let (table, count) = (relation.name(), chunks.odd_values());
-        warn!(%table, count, "values are not what their types promise: sent as strings");
-    }
-    send_rows(&relation, chunks.take(), progress, consumer).await
 }
 
 async fn send_rows(
@@ -188,7 +223,6 @@ async fn send_rows(
     consumer.send(SnapshotEvent::Rows { relation: Arc::clone(relation), json, count }).await
 }
 
-/// The indices of the columns that the rows shall have.
 fn pick(relation: &Relation, columns: Option<&[String]>) -> Result<Vec<usize>, Error> {
     let Some(wanted) = columns else { return Ok((0..relation.columns().len()).collect()) };
     let unknown = wanted.iter().find(|name| !relation.columns().iter().any(|column| column.name == **name));

@@ -54,6 +54,14 @@ pub enum Error {
         /// The column, as it was asked for.
         column: String,
     },
+    /// The condition cannot be put to the table as it is.
+    #[error("filter {table}: {error}")]
+    Filter {
+        /// The table.
+        table: RelationName,
+        /// What is wrong.
+        error: walcast_filter::FilterError,
+    },
     /// walcast's role may not read the table.
     #[error("read {table}: role {role:?} may not; run: {statement}")]
     Forbidden {
@@ -134,6 +142,7 @@ impl Error {
             Self::Forbidden { statement, .. } | Self::RowSecurity { statement, .. } => {
                 Some(statement.clone())
             }
+            Self::Filter { error, .. } => Some(error.hint().to_owned()),
             Self::Stalled { .. } => Some("subscribe again, and read what is sent".to_owned()),
             _ => None,
         }

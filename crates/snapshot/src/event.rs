@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use walcast_filter::Filter;
 use walcast_model::{Cursor, Relation, RelationName, Snapshot};
 
 /// A table of an initial sync.
@@ -12,11 +13,13 @@ pub struct SnapshotTable {
     pub name: RelationName,
     /// The columns that its rows shall have; `None` for all published ones. Their order is the relation's.
     pub columns: Option<Vec<String>>,
+    /// Only rows for which it holds. The server evaluates it, as SQL that is written from what it was read as.
+    pub rows: Option<Filter>,
 }
 
 impl From<RelationName> for SnapshotTable {
     fn from(name: RelationName) -> Self {
-        Self { name, columns: None }
+        Self { name, columns: None, rows: None }
     }
 }
 

@@ -22,6 +22,7 @@ mod consumer;
 mod copy_text;
 mod error;
 mod event;
+mod facts;
 mod limits;
 mod metrics;
 mod published;
@@ -31,6 +32,7 @@ mod snapshots;
 
 pub use error::Error;
 pub use event::{SnapshotEvent, SnapshotTable};
+pub use facts::{Facts, facts};
 pub use limits::SnapshotLimits;
 pub use published::{PublishedTable, published_tables};
 pub use snapshots::Snapshots;

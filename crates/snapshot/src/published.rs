@@ -24,20 +24,28 @@ pub struct PublishedTable {
 }
 
 impl PublishedTable {
-    /// The statement that prints these `expressions` of the published rows in the text format of COPY.
-    pub(crate) fn copy_statement(&self, expressions: &[String]) -> String {
-        format!("COPY (SELECT {}{}) TO STDOUT", expressions.join(", "), self.source())
+    /// The statement that prints these `expressions` of the published rows in the text format of COPY, of those for which
+    /// `condition` holds.
+    pub(crate) fn copy_statement(&self, expressions: &[String], condition: Option<&str>) -> String {
+        format!("COPY (SELECT {}{}) TO STDOUT", expressions.join(", "), self.source(condition))
     }
 
-    /// The statement whose plan tells how many published rows there are.
-    pub(crate) fn estimate_statement(&self) -> String {
-        format!("EXPLAIN (FORMAT JSON) SELECT{}", self.source())
+    /// The statement whose plan tells how many such rows there are.
+    pub(crate) fn estimate_statement(&self, condition: Option<&str>) -> String {
+        format!("EXPLAIN (FORMAT JSON) SELECT{}", self.source(condition))
     }
 
-    fn source(&self) -> String {
+    fn source(&self, condition: Option<&str>) -> String {
         // Children by inheritance are published by themselves; only partitions have their rows in the root.
         let only = if self.partitioned { "" } else { "ONLY " };
-        let filter = self.row_filter.as_ref().map_or_else(String::new, |filter| format!(" WHERE {filter}"));
+        let conditions = [self.row_filter.as_deref(), condition];
+        let conditions: Vec<String> =
+            conditions.into_iter().flatten().map(|condition| format!("({condition})")).collect();
+        let filter = if conditions.is_empty() {
+            String::new()
+        } else {
+            format!(" WHERE {}", conditions.join(" AND "))
+        };
         format!(" FROM {only}{}{filter}", sql_name(&self.name))
     }
 }
@@ -76,9 +84,8 @@ impl Dialect {
             } else {
                 ""
             },
-            // Only for tables that are named: from 17 on it waits for whoever has the table locked.
             row_filter: if server_version >= 150_000 {
-                "CASE WHEN $2::text[] IS NOT NULL AND NOT p.puballtables AND NOT EXISTS (
+                "CASE WHEN NOT p.puballtables AND NOT EXISTS (
                      SELECT FROM pg_catalog.pg_publication_namespace s
                      WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace)
                  THEN pg_catalog.pg_get_expr(r.prqual, r.prrelid) END"
@@ -109,11 +116,17 @@ pub async fn published_tables(
     session: &Session,
     publications: &[String],
 ) -> Result<Vec<PublishedTable>, Error> {
-    read(session, publications, None).await
+    read(session, publications, None, RowFilters::Unread).await
+}
+
+/// Whether the row filters of the publications are read. From 17 on that waits for whoever has a table locked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RowFilters {
+    Read,
+    Unread,
 }
 
 /// Reads the tables that the publications publish, all of them or those among `names`; in the order of their names.
-/// Row filters only with `names`.
 ///
 /// Not from the view `pg_publication_tables`, which waits for every published table that somebody has locked: one
 /// long `ALTER TABLE` would stop the initial syncs of all others.
@@ -124,8 +137,9 @@ pub(crate) async fn read(
     session: &Session,
     publications: &[String],
     names: Option<&[RelationName]>,
+    row_filters: RowFilters,
 ) -> Result<Vec<PublishedTable>, Error> {
-    let query = statement(&Dialect::of(session.server_version()));
+    let query = statement(&Dialect::of(session.server_version()), row_filters);
     let schemas: Option<Vec<&str>> =
         names.map(|names| names.iter().map(|name| name.schema.as_str()).collect());
     let tables: Option<Vec<&str>> = names.map(|names| names.iter().map(|name| name.table.as_str()).collect());
@@ -147,8 +161,12 @@ pub(crate) async fn read(
 /// What is publishable: `is_publishable_class` (pg_publication.c). What a publication does with partitions:
 /// `pg_get_publication_tables`. Under which name the stream has a partition that several publications have:
 /// `get_rel_sync_entry` (pgoutput.c).
-fn statement(dialect: &Dialect) -> String {
+fn statement(dialect: &Dialect, row_filters: RowFilters) -> String {
     let Dialect { schemas, row_filter, column_list, generated } = dialect;
+    let row_filter = match row_filters {
+        RowFilters::Read => row_filter,
+        RowFilters::Unread => "NULL::text",
+    };
     format!(
         "WITH RECURSIVE publication AS (SELECT * FROM pg_catalog.pg_publication WHERE pubname = ANY ($1)),
          listed (publication, relation) AS (
@@ -254,12 +272,15 @@ mod tests {
     fn names_are_quoted_and_children_left_to_themselves() {
         let mut table = merge(vec![membership("T\"x", &["a"], Some("(a > 1)"))]).unwrap().remove(0);
         let expected =
-            "COPY (SELECT \"a\", \"b c\" FROM ONLY \"public\".\"T\"\"x\" WHERE ((a > 1))) TO STDOUT";
-        assert_eq!(table.copy_statement(&["\"a\"".into(), "\"b c\"".into()]), expected);
+            "COPY (SELECT \"a\", \"b c\" FROM ONLY \"public\".\"T\"\"x\" WHERE (((a > 1)))) TO STDOUT";
+        assert_eq!(table.copy_statement(&["\"a\"".into(), "\"b c\"".into()], None), expected);
+        let expected =
+            "COPY (SELECT \"a\" FROM ONLY \"public\".\"T\"\"x\" WHERE (((a > 1))) AND (b = 2)) TO STDOUT";
+        assert_eq!(table.copy_statement(&["\"a\"".into()], Some("b = 2")), expected);
         table.partitioned = true;
         table.row_filter = None;
         assert_eq!(
-            table.copy_statement(&["\"a\"".into()]),
+            table.copy_statement(&["\"a\"".into()], None),
             "COPY (SELECT \"a\" FROM \"public\".\"T\"\"x\") TO STDOUT"
         );
     }

@@ -5,15 +5,19 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tracing::{info, warn};
 use walcast_feed::Barriers;
+use walcast_filter::Schema;
+use walcast_model::{Oid, RelationName};
 use walcast_postgres::{ConnectionConfig, ErrorClass, Pool, Session};
 
 use crate::attempt;
 use crate::consumer::Consumer;
 use crate::error::Error;
 use crate::event::{SnapshotEvent, SnapshotTable};
+use crate::facts::{Facts, facts};
 use crate::limits::{SnapshotLimits, retry_delay};
 use crate::metrics::{self, InGauge};
-use crate::published::{self, PublishedTable};
+use crate::published::{self, PublishedTable, RowFilters};
+use crate::relation::define;
 
 /// The name under which the sessions of initial syncs appear in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "walcast snapshot";
@@ -61,6 +65,35 @@ impl Snapshots {
     pub async fn published_tables(&self) -> Result<Vec<PublishedTable>, Error> {
         let session = self.shared.catalog.get().await?;
         published::published_tables(&session, &self.shared.publications).await
+    }
+
+    /// A table of the feed as filters are bound to it, in the definition that the catalog has now; `None` when it is not
+    /// published. Nothing is waited out.
+    ///
+    /// # Errors
+    /// When the source cannot be asked, and as [`Snapshots::published_tables`].
+    pub async fn schema(&self, name: &RelationName) -> Result<Option<Schema>, Error> {
+        let session = self.shared.catalog.get().await?;
+        let names = std::slice::from_ref(name);
+        let published =
+            published::read(&session, &self.shared.publications, Some(names), RowFilters::Unread).await?;
+        let Some(table) = published.into_iter().next() else { return Ok(None) };
+        let relation = match define(&session, &table).await {
+            Ok((relation, _)) => relation,
+            // Dropped, or altered, since it was listed.
+            Err(Error::UnknownTable { .. } | Error::UnknownColumn { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok(Some(facts(&session, table.oid).await?.schema(relation)))
+    }
+
+    /// What filters have to know of a table and only the source has, as it is now.
+    ///
+    /// # Errors
+    /// When the source cannot be asked.
+    pub async fn facts(&self, table: Oid) -> Result<Facts, Error> {
+        let session = self.shared.catalog.get().await?;
+        facts(&session, table).await
     }
 
     /// Takes an initial sync of `tables`, all of them as of one moment, and sends it to `events`; the last event is

@@ -5,7 +5,7 @@ use walcast_model::Relation;
 use walcast_protocol::{Column, RelationMessage, ServerMessage, SubscriptionId, encode as protocol};
 
 use crate::encode::Projection;
-use crate::request::Selection;
+use crate::wanted::Selection;
 
 /// One message: UTF-8 text in two pieces, of which the second may be shared with other sessions.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use walcast_model::{Change, Part, Relation, json};
 
-use crate::request::Selection;
+use crate::wanted::Selection;
 
 /// Which fields of a table's rows are taken: the selected columns and those of the key. The `key` of a change is
 /// always taken whole.
@@ -21,7 +21,7 @@ impl Projection {
             .iter()
             .enumerate()
             .filter(|(_, column)| column.key || columns.contains(&column.name))
-            .map(|(index, _)| between_quotes(relation.column_json(index)).into())
+            .map(|(index, _)| column_key(relation, index).into())
             .collect();
         (taken.len() < relation.columns().len()).then_some(Self { taken })
     }
@@ -56,18 +56,36 @@ impl Projection {
             out.extend_from_slice(b",\"key\":");
             out.extend_from_slice(key);
         }
-        if let Some(row) = part.row(change) {
-            out.extend_from_slice(b",\"row\":");
-            self.write_object(out, row);
-        }
-        if let Some(old) = part.old(change) {
-            out.extend_from_slice(b",\"old\":");
-            self.write_object(out, old);
-        }
-        if let Some(unchanged) = part.unchanged(change) {
-            self.write_unchanged(out, unchanged);
-        }
+        Self::write_images(Some(self), out, part.row(change), part.old(change), part.unchanged(change));
         out.push(b'}');
+    }
+
+    /// Appends row, old row and the names of unchanged columns, as far as they are there: what is taken of them.
+    pub(super) fn write_images(
+        projection: Option<&Self>,
+        out: &mut Vec<u8>,
+        row: Option<&[u8]>,
+        old: Option<&[u8]>,
+        unchanged: Option<&[u8]>,
+    ) {
+        for (name, object) in [("row", row), ("old", old)] {
+            let Some(object) = object else { continue };
+            for piece in [",\"", name, "\":"] {
+                out.extend_from_slice(piece.as_bytes());
+            }
+            match projection {
+                Some(projection) => projection.write_object(out, object),
+                None => out.extend_from_slice(object),
+            }
+        }
+        match (projection, unchanged) {
+            (_, None) => {}
+            (Some(projection), Some(names)) => projection.write_unchanged(out, names),
+            (None, Some(names)) => {
+                out.extend_from_slice(b",\"unchanged\":");
+                out.extend_from_slice(names);
+            }
+        }
     }
 
     /// Appends the taken names of a JSON array of names; nothing when none is.
@@ -85,6 +103,11 @@ impl Projection {
             out.push(b']');
         }
     }
+}
+
+/// A column's name as it stands between the quotes of a JSON key.
+pub(super) fn column_key(relation: &Relation, index: usize) -> &[u8] {
+    between_quotes(relation.column_json(index))
 }
 
 /// `name` of `"name"` or `"name":`.

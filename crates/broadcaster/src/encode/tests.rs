@@ -3,7 +3,7 @@ use walcast_protocol::ServerMessage;
 
 use super::{Heads, View, part as encode};
 use crate::limits::Limits;
-use crate::testing::{Bench, decode, request, table, transaction};
+use crate::testing::{Bench, decode, key, table, transaction};
 
 #[tokio::test]
 async fn a_frame_of_few_columns_holds_no_room_for_all() {
@@ -18,8 +18,7 @@ async fn a_frame_of_few_columns_holds_no_room_for_all() {
     });
     change.finish().unwrap();
     let part = builder.finish(Some(CommitEnd::new(Lsn::new(20))));
-    let shape =
-        bench.world.router.shape(request(r#""tables":[{"table":"*","columns":["x"]}]"#).unwrap().shape);
+    let shape = bench.world.router.shape(key(r#""tables":[{"table":"*","columns":["x"]}]"#));
     let mut encoded = encode(&part, shape.wanted(), View::whole());
     let counted = encoded.bytes();
     let held = encoded.runs.remove(0).tail.try_into_mut().unwrap().capacity();
@@ -49,7 +48,7 @@ async fn what_is_written_is_what_the_protocol_reads_in_every_column() {
     builder.change(Op::Truncate, &a).finish().unwrap();
     let part = builder.finish(Some(CommitEnd::new(Lsn::new(20))));
     let text = |fields: &str| {
-        let shape = bench.world.router.shape(request(fields).unwrap().shape);
+        let shape = bench.world.router.shape(key(fields));
         let mut encoded = encode(&part, shape.wanted(), View::whole());
         assert_eq!(encoded.runs.len(), 1);
         let frame = Heads::new(&"s".parse().unwrap()).transaction(encoded.runs.remove(0).tail);

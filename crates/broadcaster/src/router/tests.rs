@@ -5,10 +5,10 @@ use walcast_model::Part;
 
 use crate::limits::Limits;
 use crate::shape::Next;
-use crate::testing::{Bench, Insert, at, part, request, table};
+use crate::testing::{Bench, Insert, at, key, part, table};
 
 fn shape(bench: &Bench, fields: &str) -> super::ShapeHandle {
-    bench.world.router.shape(request(fields).unwrap().shape)
+    bench.world.router.shape(key(fields))
 }
 
 #[tokio::test]
@@ -40,10 +40,10 @@ async fn equal_shapes_are_one_and_the_last_session_takes_it_along() {
     let (one, two) = (shape(&bench, tables), shape(&bench, tables));
     assert!(std::sync::Arc::ptr_eq(&one.shape, &two.shape));
     drop(one);
-    assert_eq!(bench.world.router.index().shapes.len(), 1);
+    assert_eq!(bench.world.router.index().len(), 1);
     drop(two);
     let index = bench.world.router.index();
-    assert!(index.shapes.is_empty() && index.tables.is_empty() && index.schemas.is_empty());
+    assert!(index.is_empty());
 }
 
 #[tokio::test]
@@ -136,15 +136,14 @@ async fn shapes_that_name_the_same_are_forgotten_one_by_one() {
     drop(second);
     {
         let index = bench.world.router.index();
-        let lists = [&index.everywhere, index.schemas.values().next().unwrap()];
-        assert_eq!(lists.map(|list| list.len()), [2, 2]);
+        assert_eq!(index.len(), 2);
     }
     bench.append(vec![part(10, 0, &[Insert(1, table("a", &[]))], Some(20))], 0).await;
     bench.route();
     assert!(first.watch().borrow().eq(&at(20)) && third.watch().borrow().eq(&at(20)));
     drop((first, third));
     let index = bench.world.router.index();
-    assert!(index.everywhere.is_empty() && index.schemas.is_empty() && index.tables.is_empty());
+    assert!(index.is_empty());
 }
 
 #[tokio::test]

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use walcast_model::Cursor;
 use walcast_protocol::{Mode, StartAt};
 
+use super::binding::Then;
 use super::streaming::Stream;
 use super::syncing::Sync;
 use super::{Phase, Question, Session, Turn, Wait, unknown_table};
 use crate::past::KnownTable;
 use crate::refusal::Refusal;
+use crate::wanted::Origin;
 
 impl Session {
     pub(super) fn pass_gate(&mut self) -> Turn {
@@ -42,12 +44,20 @@ impl Session {
             (Phase::Syncing(_), tables) => self.relisted(tables),
             (Phase::Tables { .. }, tables) => match (self.start, tables) {
                 (StartAt::Snapshot, Err(refusal)) => self.refuse(refusal),
-                (StartAt::Snapshot, Ok(tables)) => self.begin_sync(&tables),
+                (StartAt::Snapshot, Ok(tables)) => {
+                    // What is unknown is left to the initial sync, which can say more about it; what it does not look at
+                    // is not.
+                    let known = self.knows_all_named(&tables);
+                    match self.check(&tables) {
+                        Err(refusal) if known => self.refuse(refusal),
+                        _ => self.bind_before(Then::Sync { published: tables, relists: 0 }),
+                    }
+                }
                 (_, Ok(tables)) => match self.check(&tables) {
-                    Ok(()) => self.resume(),
+                    Ok(()) => self.bind_before(Then::Resume { published: tables }),
                     Err(refusal) => self.refuse(refusal),
                 },
-                // A source that is away must not keep anybody from history.
+                // A source that is away must not keep anybody from history. What filters need is asked for when they do.
                 (_, Err(_)) => self.resume(),
             },
             // Nobody asked.
@@ -55,31 +65,33 @@ impl Session {
         }
     }
 
-    /// Whether what the subscription names exists.
+    fn knows_all_named(&self, tables: &[KnownTable]) -> bool {
+        self.shape.key().named().all(|(name, _)| tables.iter().any(|table| table.name == *name))
+    }
+
+    /// Whether what the subscription names exists, as far as its client may know.
     fn check(&self, tables: &[KnownTable]) -> Result<(), Refusal> {
         for (name, selection) in self.shape.key().named() {
             let table = tables.iter().find(|table| table.name == *name).ok_or_else(|| unknown_table(name))?;
-            let mut columns = selection.columns.iter().flatten();
+            let Origin::Named { columns } = &selection.origin else { continue };
+            let mut columns = columns.iter().filter(|column| selection.may_know(column));
             if let Some(unknown) = columns.find(|column| !table.columns.contains(column)) {
                 let message = format!("{name} has no published column {unknown:?}");
-                return Err(Refusal::bad(message).hint(format!("published are {}", table.columns.join(", "))));
+                let known = table.columns.iter().filter(|column| selection.may_know(column));
+                let known: Vec<&str> = known.map(String::as_str).collect();
+                return Err(Refusal::bad(message).hint(format!("published are {}", known.join(", "))));
             }
         }
         Ok(())
     }
 
-    fn begin_sync(&mut self, tables: &[KnownTable]) {
-        // What is unknown is left to the initial sync, which can say more about it; what it does not look at is not.
-        let known = self.shape.key().named().all(|(name, _)| tables.iter().any(|table| table.name == *name));
-        if known && let Err(refusal) = self.check(tables) {
-            return self.refuse(refusal);
-        }
+    pub(super) fn begin_sync(&mut self, tables: &[KnownTable], relists: u32) {
         let wanted = Sync::tables_of(&self.shape, tables);
-        self.phase = Phase::Syncing(Sync::new(wanted));
+        self.phase = Phase::Syncing(Sync::new(wanted, relists));
         self.subscribed(Mode::Snapshot, Cursor::ZERO);
     }
 
-    fn resume(&mut self) {
+    pub(super) fn resume(&mut self) {
         let cursor = match self.start {
             StartAt::At(cursor) => cursor,
             // The head may be inside a transaction: start with the whole of it.

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use walcast_feed::Read;
 use walcast_history::Page;
-use walcast_model::{CommitStart, Cursor, Part, Seq, Transaction};
-use walcast_protocol::Catchup;
+use walcast_model::{CommitStart, Cursor, Part, Relation, Seq, Transaction};
+use walcast_protocol::{Catchup, ErrorCode};
 
 use super::compacted::Compacted;
 use super::{Phase, Question, Session, Turn, Wait};
-use crate::encode::{self, Encoded, Synced, View};
+use crate::catalog::Freshness;
+use crate::encode::{self, Encoded, Synced, Undecided, View};
+use crate::refusal::Refusal;
 use crate::shape::Next;
 
 /// A position in the log, and what was read from there.
@@ -30,6 +32,10 @@ pub(super) struct Stream {
     of_feed: bool,
     /// Whether a page of history was asked for.
     pub(super) asked: bool,
+    /// Whether it waits for what a filter has to know of a table of the part that is next.
+    pub(super) is_binding: bool,
+    /// The part for which filters were bound anew, because they could not tell of its rows.
+    rebound: Option<Cursor>,
     /// The transaction of which the client was told that more follows.
     open: Option<CommitStart>,
     /// Until when the rows of an initial sync have to be kept apart from the stream.
@@ -55,6 +61,8 @@ impl Stream {
             after_reading: cursor,
             of_feed: false,
             asked: false,
+            is_binding: false,
+            rebound: None,
             open: None,
             seam,
             caught_up: false,
@@ -92,7 +100,13 @@ impl Stream {
         if let Some(compacted) = self.compacted.take() {
             self.abandoned = compacted.let_go();
         }
-        std::mem::take(&mut self.asked)
+        let was_binding = std::mem::take(&mut self.is_binding);
+        std::mem::take(&mut self.asked) || was_binding
+    }
+
+    /// Where the part that is next ends.
+    pub(super) fn end_of_next(&self) -> Cursor {
+        self.reading.front().map_or(self.cursor, |part| part.next_cursor())
     }
 
     fn move_to(&mut self, cursor: Cursor) {
@@ -136,9 +150,11 @@ impl Session {
             self.complete(seam.barrier);
             return Turn::Again;
         }
+        if stream.is_binding {
+            return Turn::Wait(Wait::Answer);
+        }
         if let Some(part) = stream.reading.pop_front() {
-            self.deliver_read(&part);
-            return Turn::Again;
+            return self.deliver_read(part);
         }
         let cursor = stream.cursor;
         if !stream.caught_up && stream.is_safe_to_store() && barrier.is_some_and(|barrier| barrier <= cursor)
@@ -191,6 +207,7 @@ impl Session {
     /// Reads from the feed, or asks for a page of history.
     fn read_on(&mut self) -> Turn {
         let (world, catchup) = (Arc::clone(&self.world), self.catchup);
+        let is_filtered = self.shape.wanted().is_filtered();
         let Some(stream) = self.streaming() else { return Turn::Again };
         match world.feed.read(stream.cursor, world.limits.read_bytes_max) {
             Read::Parts { parts, next } => {
@@ -210,7 +227,10 @@ impl Session {
                 let (from, to) = (stream.cursor, world.feed.stored());
                 // At the seam of an initial sync transactions are told apart.
                 match catchup {
-                    Catchup::Latest if stream.seam.is_none() => Turn::Ask(Question::Latest { from, to }),
+                    // What is left of a row that left a filter would tell of rows that were never in it.
+                    Catchup::Latest if stream.seam.is_none() && !is_filtered => {
+                        Turn::Ask(Question::Latest { from, to })
+                    }
                     Catchup::All | Catchup::Latest => Turn::Ask(Question::Page { from, to }),
                 }
             }
@@ -238,28 +258,49 @@ impl Session {
         }
     }
 
-    /// Makes frames of a part that was read.
-    fn deliver_read(&mut self, part: &Part) {
-        let Phase::Streaming(stream) = &self.phase else { return };
+    /// Makes frames of a part that was read, unless a filter has to be bound to a definition in it first.
+    fn deliver_read(&mut self, part: Arc<Part>) -> Turn {
+        if let Some(relation) = self.shape.wanted().unbound(&part) {
+            return self.bind_for(part, relation, Freshness::Lately);
+        }
+        let Phase::Streaming(stream) = &self.phase else { return Turn::Again };
         let encoded = if stream.of_feed && stream.seam.is_none() && stream.cursor <= part.cursor() {
-            self.shape.frames(part)
+            self.shape.frames(&part)
         } else {
             let synced = stream.seam.as_ref().map(|seam| &seam.synced);
-            Arc::new(encode::part(
-                part,
-                self.shape.wanted(),
-                View { from: stream.cursor, synced, is_compacted: false },
-            ))
+            let view = View { from: stream.cursor, synced, ..View::whole() };
+            Arc::new(encode::part(&part, self.shape.wanted(), view))
         };
+        if let Some(undecided) = &encoded.undecided {
+            // Perhaps since a type was altered: what is known of the table is read anew, once.
+            if stream.rebound != Some(part.cursor()) {
+                self.shape.wanted().unbind(&undecided.relation);
+                return self.bind_for(part, Arc::clone(&undecided.relation), Freshness::Now);
+            }
+            self.refuse(cannot_tell(undecided));
+            return Turn::Again;
+        }
         let (open, in_seam) = (stream.open, stream.seam.is_some());
         if encoded.runs.is_empty() && encoded.ends && open == Some(encoded.start) {
-            let frame = self.heads.transaction(encode::ending(part, !in_seam));
+            let frame = self.heads.transaction(encode::ending(&part, !in_seam));
             self.frames.push_back(frame);
             if !in_seam {
                 self.last_cursor = self.last_cursor.max(encoded.next);
             }
         }
         self.deliver(&encoded);
+        Turn::Again
+    }
+
+    /// Puts the part back, and asks for what a filter has to know of a table in it.
+    fn bind_for(&mut self, part: Arc<Part>, relation: Arc<Relation>, freshness: Freshness) -> Turn {
+        let Some(stream) = self.streaming() else { return Turn::Again };
+        if freshness == Freshness::Now {
+            stream.rebound = Some(part.cursor());
+        }
+        stream.reading.push_front(part);
+        stream.is_binding = true;
+        Turn::Ask(Question::Schema { relation, freshness })
     }
 
     /// Puts the frames of a part before everything else, and moves behind it.
@@ -283,4 +324,16 @@ impl Session {
         }
         stream.move_to(encoded.next);
     }
+}
+
+/// A row of which nobody can say whether it is in the filter.
+fn cannot_tell(undecided: &Undecided) -> Refusal {
+    let (relation, index) = (&undecided.relation, undecided.column);
+    let column = relation.columns().get(index).map_or("", |column| column.name.as_str());
+    let table = relation.name();
+    let message =
+        format!("whether a row of {table} is in the filter cannot be told: {column:?} is not in the WAL");
+    let hint =
+        format!("an administrator runs ALTER TABLE {table} REPLICA IDENTITY FULL; then take an initial sync");
+    Refusal::new(ErrorCode::IdentityRequired, message).hint(hint)
 }

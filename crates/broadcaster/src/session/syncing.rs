@@ -25,6 +25,7 @@ use walcast_model::{Cursor, Oid, RelationName, Snapshot};
 use walcast_protocol::{ErrorCode, Mode, Progress, SnapshotComplete, encode as protocol};
 use walcast_snapshot::SnapshotEvent;
 
+use super::binding::Then;
 use super::streaming::Stream;
 use super::{Phase, Question, Session, Turn, Wait};
 use crate::encode::{Projection, Synced, project_rows};
@@ -64,9 +65,9 @@ enum SyncStep {
 }
 
 impl Sync {
-    pub(super) fn new(tables: Vec<RelationName>) -> Self {
+    pub(super) fn new(tables: Vec<RelationName>, relists: u32) -> Self {
         let progress = Progress { done: 0, estimate: None };
-        Self { tables, synced: HashMap::new(), step: SyncStep::Start, progress, relists: 0 }
+        Self { tables, synced: HashMap::new(), step: SyncStep::Start, progress, relists }
     }
 
     /// The tables of a shape: those that it names, and those that exist of the others. Sorted.
@@ -86,9 +87,10 @@ impl Sync {
     }
 }
 
-/// The published tables that a shape stands for.
+/// The published tables that a shape stands for, without those of which a policy gives nothing.
 fn matching<'a>(shape: &ShapeHandle, published: &'a [KnownTable]) -> impl Iterator<Item = &'a KnownTable> {
-    published.iter().filter(|table| shape.wanted().of(&table.name).is_some())
+    let wanted = shape.wanted();
+    published.iter().filter(|table| wanted.of(&table.name).is_some() && !wanted.takes_nothing_of(table.oid))
 }
 
 impl Session {
@@ -184,7 +186,7 @@ impl Session {
                 if wanted == sync.tables {
                     return self.refuse(refusal);
                 }
-                self.start_over(wanted, "a table is gone that was listed");
+                self.start_over(tables, "a table is gone that was listed");
             }
             SyncStep::Listing { snapshot, barrier, .. } => {
                 let Some(missing) = sync.missing(&self.shape, &tables) else {
@@ -193,7 +195,7 @@ impl Session {
                     return;
                 };
                 let why = format!("{missing} appeared, or is another table now");
-                self.start_over(Sync::tables_of(&self.shape, &tables), &why);
+                self.start_over(tables, &why);
             }
             // Nobody asked.
             _ => {}
@@ -201,7 +203,7 @@ impl Session {
     }
 
     /// Begins the initial sync again, of other tables, unless that was done too often.
-    fn start_over(&mut self, tables: Vec<RelationName>, why: &str) {
+    fn start_over(&mut self, published: Arc<Vec<KnownTable>>, why: &str) {
         let Phase::Syncing(sync) = &self.phase else { return };
         if sync.relists == RELISTS_MAX {
             let message = format!("tables keep changing during the initial sync: {why}");
@@ -210,9 +212,8 @@ impl Session {
         }
         tracing::info!(id = %self.id, why, "an initial sync starts over");
         let relists = sync.relists + 1;
-        self.phase = Phase::Syncing(Sync { relists, ..Sync::new(tables) });
         self.told.clear();
-        self.subscribed(Mode::Snapshot, Cursor::ZERO);
+        self.bind_before(Then::Sync { published, relists });
     }
 
     /// Begins the seam at the first transaction that the snapshot does not see.

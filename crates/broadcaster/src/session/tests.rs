@@ -1,6 +1,8 @@
 mod definitions;
+mod filters;
 mod opening;
 mod resuming;
+mod rights;
 mod syncing;
 
 use walcast_model::{Cursor, Part};

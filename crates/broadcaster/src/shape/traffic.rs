@@ -13,8 +13,12 @@ use crate::encode::Encoded;
 struct Hit {
     cursor: Cursor,
     next: Cursor,
+    only: Only,
     encoded: Option<Kept>,
 }
+
+/// The only changes of a part that can concern the shape, by their index; `None` when that is not known.
+pub(crate) type Only = Option<Arc<[u32]>>;
 
 /// What follows a cursor.
 #[derive(Debug)]
@@ -53,11 +57,11 @@ impl Traffic {
         Self { from, hits: VecDeque::new(), hits_max, unheard: false }
     }
 
-    pub(crate) fn note(&mut self, cursor: Cursor, next: Cursor) -> Noted {
+    pub(crate) fn note(&mut self, cursor: Cursor, next: Cursor, only: Only) -> Noted {
         if self.hits.back().is_some_and(|hit| hit.cursor >= cursor) {
             return Noted::Known;
         }
-        self.hits.push_back(Hit { cursor, next, encoded: None });
+        self.hits.push_back(Hit { cursor, next, only, encoded: None });
         if self.hits.len() > self.hits_max.max(1)
             && let Some(oldest) = self.hits.pop_front()
         {
@@ -89,6 +93,11 @@ impl Traffic {
     fn hit(&mut self, cursor: Cursor) -> Option<&mut Hit> {
         let index = self.hits.partition_point(|hit| hit.cursor < cursor);
         self.hits.get_mut(index).filter(|hit| hit.cursor == cursor)
+    }
+
+    /// What is known of the part at `cursor`.
+    pub(crate) fn only(&mut self, cursor: Cursor) -> Only {
+        self.hit(cursor).and_then(|hit| hit.only.clone())
     }
 
     pub(crate) fn encoded(&mut self, cursor: Cursor) -> Option<Arc<Encoded>> {
@@ -124,12 +133,12 @@ mod tests {
         let mut traffic = Traffic::new(at(10), 2);
         assert!(matches!(traffic.next(at(9)), Next::Unknown));
         assert!(matches!(traffic.next(at(10)), Next::Nothing));
-        traffic.note(at(20), at(25));
-        traffic.note(at(20), at(25));
-        traffic.note(at(30), at(35));
+        traffic.note(at(20), at(25), None);
+        traffic.note(at(20), at(25), None);
+        traffic.note(at(30), at(35), None);
         assert!(matches!(traffic.next(at(10)), Next::Part { cursor, .. } if cursor == at(20)));
         assert!(matches!(traffic.next(at(25)), Next::Part { cursor, .. } if cursor == at(30)));
-        traffic.note(at(40), at(45));
+        traffic.note(at(40), at(45), None);
         assert!(matches!(traffic.next(at(10)), Next::Unknown));
         assert!(matches!(traffic.next(at(25)), Next::Part { cursor, .. } if cursor == at(30)));
         traffic.overtaken(at(60));

@@ -5,18 +5,19 @@ use std::sync::Arc;
 
 use walcast_history::Page;
 use walcast_model::{Column, Cursor, Oid, Relation, RelationName, ReplicaIdentity, Snapshot};
+use walcast_policy::Rights;
 use walcast_protocol::{ErrorCode, ServerMessage};
 use walcast_snapshot::SnapshotEvent;
 
 use super::daemon::Daemon;
 use super::source::{Definition, Source};
 use super::store::{Store, at};
-use super::told::{Seam, Stored, Told};
+use super::told::{Rows, Seam, Stored, Told};
 use super::wire::{INT4, TEXT};
 use crate::past::KnownTable;
 use crate::refusal::Refusal;
 use crate::session::{Answer, Question, Session, Step, Wait};
-use crate::testing::{decode, request};
+use crate::testing::{decode, request, schema};
 
 /// An initial sync of a session, at the source.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ struct Connected {
 pub(super) struct Client {
     connected: Option<Connected>,
     names: Option<Vec<String>>,
+    /// The rows that it asks for, where it names tables.
+    rows: Rows,
     stored: Option<Stored>,
     barriers: u32,
     pub(super) counts: Counts,
@@ -83,6 +86,7 @@ impl Client {
             None => {
                 self.names = SHAPES[a as usize % SHAPES.len()]
                     .map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+                self.rows = Rows::ALL[b as usize / 4 % Rows::ALL.len()];
                 let somewhere = at(u64::from(b) * 31 % (source.wal_end + 1));
                 match a / 8 % 5 {
                     0 => "latest".to_owned(),
@@ -96,18 +100,18 @@ impl Client {
                 }
             }
         };
+        let rows = self.rows;
         let entry = |name: &str| format!(r#"{{"table":"{name}"}}"#);
+        let filtered = |name: &str| format!(r#"{{"table":"public.{name}"{}}}"#, rows.filter());
         let tables = match &self.names {
             None => entry(if (a / 64).is_multiple_of(2) { "*" } else { "public.*" }),
-            Some(names) => {
-                names.iter().map(|name| entry(&format!("public.{name}"))).collect::<Vec<_>>().join(",")
-            }
+            Some(names) => names.iter().map(|name| filtered(name)).collect::<Vec<_>>().join(","),
         };
         let asked = request(&format!(r#""tables":[{tables}],"cursor":"{cursor}""#)).unwrap();
-        let session = Session::new(asked, Arc::clone(&daemon.world)).unwrap();
+        let session = Session::new(asked, &Rights::Everything, Arc::clone(&daemon.world)).unwrap();
         self.barriers += 1;
         self.counts.resumed += u64::from(self.stored.is_some());
-        let told = Told::new(self.names.clone(), self.stored.take(), source.wal_end);
+        let told = Told::new(self.names.clone(), self.rows, self.stored.take(), source.wal_end);
         let barrier = Some(format!("client {number} {}", self.barriers));
         source.barrier(barrier.clone().unwrap_or_default());
         self.connected = Some(Connected { session, told, wait: None, question: None, sync: None, barrier });
@@ -185,6 +189,16 @@ impl Client {
                 Answer::Tables(Err(Refusal::bad("the published tables are not known now")))
             }
             Question::Tables { .. } => Answer::Tables(Ok(Arc::new(published(source)))),
+            Question::Schemas { insist: false, .. } if !daemon.is_linked() => {
+                Answer::Schemas(Err(Refusal::bad("the tables are not known now")))
+            }
+            Question::Schemas { tables, .. } => {
+                let find =
+                    |name: &RelationName| source.tables().iter().find(|table| table.name == name.table);
+                let schemas = tables.iter().filter_map(find).map(|table| Arc::new(schema(relation(table))));
+                Answer::Schemas(Ok(schemas.collect()))
+            }
+            Question::Schema { relation, .. } => Answer::Schema(Ok(Arc::new(schema(relation)))),
             _ if store.is_away => return false,
             Question::Oldest => Answer::Oldest(Ok(store.oldest)),
             Question::Page { from, to } => {
@@ -214,7 +228,7 @@ impl Client {
         }
         let told = &mut connected.told;
         let event = match sync {
-            Sync::Begin => match read(source, tables) {
+            Sync::Begin => match read(source, tables, told.rows()) {
                 Ok((events, tables)) => {
                     if let Some(copy) = &mut told.copy {
                         copy.oids = tables.iter().cloned().collect();
@@ -314,10 +328,10 @@ fn published(source: &Source) -> Vec<KnownTable> {
 
 /// Tables by name.
 type Tables = Vec<(String, u32)>;
-type Rows = (VecDeque<SnapshotEvent>, Tables);
+type Read = (VecDeque<SnapshotEvent>, Tables);
 
 /// The rows of tables as others see them now.
-fn read(source: &Source, names: &[RelationName]) -> Result<Rows, Refusal> {
+fn read(source: &Source, names: &[RelationName], taken: Rows) -> Result<Read, Refusal> {
     let (mut events, mut oids) = (VecDeque::new(), Vec::new());
     for name in names {
         let table = source.tables().iter().find(|table| table.name == name.table);
@@ -327,7 +341,8 @@ fn read(source: &Source, names: &[RelationName]) -> Result<Rows, Refusal> {
         oids.push((table.name.clone(), table.oid));
         let relation = relation(table);
         events.push_back(SnapshotEvent::Relation(Arc::clone(&relation)));
-        let rows: Vec<String> = source.rows(table.oid).map(|(id, value)| table.row(id, value)).collect();
+        let rows = source.rows(table.oid).filter(|(id, _)| taken.has(*id));
+        let rows: Vec<String> = rows.map(|(id, value)| table.row(id, value)).collect();
         for chunk in rows.chunks(2) {
             events.push_back(SnapshotEvent::Progress { done: 1, estimate: 1 });
             let (relation, json) = (Arc::clone(&relation), chunk.join(",").into());

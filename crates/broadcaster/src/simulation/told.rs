@@ -8,6 +8,53 @@ use walcast_protocol::{Mode, ServerMessage, SnapshotRows, TransactionMessage};
 
 use super::source::{Effect, Logged, Source};
 
+/// Which rows of a table that it names a client asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Rows {
+    #[default]
+    Every,
+    One(u32),
+    Below(u32),
+    Odd,
+    /// By a condition that no index finds.
+    Even,
+}
+
+impl Rows {
+    pub(super) const ALL: [Self; 8] = [
+        Self::Every,
+        Self::One(2),
+        Self::Below(3),
+        Self::Odd,
+        Self::Every,
+        Self::One(4),
+        Self::Even,
+        Self::Below(1),
+    ];
+
+    pub(super) const fn has(self, id: u32) -> bool {
+        match self {
+            Self::Every => true,
+            Self::One(one) => id == one,
+            Self::Below(end) => id < end,
+            Self::Odd => id % 2 == 1,
+            Self::Even => id % 2 == 0,
+        }
+    }
+
+    /// As it stands in a subscription, after a comma.
+    pub(super) fn filter(self) -> String {
+        let condition = match self {
+            Self::Every => return String::new(),
+            Self::One(one) => format!("id = {one}"),
+            Self::Below(end) => format!("id < {end}"),
+            Self::Odd => "id IN (1, 3, 5)".to_owned(),
+            Self::Even => "id <> 1 AND id <> 3 AND NOT id = 5".to_owned(),
+        };
+        format!(r#","where":"{condition}""#)
+    }
+}
+
 /// A client's copy of the tables.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Copy {
@@ -38,6 +85,8 @@ pub(super) struct Seam {
 pub(super) struct Told {
     /// The tables that it asked for; `None` for all.
     names: Option<Vec<String>>,
+    /// The rows of them that it asked for.
+    rows: Rows,
     /// Everything of its tables before it was delivered.
     next: Cursor,
     pub(super) seam: Option<Seam>,
@@ -66,10 +115,11 @@ macro_rules! check {
 
 impl Told {
     /// A connection that asks for these tables, from what is stored or from nothing.
-    pub(super) fn new(names: Option<Vec<String>>, stored: Option<Stored>, asked_at: u64) -> Self {
+    pub(super) fn new(names: Option<Vec<String>>, rows: Rows, stored: Option<Stored>, asked_at: u64) -> Self {
         let copy = stored.as_ref().and_then(|stored| stored.copy.clone());
         let open = stored.as_ref().and_then(|stored| stored.open);
         Self {
+            rows: if names.is_some() { rows } else { Rows::Every },
             names,
             next: Cursor::ZERO,
             seam: None,
@@ -89,6 +139,10 @@ impl Told {
         self.next
     }
 
+    pub(super) const fn rows(&self) -> Rows {
+        self.rows
+    }
+
     fn wants(&self, logged: &Logged) -> bool {
         let named =
             self.names.as_ref().is_none_or(|names| names.iter().any(|name| *name == logged.write.table.name));
@@ -100,7 +154,7 @@ impl Told {
                     .iter()
                     .any(|(name, oid)| *oid == logged.write.table.oid || *name == logged.write.table.name)
         };
-        named && !self.seam.as_ref().is_some_and(in_rows)
+        named && self.rows.has(logged.write.id) && !self.seam.as_ref().is_some_and(in_rows)
     }
 
     /// The next change that it is to be told.
@@ -156,7 +210,7 @@ impl Told {
                 self.known.insert(relation.table.table, columns);
                 Ok(())
             }
-            ServerMessage::Snapshot(rows) => self.rows(&rows),
+            ServerMessage::Snapshot(rows) => self.take_rows(&rows),
             ServerMessage::SnapshotComplete(complete) => {
                 check!(self.open.is_none(), "the initial sync is complete inside a transaction");
                 self.reach(complete.cursor, source)?;
@@ -181,7 +235,7 @@ impl Told {
         }
     }
 
-    fn rows(&mut self, rows: &SnapshotRows) -> Checked {
+    fn take_rows(&mut self, rows: &SnapshotRows) -> Checked {
         let Some(copy) = &mut self.copy else { return Err("rows outside an initial sync".into()) };
         for row in &rows.rows {
             let key = (rows.table.table.clone(), id_of(row.get()));
@@ -222,7 +276,7 @@ impl Told {
             check!(known == Some(&columns), "{words} was told with {known:?} instead of {columns:?}");
             let expected = expected.clone();
             self.next = Cursor::new(expected.at.lsn(), expected.at.seq().plus(1));
-            self.fold(&expected, row)?;
+            self.fold(&expected, row, source)?;
         }
         self.open = message.more.then_some(message.lsn);
         let torn = self.expected(source).filter(|next| !message.more && next.at.lsn() == message.lsn);
@@ -243,10 +297,15 @@ impl Told {
         Ok(())
     }
 
-    /// Applies a change to the copy, as long as tables have the names that they had at the snapshot.
-    fn fold(&mut self, logged: &Logged, row: &str) -> Checked {
+    /// Applies a change to the copy, as long as tables have the names that they had at the snapshot, and nobody but those
+    /// who ask for another name was told of what was written meanwhile.
+    fn fold(&mut self, logged: &Logged, row: &str, source: &Source) -> Checked {
         let table = &logged.write.table;
-        self.copy = self.copy.take().filter(|copy| copy.oids.get(&table.name) == Some(&table.oid));
+        let elsewhere = |other: &Logged| {
+            other.write.table.oid == table.oid && other.write.table.name != table.name && other.at < logged.at
+        };
+        let is_same = |copy: &Copy| copy.oids.get(&table.name) == Some(&table.oid);
+        self.copy = self.copy.take().filter(|copy| is_same(copy) && !source.log().iter().any(elsewhere));
         let Some(copy) = &mut self.copy else { return Ok(()) };
         let key = (table.name.clone(), u64::from(logged.write.id));
         let before = match logged.write.effect {
@@ -280,7 +339,8 @@ impl Told {
             let ours = copy.rows.range((name.clone(), 0)..=(name.clone(), u64::MAX));
             // Rows keep the columns that they were sent with.
             let ours: Vec<(u64, String)> = ours.map(|((_, id), row)| (*id, value_of(row))).collect();
-            let theirs = source.rows(*oid).map(|(id, value)| (u64::from(id), format!("v{value}")));
+            let theirs = source.rows(*oid).filter(|(id, _)| self.rows.has(*id));
+            let theirs = theirs.map(|(id, value)| (u64::from(id), format!("v{value}")));
             let theirs: Vec<(u64, String)> = theirs.collect();
             let differs = ours.len() != theirs.len()
                 || ours

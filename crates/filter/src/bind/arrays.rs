@@ -247,7 +247,9 @@ fn constants(left: &Term, op: Comparison, array: &ArrayTerm, all: bool) -> Resul
         ArrayTerm::Null => return Ok(Node::Constant(None)),
         ArrayTerm::Quoted(items) | ArrayTerm::Built(items) => items,
     };
-    if !op.is_equality() || items.iter().all(|item| item.at != 0) && one.at != 0 && !items.is_empty() {
+    if !op.is_equality()
+        || items.iter().all(|item| item.at.is_somewhere()) && one.at.is_somewhere() && !items.is_empty()
+    {
         return Err(no_column(left));
     }
     let text = |literal: &Literal| match &literal.word {

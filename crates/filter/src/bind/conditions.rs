@@ -204,7 +204,7 @@ fn constants(left: &Term, op: Comparison, right: &Term) -> Result<Node, FilterEr
     let (Some(one), Some(other)) = (literal(left), literal(right)) else {
         return Err(array_term(if literal(left).is_none() { left } else { right }));
     };
-    if one.at != 0 && other.at != 0 {
+    if one.at.is_somewhere() && other.at.is_somewhere() {
         return Err(no_column(left));
     }
     if !op.is_equality() && !matches!((&one.word, &other.word), (Word::Number(_), _) | (_, Word::Number(_))) {

@@ -12,7 +12,7 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
 use super::term::inside;
-use super::{Comparison, Containment, Expression, Literal, Term, TermKind, Word};
+use super::{Comparison, Containment, Expression, Literal, Place, Term, TermKind, Word};
 use crate::error::{FilterError, Refusal};
 use crate::limits::{CONDITIONS_MAX, DEPTH_MAX};
 
@@ -127,7 +127,7 @@ fn containment(op: &BinaryOperator) -> Option<Containment> {
 }
 
 impl Reader<'_> {
-    fn place(&self, expr: &Expr) -> usize {
+    fn place(&self, expr: &Expr) -> Place {
         self.at(expr.span())
     }
 

@@ -6,7 +6,7 @@ use sqlparser::ast::{
 use sqlparser::tokenizer::Span;
 
 use super::convert::{Reader, unsupported};
-use super::{Literal, Step, Term, TermKind, Word};
+use super::{Literal, Place, Step, Term, TermKind, Word};
 use crate::error::{FilterError, Refusal};
 use crate::limits::{LIST_ITEMS_MAX, NAME_BYTES_MAX, PATH_STEPS_MAX};
 use crate::types::Type;
@@ -14,8 +14,8 @@ use crate::types::Type;
 const ONE_CAST: &str = "cast a plain literal once: '2026-01-01'::date";
 
 impl Reader<'_> {
-    pub(super) fn at(&self, span: Span) -> usize {
-        super::convert::character(self.text, span.start)
+    pub(super) fn at(&self, span: Span) -> Place {
+        Place::new(super::convert::character(self.text, span.start))
     }
 
     /// The name that an identifier stands for in the catalog.
@@ -63,7 +63,7 @@ impl Reader<'_> {
 
     /// `claims.a.b` where claims may stand.
     fn compound(&self, parts: &[Ident]) -> Result<TermKind, FilterError> {
-        let at = parts.first().map_or(0, |part| self.at(part.span));
+        let at = parts.first().map_or(Place::NOWHERE, |part| self.at(part.span));
         match parts.split_first() {
             Some((first, path)) if self.name(first)? == "claims" && !path.is_empty() => {
                 if self.claims {
@@ -200,7 +200,7 @@ impl Reader<'_> {
         }
     }
 
-    fn word(&self, value: &Value, at: usize) -> Result<Word, FilterError> {
+    fn word(&self, value: &Value, at: Place) -> Result<Word, FilterError> {
         Ok(match value {
             Value::Null => Word::Null,
             Value::Boolean(value) => Word::Bool(*value),

@@ -127,6 +127,7 @@ async fn only_the_columns_asked_for_come_in_the_order_of_the_table() {
     .await;
     let snapshots = source.snapshots(SnapshotLimits::default());
     let table = |columns: &[&str]| SnapshotTable {
+        rows: None,
         name: "public.t".parse().unwrap(),
         columns: Some(columns.iter().map(ToString::to_string).collect()),
     };

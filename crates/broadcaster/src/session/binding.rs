@@ -1,0 +1,118 @@
+//! Filters and the tables that they are about: bound when the subscription begins, so that one that does not fit is refused
+//! at once, and whenever a table comes in a definition that was not seen before.
+
+use std::sync::Arc;
+
+use walcast_filter::Schema;
+use walcast_model::{Cursor, RelationName};
+
+use super::{Phase, Question, Session, Turn, Wait};
+use crate::catalog::Freshness;
+use crate::past::KnownTable;
+use crate::refusal::Refusal;
+use crate::wanted::Unbindable;
+
+/// What comes when the filters are bound.
+#[derive(Clone, Debug)]
+pub(super) enum Then {
+    /// The cursor is looked at.
+    Resume { published: Arc<Vec<KnownTable>> },
+    /// An initial sync, after so many that had to start over.
+    Sync { published: Arc<Vec<KnownTable>>, relists: u32 },
+}
+
+/// Filters that are being bound.
+#[derive(Debug)]
+pub(super) struct Binding {
+    tables: Vec<RelationName>,
+    then: Then,
+    freshness: Freshness,
+    asked: bool,
+}
+
+impl Session {
+    /// Binds the filters to the published tables as they are now, and goes on.
+    pub(super) fn bind_before(&mut self, then: Then) {
+        let (Then::Resume { published } | Then::Sync { published, .. }) = &then;
+        let wanted = self.shape.wanted();
+        let needs_definition = |table: &&KnownTable| {
+            wanted.of(&table.name).is_some_and(|selection| selection.needs_definition())
+        };
+        let tables: Vec<_> =
+            published.iter().filter(needs_definition).map(|table| table.name.clone()).collect();
+        if tables.is_empty() {
+            return self.proceed(then);
+        }
+        self.phase = Phase::Binding(Binding { tables, then, freshness: Freshness::Lately, asked: false });
+    }
+
+    fn proceed(&mut self, then: Then) {
+        match then {
+            Then::Resume { .. } => self.resume(),
+            Then::Sync { published, relists } => self.begin_sync(&published, relists),
+        }
+    }
+
+    pub(super) fn bind_tables(&mut self) -> Turn {
+        let Phase::Binding(binding) = &mut self.phase else { return Turn::Again };
+        if std::mem::replace(&mut binding.asked, true) {
+            return Turn::Wait(Wait::Answer);
+        }
+        let insist = matches!(binding.then, Then::Sync { .. });
+        Turn::Ask(Question::Schemas { tables: binding.tables.clone(), freshness: binding.freshness, insist })
+    }
+
+    /// The tables as filters are bound to them.
+    pub(super) fn tables_defined(&mut self, schemas: Result<Vec<Arc<Schema>>, Refusal>) {
+        let Phase::Binding(binding) = &mut self.phase else { return };
+        let then = binding.then.clone();
+        let schemas = match (schemas, &then) {
+            (Ok(schemas), _) => schemas,
+            // As for the list of tables: a source that is away keeps nobody from history.
+            (Err(_), Then::Resume { .. }) => return self.resume(),
+            (Err(refusal), Then::Sync { .. }) => return self.refuse(refusal),
+        };
+        let mut failed = None;
+        for schema in schemas {
+            if let Err(why) = self.world.router.bind(&self.shape, &schema) {
+                failed = Some((schema, why));
+                break;
+            }
+        }
+        let Some((schema, why)) = failed else { return self.proceed(then) };
+        // It may be a column or a label that is new.
+        let Phase::Binding(binding) = &mut self.phase else { return };
+        if binding.freshness == Freshness::Lately && !matches!(why, Unbindable::Column(_)) {
+            (binding.freshness, binding.asked) = (Freshness::Now, false);
+            return;
+        }
+        self.refuse(why.into_refusal(schema.relation().name()));
+    }
+
+    /// A table of the part that is next, as filters are bound to it.
+    pub(super) fn relation_defined(&mut self, schema: Result<Arc<Schema>, Refusal>) {
+        let Phase::Streaming(stream) = &mut self.phase else { return };
+        stream.is_binding = false;
+        let after = stream.end_of_next();
+        let schema = match schema {
+            Ok(schema) => schema,
+            Err(refusal) => return self.refuse(refusal),
+        };
+        if let Err(why) = self.world.router.bind(&self.shape, &schema) {
+            self.refuse(outlived(&schema, &why, after));
+        }
+    }
+}
+
+/// The filter fits the table as it is, or did when the subscription began, and not as it was or has become.
+fn outlived(schema: &Schema, why: &Unbindable, after: Cursor) -> Refusal {
+    let table = schema.relation().name();
+    let why = match why {
+        Unbindable::Granted(_) => "the policy for it cannot be applied to that".to_owned(),
+        Unbindable::Asked(_) | Unbindable::Column(_) | Unbindable::Identity { .. } => why.to_string(),
+    };
+    let refusal = Refusal::too_old(after, after);
+    let message =
+        format!("{table} has another definition before {after}, which the filter does not fit: {why}");
+    Refusal { message, ..refusal }
+}

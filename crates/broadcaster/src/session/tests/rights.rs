@@ -1,0 +1,144 @@
+//! What a subscription may have, also when that changes while it runs.
+
+use std::sync::Arc;
+
+use walcast_filter::Filter;
+use walcast_model::Op;
+use walcast_policy::{Grant, Rights};
+use walcast_protocol::{ErrorCode, ServerMessage};
+use walcast_snapshot::SnapshotEvent;
+
+use crate::limits::Limits;
+use crate::testing::{Bench, Write, at, full, published, table, words, written};
+
+fn grant(columns: Option<&[&str]>, rows: Option<&str>) -> Grant {
+    Grant {
+        columns: columns.map(|columns| columns.iter().map(ToString::to_string).collect()),
+        rows: rows.map(|rows| Filter::parse(rows).unwrap()),
+    }
+}
+
+fn rights(of: &[(&str, Grant)]) -> Rights {
+    Rights::Granted(of.iter().map(|(table, grant)| (table.parse().unwrap(), grant.clone())).collect())
+}
+
+/// `public.f (id, owner, secret)` with the identity FULL, with rows of two owners.
+async fn shared() -> Bench {
+    let mut bench = Bench::new(1 << 20, Limits::default());
+    let f = full(&table("f", &["owner", "secret"]));
+    bench.source.tables.lock().unwrap().push(published(&f));
+    bench.source.defined.lock().unwrap().push(Arc::clone(&f));
+    let write = |op, texts| Write(op, Arc::clone(&f), texts);
+    let rows = [
+        write(Op::Insert, [r#"{"id":1}"#, r#"{"id":1,"owner":"ann","secret":"s1"}"#, ""]),
+        write(Op::Insert, [r#"{"id":2}"#, r#"{"id":2,"owner":"bob","secret":"s2"}"#, ""]),
+        write(
+            Op::Update,
+            [
+                r#"{"id":1}"#,
+                r#"{"id":1,"owner":"bob","secret":"s3"}"#,
+                r#"{"id":1,"owner":"ann","secret":"s1"}"#,
+            ],
+        ),
+        write(Op::Delete, [r#"{"id":2}"#, "", r#"{"id":2,"owner":"bob","secret":"s2"}"#]),
+    ];
+    bench.append(vec![written(10, 20, &rows)], 0).await;
+    bench.route();
+    bench
+}
+
+fn told(messages: &[ServerMessage]) -> String {
+    messages.iter().map(ServerMessage::to_json).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn rows_and_columns_of_others_are_not_told_and_what_is_lost_is_a_key() {
+    let bench = shared().await;
+    let ann = rights(&[("*", grant(Some(&["owner"]), Some("owner = 'ann'")))]);
+    for entry in [r#"{"table":"public.f"}"#, r#"{"table":"public.*"}"#, r#"{"table":"*"}"#] {
+        let fields = format!(r#""tables":[{entry}],"cursor":"0/1""#);
+        let mut session = bench.session_with(&fields, &ann).unwrap();
+        let text = told(&bench.take(&mut session).0);
+        assert!(!text.contains("secret") && !text.contains("bob") && !text.contains(r#""id":2"#), "{text}");
+        let changes = r#""changes":[{"op":"insert","table":"public.f","key":{"id":1},"row":{"id":1,"owner":"ann"}},{"op":"delete","table":"public.f","key":{"id":1}}]"#;
+        assert!(text.contains(changes), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn what_may_not_be_had_is_refused_whether_or_not_it_exists() {
+    let bench = shared().await;
+    let ann = rights(&[("public.f", grant(Some(&["owner"]), Some("owner = 'ann'")))]);
+    let refused = |entry: &str| {
+        let made = bench.session_with(&format!(r#""tables":[{entry}],"cursor":"0/1""#), &ann);
+        match made {
+            Err(refusal) => format!("{} {}", refusal.code, refusal.message),
+            Ok(mut session) => match bench.take(&mut session).0.pop() {
+                Some(ServerMessage::Error(error)) => {
+                    format!("{} {} {}", error.code, error.message, error.hint.unwrap_or_default())
+                }
+                other => panic!("{other:?}"),
+            },
+        }
+    };
+    let same = |one: &str, other: &str, name: &str, none: &str| {
+        assert_eq!(refused(one).replace(name, none), refused(other), "{one}");
+    };
+    same(r#"{"table":"public.a"}"#, r#"{"table":"public.q"}"#, "public.a", "public.q");
+    let (one, other) =
+        (r#"{"table":"public.f","columns":["secret"]}"#, r#"{"table":"public.f","columns":["q"]}"#);
+    same(one, other, "secret", "q");
+    assert!(refused(one).starts_with("forbidden"));
+    // Nor is it found out by a filter, or by what one that is wrong says.
+    let (one, other) =
+        (r#"{"table":"public.f","where":"secret = 's1'"}"#, r#"{"table":"public.f","where":"q = 's1'"}"#);
+    same(one, other, "secret", "q");
+    assert!(
+        refused(one).starts_with("bad_filter") && !refused(other).contains("secret"),
+        "{}",
+        refused(other)
+    );
+    // A policy that does not fit the table gives nothing, and says nothing of itself.
+    let broken = rights(&[("*", grant(None, Some("tenant_id = 7")))]);
+    let mut session =
+        bench.session_with(r#""tables":[{"table":"public.f"}],"cursor":"0/1""#, &broken).unwrap();
+    let text = told(&bench.take(&mut session).0);
+    assert!(text.contains("forbidden") && !text.contains("tenant"), "{text}");
+    let mut all = bench.session_with(r#""tables":[{"table":"*"}],"cursor":"0/1""#, &broken).unwrap();
+    assert_eq!(words(&bench.take(&mut all).0), ["subscribed Live 0/1"]);
+}
+
+#[tokio::test]
+async fn other_rights_make_it_start_over_and_equal_ones_change_nothing() {
+    let bench = shared().await;
+    let ann = rights(&[("public.f", grant(None, Some("owner = 'ann'")))]);
+    let mut session = bench.session_with(r#""tables":[{"table":"public.f"}],"cursor":"0/1""#, &ann).unwrap();
+    bench.take(&mut session);
+    let more = rights(&[("public.f", grant(None, Some("owner='ann'"))), ("public.a", grant(None, None))]);
+    assert!(!session.change_rights(&more), "what concerns it is the same");
+    let bob = rights(&[("public.f", grant(None, Some("owner = 'bob'")))]);
+    let f = bench.source.defined.lock().unwrap().last().cloned().unwrap();
+    *bench.source.events.lock().unwrap() = vec![
+        SnapshotEvent::Relation(Arc::clone(&f)),
+        SnapshotEvent::Progress { done: 1, estimate: 1 },
+        SnapshotEvent::Rows { relation: f, json: r#"{"id":1,"owner":"bob","secret":"s3"}"#.into(), count: 1 },
+        SnapshotEvent::Done { snapshot: "11:11:".parse().unwrap(), barrier: at(20) },
+    ];
+    assert!(session.change_rights(&bob));
+    let (messages, _) = bench.take(&mut session);
+    assert_eq!(
+        words(&messages),
+        [
+            "subscribed Snapshot 0/0",
+            "relation f id,owner,secret",
+            r#"snapshot f {"id":1,"owner":"bob","secret":"s3"}"#,
+            "complete 0/14",
+            "caught_up 0/14"
+        ]
+    );
+    assert!(session.change_rights(&rights(&[])));
+    let (messages, wait) = bench.take(&mut session);
+    let Some(ServerMessage::Error(error)) = messages.first() else { panic!("{messages:?}") };
+    assert_eq!((&error.code, wait), (&ErrorCode::Forbidden, None));
+    assert!(!session.change_rights(&bob), "it is over");
+}

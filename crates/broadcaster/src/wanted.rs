@@ -1,0 +1,214 @@
+//! What a subscription gets: what its client asks for, as far as it may have it, table by table, and bound to each
+//! definition that a table has had.
+
+mod bindings;
+mod selection;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use walcast_filter::Schema;
+use walcast_model::{Oid, Part, Relation, RelationName};
+use walcast_policy::{Grant, Rights};
+use walcast_protocol::TablePattern;
+
+use crate::refusal::Refusal;
+use crate::request::Asked;
+use bindings::Bindings;
+pub(crate) use bindings::Choice;
+pub(crate) use selection::{Origin, Selection, Unbindable};
+
+/// From so many entries on, names are looked up in a table instead of one by one.
+const ENTRIES_FEW: usize = 8;
+
+/// What makes two subscriptions the same for everything but their id and position.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct ShapeKey {
+    pub(crate) tables: BTreeMap<TablePattern, Arc<Selection>>,
+}
+
+impl ShapeKey {
+    /// What `asked` comes to for a client with these rights.
+    ///
+    /// # Errors
+    /// When a table that is named may not be had, whether or not it exists; and when nothing may be had.
+    pub(crate) fn resolve(asked: &BTreeMap<TablePattern, Asked>, rights: &Rights) -> Result<Self, Refusal> {
+        let mut tables = BTreeMap::new();
+        for pattern in meets(asked, rights) {
+            let (Some((entry, asked)), Some(grant)) = (most_of(asked, &pattern), granted(rights, &pattern))
+            else {
+                continue;
+            };
+            tables.insert(pattern, Arc::new(Selection::new(entry, asked, grant)));
+        }
+        let named = asked.keys().filter(|entry| matches!(entry, TablePattern::Table(_)));
+        if let Some(refused) = named.into_iter().find(|entry| !tables.contains_key(*entry)) {
+            return Err(Refusal::forbidden(format!("{refused} may not be had with this token")));
+        }
+        if tables.is_empty() {
+            let entries: Vec<String> = asked.keys().map(ToString::to_string).collect();
+            let message = format!("nothing of {} may be had with this token", entries.join(", "));
+            return Err(Refusal::forbidden(message));
+        }
+        Ok(Self { tables })
+    }
+
+    /// What it wants of a table, `None` for nothing. The entry that says most about the table counts: its own name
+    /// before its schema's, that before `*`.
+    fn wants(&self, name: &RelationName) -> Option<&Arc<Selection>> {
+        let matching = self.tables.iter().filter(|(pattern, _)| pattern.matches(name));
+        matching.max_by_key(|(pattern, _)| rank(pattern)).map(|(_, selection)| selection)
+    }
+
+    /// Whether tables that do not exist yet can be part of it.
+    pub(crate) fn has_wildcard(&self) -> bool {
+        self.tables.values().any(|selection| selection.origin == Origin::Pattern)
+    }
+
+    /// The tables that the client names one by one.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&RelationName, &Selection)> {
+        self.tables.iter().filter_map(|(pattern, selection)| match (pattern, &selection.origin) {
+            (TablePattern::Table(name), Origin::Named { .. }) => Some((name, &**selection)),
+            _ => None,
+        })
+    }
+}
+
+const fn rank(pattern: &TablePattern) -> u8 {
+    match pattern {
+        TablePattern::Table(_) => 2,
+        TablePattern::Schema(_) => 1,
+        TablePattern::All => 0,
+    }
+}
+
+/// Whether every table of `part` is one of `whole`.
+fn covers(whole: &TablePattern, part: &TablePattern) -> bool {
+    match (whole, part) {
+        (TablePattern::All, _) => true,
+        (TablePattern::Schema(schema), TablePattern::Table(name)) => name.schema == *schema,
+        _ => whole == part,
+    }
+}
+
+/// The patterns at which what is asked for and what is granted meet: of each pair with tables in common, the one that
+/// says more. Of any table, the most that one of these says is the most that both sides say of it.
+fn meets(asked: &BTreeMap<TablePattern, Asked>, rights: &Rights) -> BTreeSet<TablePattern> {
+    let Rights::Granted(grants) = rights else { return asked.keys().cloned().collect() };
+    let pairs = asked.keys().flat_map(|entry| grants.keys().map(move |grant| (entry, grant)));
+    let meet = |(entry, grant): (&TablePattern, &TablePattern)| {
+        let narrower = if covers(entry, grant) { Some(grant) } else { None };
+        narrower.or_else(|| covers(grant, entry).then_some(entry)).cloned()
+    };
+    pairs.filter_map(meet).collect()
+}
+
+/// The entry that says most about all of a pattern's tables.
+fn most_of<'a, T>(
+    entries: &'a BTreeMap<TablePattern, T>,
+    of: &TablePattern,
+) -> Option<(&'a TablePattern, &'a T)> {
+    entries.iter().filter(|(pattern, _)| covers(pattern, of)).max_by_key(|(pattern, _)| rank(pattern))
+}
+
+fn granted(rights: &Rights, of: &TablePattern) -> Option<Grant> {
+    match rights {
+        Rights::Everything => Some(Grant { columns: None, rows: None }),
+        Rights::Granted(grants) => most_of(grants, of).map(|(_, grant)| grant.clone()),
+    }
+}
+
+/// What a shape wants, looked up by the name of a table and by its definition.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    key: Arc<ShapeKey>,
+    /// The answer of [`ShapeKey::wants`] for names that are listed, where going through all would take long.
+    listed: HashMap<RelationName, Arc<Selection>>,
+    is_filtered: bool,
+    bindings: Bindings,
+}
+
+impl Wanted {
+    pub(crate) fn new(key: Arc<ShapeKey>) -> Self {
+        let listed = key.tables.iter().filter_map(|(pattern, selection)| match pattern {
+            TablePattern::Table(name) => Some((name.clone(), Arc::clone(selection))),
+            _ => None,
+        });
+        let listed = if key.tables.len() > ENTRIES_FEW { listed.collect() } else { HashMap::new() };
+        let is_filtered = key.tables.values().any(|selection| selection.is_filtered());
+        Self { key, listed, is_filtered, bindings: Bindings::default() }
+    }
+
+    pub(crate) const fn key(&self) -> &Arc<ShapeKey> {
+        &self.key
+    }
+
+    /// What it wants of a table; of which rows, only the binding to its definition tells.
+    pub(crate) fn of(&self, name: &RelationName) -> Option<&Selection> {
+        if let Some(selection) = self.listed.get(name) {
+            return Some(selection);
+        }
+        self.key.wants(name).map(|selection| &**selection)
+    }
+
+    /// Whether it does not take every row of every table that it wants.
+    pub(crate) const fn is_filtered(&self) -> bool {
+        self.is_filtered
+    }
+
+    /// What it takes of a table in this definition; `None` when it has a filter that is not bound to it yet.
+    pub(crate) fn choice(&self, relation: &Relation) -> Option<Choice> {
+        match self.of(relation.name()) {
+            None => Some(Choice::Nothing),
+            Some(selection) if selection.is_filtered() => self.bindings.get(relation),
+            Some(_) => Some(Choice::Everything),
+        }
+    }
+
+    /// Whether it is known to take nothing of the table as it was last.
+    pub(crate) fn takes_nothing_of(&self, oid: Oid) -> bool {
+        self.bindings.latest(oid).is_some_and(|choice| matches!(choice, Choice::Nothing))
+    }
+
+    /// A table of the part whose definition a filter has to be bound to first.
+    pub(crate) fn unbound(&self, part: &Part) -> Option<Arc<Relation>> {
+        if !self.is_filtered {
+            return None;
+        }
+        let mut last: Option<&Arc<Relation>> = None;
+        part.changes()
+            .iter()
+            .map(|change| &change.relation)
+            .filter(|relation| !last.replace(relation).is_some_and(|last| Arc::ptr_eq(last, relation)))
+            .find(|relation| self.choice(relation).is_none())
+            .cloned()
+    }
+
+    /// Binds it to a definition of a table.
+    ///
+    /// # Errors
+    /// When the filter of a table that is named cannot be bound. Of one that is not named, nothing is taken then.
+    pub(crate) fn bind(&self, schema: &Schema) -> Result<Choice, Unbindable> {
+        let relation = schema.relation();
+        let Some(selection) = self.of(relation.name()) else { return Ok(Choice::Nothing) };
+        let choice = match (selection.bind(schema), &selection.origin) {
+            (Ok(choice), _) => choice,
+            (Err(why), Origin::Named { .. }) => return Err(why),
+            (Err(why), Origin::Pattern) => {
+                let table = relation.name();
+                tracing::warn!(%table, %why, "a policy cannot be applied to a table, of which nothing is given");
+                Choice::Nothing
+            }
+        };
+        self.bindings.set(relation, choice.clone());
+        Ok(choice)
+    }
+
+    /// Forgets how it is bound to a definition.
+    pub(crate) fn unbind(&self, relation: &Relation) {
+        self.bindings.forget(relation);
+    }
+}
+
+#[cfg(test)]
+mod tests;

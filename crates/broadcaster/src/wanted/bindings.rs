@@ -1,0 +1,62 @@
+//! How the filters of a shape are bound to the definitions of their tables.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use walcast_filter::Predicate;
+use walcast_model::{Oid, Relation, RelationDigest};
+
+/// Definitions of one table that are remembered: the one that is in force, and that of somebody who is behind.
+const DEFINITIONS_MAX: usize = 2;
+
+/// What is taken of a table in one definition.
+#[derive(Clone, Debug)]
+pub(crate) enum Choice {
+    /// No row, whatever it holds.
+    Nothing,
+    /// Every row.
+    Everything,
+    /// Rows for which it is true.
+    Rows(Arc<Predicate>),
+}
+
+/// Of one table, oldest first.
+type Definitions = Vec<(RelationDigest, Choice)>;
+
+/// What is taken of each table, by its definitions.
+#[derive(Debug, Default)]
+pub(crate) struct Bindings {
+    // Short synchronous sections.
+    by_table: RwLock<HashMap<Oid, Definitions>>,
+}
+
+impl Bindings {
+    pub(crate) fn get(&self, relation: &Relation) -> Option<Choice> {
+        let by_table = self.by_table.read().unwrap_or_else(PoisonError::into_inner);
+        let definitions = by_table.get(&relation.oid())?;
+        let digest = relation.digest();
+        definitions.iter().find(|(known, _)| *known == digest).map(|(_, choice)| choice.clone())
+    }
+
+    pub(crate) fn latest(&self, oid: Oid) -> Option<Choice> {
+        let by_table = self.by_table.read().unwrap_or_else(PoisonError::into_inner);
+        by_table.get(&oid)?.last().map(|(_, choice)| choice.clone())
+    }
+
+    pub(crate) fn set(&self, relation: &Relation, choice: Choice) {
+        let mut by_table = self.by_table.write().unwrap_or_else(PoisonError::into_inner);
+        let definitions = by_table.entry(relation.oid()).or_default();
+        definitions.retain(|(known, _)| *known != relation.digest());
+        if definitions.len() == DEFINITIONS_MAX {
+            definitions.remove(0);
+        }
+        definitions.push((relation.digest(), choice));
+    }
+
+    pub(crate) fn forget(&self, relation: &Relation) {
+        let mut by_table = self.by_table.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(definitions) = by_table.get_mut(&relation.oid()) {
+            definitions.retain(|(known, _)| *known != relation.digest());
+        }
+    }
+}
