@@ -38,7 +38,7 @@ impl Rows {
             Self::One(one) => id == one,
             Self::Below(end) => id < end,
             Self::Odd => id % 2 == 1,
-            Self::Even => id % 2 == 0,
+            Self::Even => id.is_multiple_of(2),
         }
     }
 

@@ -10,7 +10,10 @@ use super::{ShapeKey, rank};
 use crate::request::Asked;
 use crate::testing::{key, request};
 
-fn rights(grants: &[(&str, Option<&[&str]>, Option<&str>)]) -> Rights {
+/// A table, the columns of it, and the rows.
+type Granted<'a> = (&'a str, Option<&'a [&'a str]>, Option<&'a str>);
+
+fn rights(grants: &[Granted<'_>]) -> Rights {
     let grant = |columns: Option<&[&str]>, rows: Option<&str>| Grant {
         columns: columns.map(|columns| columns.iter().map(ToString::to_string).collect()),
         rows: rows.map(|rows| Filter::parse(rows).unwrap()),
