@@ -9,12 +9,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::app::{self, PolicyFile};
-use crate::cli::{Cli, Command, DoctorArgs, ReplayArgs, ServeArgs, SetupArgs, StatusArgs, TeardownArgs};
+use crate::cli::{
+    Cli, Command, DoctorArgs, ExplainArgs, ReplayArgs, ServeArgs, SetupArgs, StatusArgs, TeardownArgs,
+};
 use crate::commands::doctor::{self, Severity};
 use crate::commands::setup::{self, Note, SetupError, Target};
 use crate::commands::status::Status;
 use crate::commands::teardown::Belongings;
-use crate::commands::{completions, replay, tail};
+use crate::commands::{completions, explain, replay, tail};
 use crate::demo::{self, DemoArgs, DemoDaemon};
 use crate::output::{BOLD, CYAN, DIM, Failure, Form, GREEN, RED, UNHEALTHY, YELLOW, json_line};
 use crate::settings::flags::SettingsFlags;
@@ -47,6 +49,7 @@ fn command(command: Command) -> Result<(), Failure> {
         Command::Replay(args) => replay(args),
         Command::Status(args) => status(args),
         Command::Doctor(args) => doctor(args),
+        Command::Explain(args) => explain(args),
         Command::Completions(args) => Ok(completions::run(args.shell)?),
     }
 }
@@ -222,6 +225,11 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
     let flags = args.settings.clone();
     let settings = load(flags, telemetry::COMMAND)?;
     in_runtime(|stop| async move { replay::run(args, &settings, stop).await })
+}
+
+fn explain(args: ExplainArgs) -> Result<(), Failure> {
+    let settings = load(args.settings.clone(), telemetry::COMMAND)?;
+    in_runtime(|stop| async move { explain::run(args, &settings, stop).await })
 }
 
 fn status(args: StatusArgs) -> Result<(), Failure> {
