@@ -6,9 +6,39 @@
 //!
 //! Nothing is granted that no policy grants. This crate does no I/O: who reads the file, and again when it changes, and who
 //! applies the rights to rows, is elsewhere.
+//!
+//! ```
+//! use walcast_filter::Claims;
+//! use walcast_model::RelationName;
+//! use walcast_policy::Policies;
+//!
+//! let text = r#"
+//!     [[policy]]
+//!     role = "customer"
+//!     table = "public.orders"
+//!     columns = ["id", "total"]
+//!     where = "customer_id = claims.sub"
+//! "#;
+//! let policies = Policies::parse(text).map_err(|mistakes| mistakes[0].clone())?;
+//! let rights = policies.rights("customer", &Claims::parse(r#"{"sub": "42"}"#)?);
+//! assert!(rights.of(&RelationName::new("public", "orders")).is_some());
+//! assert!(rights.of(&RelationName::new("public", "salaries")).is_none());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Which policy counts
+//!
+//! Exactly one policy says what a role may have of a table, and none adds to another: those of the role itself before
+//! those of every role (`*`), and among them the one that says most about the table (its name before its schema before
+//! `*`). So a policy for one table can also take away what a wider one gives.
 
+mod mistake;
 mod policies;
+mod policy;
+mod read;
 mod rights;
 
-pub use policies::{Mistake, Policies};
-pub use rights::{Grant, Rights};
+pub use mistake::Mistake;
+pub use policies::Policies;
+pub use policy::{Place, TablePolicy};
+pub use rights::{Denial, Grant, Rights};

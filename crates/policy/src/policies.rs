@@ -1,30 +1,97 @@
 //! The policies of the configuration.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use walcast_filter::Claims;
+use walcast_model::RelationName;
+use walcast_protocol::TablePattern;
 
-use crate::rights::Rights;
+use crate::mistake::Mistake;
+use crate::policy::TablePolicy;
+use crate::read;
+use crate::rights::{Rights, most_telling};
 
-/// Something that is wrong with the text of policies.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{place}: {message}; {hint}")]
-pub struct Mistake {
-    /// Which policy, or which line.
-    pub place: String,
-    /// What is wrong.
-    pub message: String,
-    /// What to do instead.
-    pub hint: String,
+/// Whose policies. A token's role is always a name, also one that is called `*`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Role {
+    /// Every role, as far as its own policies say nothing.
+    Every,
+    /// The one with this name.
+    Named(String),
 }
 
-/// All policies, as they were read once.
+type OfRole = BTreeMap<TablePattern, Arc<TablePolicy>>;
+
+/// All policies, as they were read once. The default has none, and so denies everything.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct Policies {}
+pub struct Policies {
+    pub(crate) roles: BTreeMap<Role, OfRole>,
+    pub(crate) count: usize,
+}
 
 impl Policies {
-    /// What the bearer of a token with this role and these claims may have.
+    /// Reads the text of a `policies.toml`. An empty one is good, and denies everything.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, in the order of the lines. None of its policies may be used then: what is left
+    /// of a wrong text can give more than the whole.
+    pub fn parse(text: &str) -> Result<Self, Vec<Mistake>> {
+        read::read(text)
+    }
+
+    /// How many `[[policy]]` there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none: then nobody may have anything.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// What the bearer of a token with this role and these claims may have. Equal for equal policies, roles and claims,
+    /// so that those who may have the same share the work.
     #[must_use]
     pub fn rights(&self, role: &str, claims: &Claims) -> Rights {
-        let _ = (role, claims);
-        Rights::Granted(std::collections::BTreeMap::new())
+        let (mut grants, mut except) = (BTreeMap::new(), BTreeMap::new());
+        for (pattern, policy) in self.of_role(role) {
+            match policy.grant(claims) {
+                Ok(grant) => drop(grants.insert(pattern.clone(), grant)),
+                Err(denial) => drop(except.insert(pattern.clone(), denial)),
+            }
+        }
+        if except.is_empty() { Rights::Granted(grants) } else { Rights::GrantedExcept { grants, except } }
+    }
+
+    /// The one policy that decides what `role` may have of a table, with its pattern; `None` for nothing. It is the one
+    /// that [`Policies::rights`] follows.
+    #[must_use]
+    pub fn deciding(&self, role: &str, table: &RelationName) -> Option<(TablePattern, &TablePolicy)> {
+        let policies = self.of_role(role);
+        let (pattern, policy) = most_telling(table, |pattern| policies.get(pattern).copied())?;
+        Some((pattern, policy))
+    }
+
+    /// The policies that can count for a role: its own, and those of every role where no own one says anything.
+    fn of_role(&self, role: &str) -> BTreeMap<&TablePattern, &TablePolicy> {
+        let own = self.roles.get(&Role::Named(role.to_owned()));
+        let said = |pattern| own.is_some_and(|own| own.keys().any(|own| covers(own, pattern)));
+        let every = self.roles.get(&Role::Every).into_iter().flatten();
+        let left = every.filter(|(pattern, _)| !said(pattern));
+        let own = own.into_iter().flatten();
+        own.chain(left).map(|(pattern, policy)| (pattern, &**policy)).collect()
+    }
+}
+
+/// Whether every table that `inner` names is one that `outer` names.
+fn covers(outer: &TablePattern, inner: &TablePattern) -> bool {
+    match (outer, inner) {
+        (TablePattern::All, _) => true,
+        (TablePattern::Schema(outer), TablePattern::Schema(inner)) => outer == inner,
+        (outer, TablePattern::Table(name)) => outer.matches(name),
+        _ => false,
     }
 }

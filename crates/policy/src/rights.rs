@@ -1,10 +1,14 @@
 //! What one client may have.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::hash::{Hash, Hasher};
 
-use walcast_filter::Filter;
-use walcast_model::RelationName;
+use walcast_filter::{Filter, FilterError};
+use walcast_model::{Column, RelationName};
 use walcast_protocol::TablePattern;
+
+use crate::policy::Place;
 
 /// What may be had of a table.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -15,6 +19,62 @@ pub struct Grant {
     pub rows: Option<Filter>,
 }
 
+impl Grant {
+    /// Whether the client may have this column, and so may also ask by it: a client that could filter by a column that it
+    /// may not have would learn its values by asking.
+    #[must_use]
+    pub fn shows(&self, column: &Column) -> bool {
+        column.key || self.columns.as_ref().is_none_or(|columns| columns.contains(&column.name))
+    }
+}
+
+/// Why nothing may be had of tables that a policy is about: a claim has a form that its place cannot take.
+///
+/// For people, and for the operator rather than the client. What is denied is denied alike, so denials are equal
+/// whatever the reason.
+#[derive(Clone, Debug)]
+pub struct Denial {
+    place: Place,
+    message: String,
+    hint: String,
+}
+
+impl Denial {
+    pub(crate) fn new(place: Place, error: &FilterError) -> Self {
+        Self { place, message: error.to_string(), hint: error.hint().to_owned() }
+    }
+
+    /// The policy.
+    #[must_use]
+    pub const fn place(&self) -> Place {
+        self.place
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> &str {
+        &self.hint
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl PartialEq for Denial {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Denial {}
+
+impl Hash for Denial {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
 /// What one client may have. Clients with equal rights share all work that is done for them.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Rights {
@@ -22,6 +82,23 @@ pub enum Rights {
     Everything,
     /// What is granted, and nothing else.
     Granted(BTreeMap<TablePattern, Grant>),
+    /// The same, less what cannot be granted to these claims. A denial hides wider grants as a grant would.
+    GrantedExcept {
+        /// What is granted.
+        grants: BTreeMap<TablePattern, Grant>,
+        /// What is not, and why. Never empty, and never of a pattern that is granted.
+        except: BTreeMap<TablePattern, Denial>,
+    },
+}
+
+/// What `find` has for the pattern that says most about a table: its own name before its schema's, that before `*`.
+pub(crate) fn most_telling<T>(
+    table: &RelationName,
+    find: impl Fn(&TablePattern) -> Option<T>,
+) -> Option<(TablePattern, T)> {
+    let patterns =
+        [TablePattern::Table(table.clone()), TablePattern::Schema(table.schema.clone()), TablePattern::All];
+    patterns.into_iter().find_map(|pattern| find(&pattern).map(|found| (pattern, found)))
 }
 
 impl Rights {
@@ -31,14 +108,24 @@ impl Rights {
     pub fn of(&self, table: &RelationName) -> Option<Grant> {
         match self {
             Self::Everything => Some(Grant { columns: None, rows: None }),
-            Self::Granted(grants) => {
-                let patterns = [
-                    TablePattern::Table(table.clone()),
-                    TablePattern::Schema(table.schema.clone()),
-                    TablePattern::All,
-                ];
-                patterns.iter().find_map(|pattern| grants.get(pattern)).cloned()
-            }
+            Self::Granted(_) | Self::GrantedExcept { .. } => self.entry(table)?.ok().cloned(),
         }
+    }
+
+    /// Why nothing may be had of a table that a policy is about; `None` when something is, or when no policy is about it.
+    #[must_use]
+    pub fn denied(&self, table: &RelationName) -> Option<&Denial> {
+        self.entry(table)?.err()
+    }
+
+    fn entry(&self, table: &RelationName) -> Option<Result<&Grant, &Denial>> {
+        let found = match self {
+            Self::Everything => None,
+            Self::Granted(grants) => most_telling(table, |pattern| grants.get(pattern).map(Ok)),
+            Self::GrantedExcept { grants, except } => most_telling(table, |pattern| {
+                except.get(pattern).map(Err).or_else(|| grants.get(pattern).map(Ok))
+            }),
+        };
+        found.map(|(_, entry)| entry)
     }
 }

@@ -11,6 +11,7 @@
 //! answers `/livez`, and everything else with "not ready".
 
 mod identity;
+mod policies;
 mod tasks;
 mod upkeep;
 
@@ -27,6 +28,7 @@ use walcast_broadcaster::{Broadcaster, Gate, Lineage, Sources, doors};
 use walcast_feed::{Barriers, Feed};
 use walcast_history::{Appender, FeedRecord, Reader, Retention};
 use walcast_model::{Cursor, Lsn};
+use walcast_policy::Policies;
 use walcast_postgres::{ConnectionConfig, ErrorClass, Pool};
 use walcast_replication::metrics::ENDED_TOTAL;
 use walcast_replication::publication::Reconciler;
@@ -35,6 +37,7 @@ use walcast_snapshot::Snapshots;
 
 pub(crate) use identity::origin;
 use identity::{Again, HistoryKeeper, Settled, Unproven};
+pub(crate) use policies::{PolicyFile, describe};
 use tasks::Tasks;
 
 use crate::commands::setup::{Note, SetupError, Target, prepare, require_free_slot};
@@ -51,6 +54,9 @@ pub(crate) enum ServeError {
         /// The operating system's words.
         error: std::io::Error,
     },
+    /// The signal that asks for the policies to be read again cannot be caught.
+    #[error("failed to catch SIGHUP: {0}")]
+    Signal(std::io::Error),
     /// A mistake in the configuration, of walcast or of a server.
     #[error("{}", told(.0))]
     Setup(#[from] SetupError),
@@ -66,6 +72,7 @@ fn told(error: &SetupError) -> String {
 /// Runs the daemon until `shutdown`; `listening` is told the address. Returns after everything has been taken down.
 pub(crate) async fn serve(
     settings: ServeSettings,
+    policies: Option<PolicyFile>,
     metrics: PrometheusHandle,
     shutdown: CancellationToken,
     listening: impl FnOnce(SocketAddr),
@@ -74,6 +81,10 @@ pub(crate) async fn serve(
     let failed = |error| ServeError::Listen { address, error };
     let bound = TcpListener::bind(address).await.map_err(failed)?.into_std().map_err(failed)?;
     listening(bound.local_addr().map_err(failed)?);
+    let policies = policies.map(Arc::new);
+    if policies.is_some() {
+        PolicyFile::survive_hangups().map_err(ServeError::Signal)?;
+    }
     let mut again = None;
     // Once, but for a failover or a restore of the source: then the feed is continued as another one.
     loop {
@@ -83,7 +94,7 @@ pub(crate) async fn serve(
             () = doors::serve_unprepared(&listener) => return Ok(()),
             () = shutdown.cancelled() => return Ok(()),
         };
-        let daemon = Daemon::start(&settings, settled, metrics.clone(), listener);
+        let daemon = Daemon::start(&settings, settled, policies.clone(), metrics.clone(), listener);
         // Boxed: it holds everything.
         match Box::pin(daemon.run(&shutdown)).await? {
             Some(why) => again = Some(why),
@@ -150,10 +161,12 @@ fn log_note(note: Note) {
     }
 }
 
-/// Who is let in, and from when on.
+/// Who is let in, from when on, and to what.
 struct Entry {
     gate: Gate,
     lineage: Lineage,
+    /// Who may have what, now and later; `None` when nothing says so.
+    policies: Option<watch::Receiver<Arc<Policies>>>,
 }
 
 /// The running daemon: its tasks, and the two signals by which they are told to end.
@@ -175,6 +188,7 @@ impl Daemon {
     fn start(
         settings: &ServeSettings,
         settled: Settled,
+        policies: Option<Arc<PolicyFile>>,
         metrics: PrometheusHandle,
         listener: TcpListener,
     ) -> Self {
@@ -214,6 +228,7 @@ impl Daemon {
         daemon.tasks.spawn("replicator", replicator.run(stop).map(Ok));
         daemon.publish(settings, &record);
         daemon.watch_wal(settings);
+        let policies = policies.map(|policies| daemon.follow_policies(policies));
         let gate = Gate::closed();
         let proof = {
             let (history, record, lineage) = (settings.history.clone(), record.clone(), lineage.clone());
@@ -221,7 +236,7 @@ impl Daemon {
         };
         let opening = open_gate(gate.clone(), barriers.clone(), feed, proof, daemon.drain.clone());
         daemon.tasks.spawn("gate", opening.map(Ok));
-        daemon.open_doors(settings, record, Entry { gate, lineage }, barriers, metrics, listener);
+        daemon.open_doors(settings, record, Entry { gate, lineage, policies }, barriers, metrics, listener);
         daemon
     }
 
@@ -269,6 +284,17 @@ impl Daemon {
         self.tasks.spawn("wal budget", watch.run(stop).map(Ok));
     }
 
+    /// What is in force, from now on.
+    fn follow_policies(&mut self, policies: Arc<PolicyFile>) -> watch::Receiver<Arc<Policies>> {
+        let (in_force, stop) = (policies.in_force(), self.drain.clone());
+        let following = async move {
+            policies.follow(stop).map_err(|error| format!("SIGHUP cannot be caught: {error}"))?.await;
+            Ok(())
+        };
+        self.tasks.spawn("policies", following);
+        in_force
+    }
+
     fn open_doors(
         &mut self,
         settings: &ServeSettings,
@@ -291,6 +317,8 @@ impl Daemon {
             source: Arc::new(snapshots),
             gate: entry.gate,
         };
+        // For those who check tokens: `access::Access::new(verifier, policies)`.
+        let _policies = entry.policies;
         let broadcaster = Broadcaster::new(sources, settings.broadcast);
         let doors = doors::serve(listener, broadcaster, Some(metrics), self.drain.clone());
         self.tasks.spawn("doors", doors.map(|ended| ended.map_err(|error| error.to_string())));

@@ -1,5 +1,7 @@
 //! The command line: what can be asked, and how the help says it.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use walcast_client::StartAt;
@@ -93,6 +95,16 @@ In the file, keys are written with underscores: feed_memory = \"64MiB\"."))]
   walcast doctor --database-url postgresql://walcast@db/app
   walcast doctor --json | jq 'select(.severity != \"ok\")'"))]
     Doctor(DoctorArgs),
+    /// Say why a client is sent a row or a change, or why not: publication, policy, where, columns, history
+    #[command(after_help = concat_examples("\
+  walcast explain --as claims.json --table public.orders --key '{\"id\": 1}'
+  walcast explain --as claims.json --role customer --table orders --lsn 16/B374D848
+  walcast explain --table orders --lsn 16/B374D848:3 --where 'total > 100' --columns id,total
+  walcast explain --as claims.json --table orders --key '{\"id\": 1}' --json | jq '.delivered'
+
+It asks source and history, not the daemon, and ends with 0 whether anything is sent or not.
+With --json, one line is about the table and one about each row or change; .delivered says it."))]
+    Explain(ExplainArgs),
     /// Print the completion script of a shell
     #[command(after_help = concat_examples("\
   walcast completions bash > /etc/bash_completion.d/walcast
@@ -240,6 +252,38 @@ pub(crate) struct DoctorArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The table: name (in schema public) or schema.name
+    #[arg(long)]
+    pub(crate) table: String,
+    /// The claims of the token, a JSON object; - for standard input
+    #[arg(long = "as", value_name = "FILE")]
+    pub(crate) claims: Option<PathBuf>,
+    /// The role [default: the claim "role"]
+    #[arg(long)]
+    pub(crate) role: Option<String>,
+    /// The policies [default: the setting policies]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policies: Option<PathBuf>,
+    /// The row with this key: as it is now, and its newest change in history
+    #[arg(long, value_name = "JSON", conflicts_with = "lsn", required_unless_present = "lsn")]
+    pub(crate) key: Option<String>,
+    /// The changes of the transaction with this lsn, or with :seq one of them
+    #[arg(long, value_name = "LSN[:SEQ]")]
+    pub(crate) lsn: Option<String>,
+    /// The subscription's where
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub(crate) filter: Option<String>,
+    /// The subscription's columns, besides the key's
+    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
+    pub(crate) columns: Vec<String>,
+    #[command(flatten)]
+    pub(crate) form: FormArgs,
+    #[command(flatten)]
+    pub(crate) settings: SettingsFlags<CONNECT>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
     /// Which shell
     pub(crate) shell: Shell,
@@ -265,6 +309,8 @@ mod tests {
             "walcast tail --from 16/B374D848:3 --feed f1",
             "walcast replay --from 2026-11-21T14:00:00Z --to 16/B374D848 --table a,b.* --follow",
             "walcast setup --print --slot s",
+            "walcast explain --as - --role r --table orders --lsn 16/B374D848:3 --where a=1 --columns a,b --json",
+            "walcast explain --table a.b --key {} --policies p.toml",
             "walcast completions fish",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{error}"));
@@ -276,6 +322,9 @@ mod tests {
             "walcast replay --from yesterday",
             "walcast status --listen 127.0.0.1:1",
             "walcast completions cmd",
+            "walcast explain --table t",
+            "walcast explain --table t --key {} --lsn 0/1",
+            "walcast explain --key {}",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

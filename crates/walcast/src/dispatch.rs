@@ -8,13 +8,15 @@ use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::app;
-use crate::cli::{Cli, Command, DoctorArgs, ReplayArgs, ServeArgs, SetupArgs, StatusArgs, TeardownArgs};
+use crate::app::{self, PolicyFile};
+use crate::cli::{
+    Cli, Command, DoctorArgs, ExplainArgs, ReplayArgs, ServeArgs, SetupArgs, StatusArgs, TeardownArgs,
+};
 use crate::commands::doctor::{self, Severity};
 use crate::commands::setup::{self, Note, SetupError, Target};
 use crate::commands::status::Status;
 use crate::commands::teardown::Belongings;
-use crate::commands::{completions, replay, tail};
+use crate::commands::{completions, explain, replay, tail};
 use crate::demo::{self, DemoArgs, DemoDaemon};
 use crate::output::{BOLD, CYAN, DIM, Failure, Form, GREEN, RED, UNHEALTHY, YELLOW, json_line};
 use crate::settings::flags::SettingsFlags;
@@ -47,6 +49,7 @@ fn command(command: Command) -> Result<(), Failure> {
         Command::Replay(args) => replay(args),
         Command::Status(args) => status(args),
         Command::Doctor(args) => doctor(args),
+        Command::Explain(args) => explain(args),
         Command::Completions(args) => Ok(completions::run(args.shell)?),
     }
 }
@@ -107,15 +110,21 @@ fn setup_failure(error: &SetupError) -> Failure {
 
 fn serve(args: ServeArgs) -> Result<(), Failure> {
     let settings = load(args.settings, telemetry::DAEMON)?;
-    in_runtime(|stop| daemon(settings, stop))
+    let policies = settings.policies.clone().map(PolicyFile::open).transpose();
+    let policies = policies.map_err(|error| Failure::usage(error.to_string()))?;
+    in_runtime(|stop| daemon(settings, policies, stop))
 }
 
-async fn daemon(settings: ServeSettings, stop: CancellationToken) -> Result<(), Failure> {
+async fn daemon(
+    settings: ServeSettings,
+    policies: Option<PolicyFile>,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
     let metrics = telemetry::count()?;
     let _upkeep = AbortOnDropHandle::new(tokio::spawn(telemetry::upkeep(metrics.clone())));
     let version = env!("CARGO_PKG_VERSION");
     let listening = |address| tracing::info!(version, "listening on ws://{address}/v1/stream");
-    app::serve(settings, metrics, stop, listening).await.map_err(|error| Failure::because(&error))
+    app::serve(settings, policies, metrics, stop, listening).await.map_err(|error| Failure::because(&error))
 }
 
 async fn demo(args: DemoArgs, stop: CancellationToken) -> Result<(), Failure> {
@@ -129,7 +138,7 @@ async fn demo(args: DemoArgs, stop: CancellationToken) -> Result<(), Failure> {
         let flags = flags.into_iter().map(|(flag, value)| (flag, vec![value]));
         // Not the environment's: its settings are for the user's own database.
         let settings = ServeSettings::load(&Sources::of(flags.collect(), BTreeMap::new()))?;
-        daemon(settings, stop).await.map_err(|failure| failure.message.into())
+        daemon(settings, None, stop).await.map_err(|failure| failure.message.into())
     };
     let sources = Sources::of_process(BTreeMap::new(), None);
     let log = ServeSettings::load_log(&sources).map_err(|mistakes| Failure::usage(mistakes.to_string()))?;
@@ -218,6 +227,11 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
     in_runtime(|stop| async move { replay::run(args, &settings, stop).await })
 }
 
+fn explain(args: ExplainArgs) -> Result<(), Failure> {
+    let settings = load(args.settings.clone(), telemetry::COMMAND)?;
+    in_runtime(|stop| async move { explain::run(args, &settings, stop).await })
+}
+
 fn status(args: StatusArgs) -> Result<(), Failure> {
     let (form, settings) = (Form::choose(args.form), load(args.settings, telemetry::COMMAND)?);
     in_runtime(|stop| async move {
@@ -246,7 +260,8 @@ fn doctor(args: DoctorArgs) -> Result<(), Failure> {
         let target = target(&settings);
         let findings =
             stop.run_until_cancelled(doctor::examine(&target, settings.wal_budget.wal_budget)).await;
-        let findings = findings.ok_or_else(Failure::interrupted)?;
+        let mut findings = findings.ok_or_else(Failure::interrupted)?;
+        findings.extend(settings.policies.as_deref().map(doctor::policies_finding));
         for finding in &findings {
             match form {
                 Form::Json => json_line(finding)?,

@@ -13,6 +13,7 @@ mod commands;
 mod demo;
 mod dispatch;
 mod output;
+mod policy_file;
 mod settings;
 mod telemetry;
 

@@ -18,6 +18,7 @@ mod value;
 mod tests;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use walcast_broadcaster::Limits;
@@ -50,6 +51,8 @@ pub(crate) struct ServeSettings {
     pub(crate) on_hole: OnHole,
     /// Where clients connect.
     pub(crate) listen: SocketAddr,
+    /// The file that says who may have what; `None` when there is none.
+    pub(crate) policies: Option<PathBuf>,
     /// The bounds of the feed in memory.
     pub(crate) feed: FeedLimits,
     /// JSON bytes after which a part of a transaction is closed. Default 1 MiB.
@@ -118,6 +121,7 @@ impl ServeSettings {
         let slot = slot(&mut reader);
         let on_hole = reader.parse(&key::ON_HOLE, value::on_hole).unwrap_or_default();
         let listen = reader.parse(&key::LISTEN, value::address);
+        let policies = reader.parse(&key::POLICIES, value::path);
         let mut feed = FeedLimits::default();
         reader.size(&key::FEED_MEMORY, &mut feed.memory_bytes_max, 1 << 20);
         let (mut part_bytes_max, mut history_readers_max) = (1 << 20, 4);
@@ -140,6 +144,7 @@ impl ServeSettings {
                 slot,
                 on_hole,
                 listen,
+                policies,
                 feed,
                 part_bytes_max,
                 append,

@@ -45,6 +45,7 @@ pub(crate) fn count() -> Result<PrometheusHandle, Failure> {
     walcast_feed::metrics::describe();
     walcast_replication::metrics::describe();
     walcast_history::metrics::describe();
+    crate::app::describe();
     Ok(handle)
 }
 

@@ -45,6 +45,24 @@ walcast: 4 mistakes in the settings
 }
 
 #[test]
+fn wrong_policies_keep_the_daemon_from_starting_with_all_their_mistakes_and_code_2() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("p.toml"), "[[policy]]\nrole = 'a'\ntable = 'orders'\nwhere = 'a ='\n")
+        .unwrap();
+    let output = walcast(folder.path(), &["serve", "--policies", "p.toml"], &[("PGUSER", "u")]);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+    let said = text(&output.stderr);
+    assert!(
+        said.starts_with("walcast: 2 mistakes in p.toml\n  policy 1, line 3: \"orders\" names no table"),
+        "{said}"
+    );
+    assert!(said.contains("\n  policy 1, line 4: where: "), "{said}");
+    let output = walcast(folder.path(), &["serve", "--policies", "nowhere.toml"], &[("PGUSER", "u")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("nowhere.toml cannot be read"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn a_file_that_was_named_must_be_there() {
     let folder = tempfile::tempdir().unwrap();
     let output = walcast(folder.path(), &["status", "--config", "nowhere.toml"], &[("PGUSER", "u")]);

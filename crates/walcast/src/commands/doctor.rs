@@ -7,6 +7,7 @@
 mod finding;
 mod history;
 mod platform;
+mod policies;
 mod server;
 mod slot;
 mod tables;
@@ -22,6 +23,7 @@ use walcast_replication::publication::Facts;
 use walcast_replication::slot::blockers;
 
 pub(crate) use finding::{Finding, Severity};
+pub(crate) use policies::policies_finding;
 pub(crate) use slot::Slot;
 pub(crate) use tables::{TableAccess, access_findings};
 pub(crate) use wal::{WalCost, span};

@@ -145,6 +145,8 @@ keys! {
     "Clients" {
         LISTEN = Serve Value "listen" "ADDRESS" "127.0.0.1:4700"
             "Address for WebSocket and HTTP; 0.0.0.0:4700 for every interface";
+        POLICIES = Serve Value "policies" "FILE" ""
+            "Which role may have which tables, rows and columns; read again on SIGHUP and when it changes";
         HEARTBEAT = Serve Value "heartbeat" "DURATION" "15s"
             "Time between heartbeats";
         CONNECTIONS_MAX = Serve Value "connections-max" "COUNT" "10000"

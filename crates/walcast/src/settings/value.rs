@@ -1,6 +1,7 @@
 //! The texts of values.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
@@ -111,6 +112,10 @@ pub(crate) fn slot(text: &str) -> Result<String, String> {
 
 pub(crate) fn table(text: &str) -> Result<RelationName, String> {
     text.parse().map_err(|_| "expected schema.table".to_owned())
+}
+
+pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("expected the path of a file".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
 pub(crate) fn on_hole(text: &str) -> Result<OnHole, String> {

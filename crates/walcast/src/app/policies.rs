@@ -1,0 +1,252 @@
+//! The policies in force: read at the start, and again on SIGHUP and when their file changes.
+//!
+//! The file is looked at every few seconds by its content, so that it does not matter how it is replaced: written in
+//! place, renamed over, or by moving a symbolic link somewhere above it, as Kubernetes does. A new text counts when it
+//! was the same twice: one that is being written may be right as far as it goes, and give more than the whole of it.
+//!
+//! A file that cannot be used changes nothing: the policies that were in force stay so.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use walcast_policy::Policies;
+
+use crate::policy_file::{self, Unusable};
+
+/// Counter: how often other policies came into force.
+const RELOADS_TOTAL: &str = "walcast_policies_reloads_total";
+/// Counter: how often the file could not be used, and the policies before it stayed in force.
+const RELOAD_FAILURES_TOTAL: &str = "walcast_policies_reload_failures_total";
+/// Gauge: 1 while other policies are in force than the file has, because it cannot be used; otherwise 0.
+const STALE: &str = "walcast_policies_stale";
+
+/// How often the file is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Describes the metrics of this module to the recorder that is installed.
+pub(crate) fn describe() {
+    describe_counter!(RELOADS_TOTAL, "Times that other policies came into force");
+    describe_counter!(RELOAD_FAILURES_TOTAL, "Times that the policies could not be used after a change");
+    describe_gauge!(STALE, "1 while the policies in force are not those of the file");
+}
+
+/// The file of the policies and what is in force of it.
+#[derive(Debug)]
+pub(crate) struct PolicyFile {
+    path: PathBuf,
+    look_interval: Duration,
+    in_force: watch::Sender<Arc<Policies>>,
+}
+
+/// What is known of the file: its text, or why it could not be read.
+type Seen = Result<String, String>;
+
+impl PolicyFile {
+    /// Reads the file for the first time.
+    ///
+    /// # Errors
+    /// When it cannot be used: with all mistakes.
+    pub(crate) fn open(path: PathBuf) -> Result<Self, Unusable> {
+        let policies = policy_file::read(&path)?;
+        if policies.is_empty() {
+            tracing::warn!(path = %path.display(), "there are no policies: nobody may have anything");
+        }
+        let (in_force, _) = watch::channel(Arc::new(policies));
+        Ok(Self { path, look_interval: LOOK_INTERVAL, in_force })
+    }
+
+    /// What is in force, now and later.
+    pub(crate) fn in_force(&self) -> watch::Receiver<Arc<Policies>> {
+        self.in_force.subscribe()
+    }
+
+    /// Sees to it that SIGHUP never ends the process from here on, also while nobody follows the file yet: a handler that
+    /// is installed once stays.
+    ///
+    /// # Errors
+    /// When the signal cannot be caught.
+    pub(crate) fn survive_hangups() -> io::Result<()> {
+        signal(SignalKind::hangup()).map(drop)
+    }
+
+    /// Follows the file until `stop`. SIGHUP is caught from the call on, not from the first poll on.
+    ///
+    /// # Errors
+    /// When the signal cannot be caught.
+    pub(crate) fn follow(
+        self: Arc<Self>,
+        stop: CancellationToken,
+    ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        Ok(async move {
+            let mut looks = tokio::time::interval(self.look_interval);
+            looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let (mut last, mut settled): (Option<Seen>, Option<Seen>) = (None, None);
+            loop {
+                // All are cancel-safe: a signal or a tick that is not received now is received by the next call.
+                let asked = tokio::select! {
+                    () = stop.cancelled() => return,
+                    _ = hangup.recv() => true,
+                    _ = looks.tick() => false,
+                };
+                let seen = self.look().await;
+                if asked || (last.as_ref() == Some(&seen) && settled.as_ref() != Some(&seen)) {
+                    self.apply(&seen, asked);
+                    settled = Some(seen.clone());
+                }
+                last = Some(seen);
+            }
+        })
+    }
+
+    async fn look(&self) -> Seen {
+        let path = self.path.clone();
+        let read = tokio::task::spawn_blocking(move || policy_file::text(&path)).await;
+        // It only panics together with the process.
+        read.map_err(io::Error::other).flatten().map_err(|error| error.to_string())
+    }
+
+    fn apply(&self, seen: &Seen, asked: bool) {
+        let text = seen.as_deref().map_err(|error| io::Error::other(error.clone()));
+        let path = self.path.display();
+        match policy_file::policies(&self.path, text) {
+            Ok(policies) => {
+                gauge!(STALE).set(0.0);
+                let count = policies.len();
+                let changed = self.in_force.send_if_modified(|in_force| {
+                    let changed = **in_force != policies;
+                    if changed {
+                        *in_force = Arc::new(policies);
+                    }
+                    changed
+                });
+                if changed {
+                    counter!(RELOADS_TOTAL).increment(1);
+                    tracing::info!(%path, count, "other policies are in force");
+                } else if asked {
+                    tracing::info!(%path, count, "the policies are as they were");
+                }
+            }
+            Err(error) => {
+                gauge!(STALE).set(1.0);
+                counter!(RELOAD_FAILURES_TOTAL).increment(1);
+                tracing::error!(%error, "the policies that were in force stay so");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::sync::watch;
+    use tokio_util::sync::{CancellationToken, DropGuard};
+    use walcast_policy::Policies;
+
+    use super::PolicyFile;
+
+    fn text(role: &str) -> String {
+        format!("[[policy]]\nrole = {role:?}\ntable = '*'\n")
+    }
+
+    fn follow(path: &Path) -> (watch::Receiver<Arc<Policies>>, DropGuard) {
+        let mut file = PolicyFile::open(path.to_owned()).unwrap_or_else(|error| panic!("{error}"));
+        file.look_interval = Duration::from_millis(5);
+        let in_force = file.in_force();
+        let stop = CancellationToken::new();
+        tokio::spawn(Arc::new(file).follow(stop.clone()).unwrap());
+        (in_force, stop.drop_guard())
+    }
+
+    /// Waits until the policies are those of `role`.
+    async fn has(in_force: &mut watch::Receiver<Arc<Policies>>, role: &str) {
+        let wanted = Policies::parse(&text(role)).unwrap();
+        let found = in_force.wait_for(|policies| **policies == wanted);
+        tokio::time::timeout(Duration::from_secs(30), found).await.expect(role).expect("the task runs");
+    }
+
+    #[tokio::test]
+    async fn a_file_is_followed_through_writes_renames_and_links_that_move() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (name, role) in [("one", "a"), ("two", "b")] {
+            std::fs::create_dir(at(name)).unwrap();
+            std::fs::write(at(name).join("policies.toml"), text(role)).unwrap();
+        }
+        // As Kubernetes mounts a ConfigMap: policies.toml -> ..data/policies.toml, ..data -> a folder.
+        std::os::unix::fs::symlink("one", at("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/policies.toml", at("policies.toml")).unwrap();
+        let (mut in_force, _stop) = follow(&at("policies.toml"));
+        has(&mut in_force, "a").await;
+        std::os::unix::fs::symlink("two", at("..new")).unwrap();
+        std::fs::rename(at("..new"), at("..data")).unwrap();
+        has(&mut in_force, "b").await;
+        std::fs::write(at("two").join("policies.toml"), text("c")).unwrap();
+        has(&mut in_force, "c").await;
+        std::fs::write(at("fresh"), text("d")).unwrap();
+        std::fs::rename(at("fresh"), at("two").join("policies.toml")).unwrap();
+        has(&mut in_force, "d").await;
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_used_changes_nothing_until_it_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policies.toml");
+        std::fs::write(&path, text("a")).unwrap();
+        let file = Arc::new(PolicyFile::open(path.clone()).unwrap());
+        let mut in_force = file.in_force();
+        for wrong in [Ok("[[policy]]\nrole = 'a'\n".to_owned()), Err("gone".to_owned())] {
+            file.apply(&wrong, true);
+            assert!(!in_force.has_changed().unwrap(), "{wrong:?}");
+            has(&mut in_force, "a").await;
+        }
+        file.apply(&Ok(text("b")), false);
+        has(&mut in_force, "b").await;
+        // Nobody is woken when it says the same.
+        in_force.mark_unchanged();
+        file.apply(&Ok(text("b")), true);
+        assert!(!in_force.has_changed().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_hangup_reads_the_file_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policies.toml");
+        std::fs::write(&path, text("a")).unwrap();
+        let mut file = PolicyFile::open(path.clone()).unwrap();
+        file.look_interval = Duration::from_secs(3600);
+        let mut in_force = file.in_force();
+        let stop = CancellationToken::new();
+        let following = tokio::spawn(Arc::new(file).follow(stop.clone()).unwrap());
+        std::fs::write(&path, text("b")).unwrap();
+        let killed =
+            std::process::Command::new("kill").args(["-HUP", &std::process::id().to_string()]).status();
+        assert!(killed.unwrap().success());
+        has(&mut in_force, "b").await;
+        stop.cancel();
+        following.await.unwrap();
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policies.toml");
+        std::fs::write(&path, "[[policy]]\nrole = ''\n").unwrap();
+        let told = PolicyFile::open(path).unwrap_err().to_string();
+        assert!(
+            told.starts_with("2 mistakes in ") && told.contains("\n  policy 1, line 2: role is empty"),
+            "{told}"
+        );
+        let gone = PolicyFile::open(folder.path().join("nowhere")).unwrap_err().to_string();
+        assert!(gone.contains("nowhere cannot be read: "), "{gone}");
+    }
+}

@@ -1,0 +1,63 @@
+//! `walcast explain`: why a client is sent something of a table, or is not. Stage by stage, with the daemon's own
+//! policies, filters and facts; it changes nothing.
+//!
+//! ```text
+//!  of the table:   publication ─► policy ─► where ─► columns                  Access
+//!  of each change: history ─► policy, where (before, after) ─► sent           Access::delivery
+//! ```
+
+mod access;
+mod facts;
+mod past;
+mod present;
+mod report;
+mod request;
+mod table;
+
+use tokio_util::sync::CancellationToken;
+use walcast_postgres::Session;
+
+use crate::cli::ExplainArgs;
+use crate::output::{Failure, Form};
+use crate::settings::ServeSettings;
+use access::Access;
+use report::Printer;
+use request::{Request, What};
+use table::Table;
+
+const APPLICATION_NAME: &str = "walcast explain";
+
+/// Explains what was asked for.
+///
+/// # Errors
+/// When the arguments do not fit, a database cannot be read, or standard output is gone.
+pub(crate) async fn run(
+    args: ExplainArgs,
+    settings: &ServeSettings,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
+    let form = Form::choose(args.form);
+    let request = Request::new(args, settings)?;
+    let explained = stop.run_until_cancelled(explain(&request, settings, Printer::new(form))).await;
+    explained.unwrap_or_else(|| Err(Failure::interrupted()))
+}
+
+async fn explain(request: &Request, settings: &ServeSettings, printer: Printer) -> Result<(), Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::because(error);
+    let source = Session::connect(&settings.database, APPLICATION_NAME).await;
+    let source = source.map_err(|error| failed(&error))?;
+    // A table locked by a migration is not worth hanging for.
+    source.batch_execute("SET lock_timeout = '5s'").await.map_err(|error| failed(&error))?;
+    let table = Table::find(&source, &settings.publication, &request.table).await?;
+    let access = Access::new(request, &table);
+    let mut stages = table.stages();
+    stages.extend(access.stages().iter().cloned());
+    printer.table(request, &stages)?;
+    match &request.what {
+        What::Transaction(wanted) => past::transaction(settings, request, &access, *wanted, &printer).await,
+        What::Row(key) => {
+            let key = present::row(&source, &table, &access, key, &printer).await?;
+            past::newest(settings, request, &access, &key, &printer).await
+        }
+    }
+}

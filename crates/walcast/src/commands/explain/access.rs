@@ -1,0 +1,371 @@
+//! What the client may have and asks for of the table, and what that makes of a change.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use walcast_filter::{Filter, FilterError, Predicate, Undecided, Verdict};
+use walcast_model::{Change, Op, Part, Relation, json};
+use walcast_policy::Grant;
+
+use super::facts::Facts;
+use super::report::{Stage, passes};
+use super::request::Request;
+use super::table::Table;
+
+/// The policy's and the subscription's say about a table.
+#[derive(Debug)]
+pub(super) struct Access {
+    stages: Vec<Stage>,
+    /// What is applied to rows; `None` when nothing of the table is delivered.
+    rules: Option<Rules>,
+}
+
+#[derive(Debug)]
+struct Rules {
+    grant: Grant,
+    filter: Option<Filter>,
+    columns: Option<BTreeSet<String>>,
+    facts: Facts,
+}
+
+/// The rules as they apply to one definition of the table.
+struct Bound {
+    policy: Option<Predicate>,
+    filter: Option<Predicate>,
+    /// Both; what is delivered.
+    both: Predicate,
+}
+
+/// What a row or a change comes to.
+pub(super) struct Fate {
+    pub(super) stages: Vec<Stage>,
+    pub(super) sent: Option<Box<RawValue>>,
+}
+
+impl Access {
+    pub(super) fn new(request: &Request, table: &Table) -> Self {
+        let (grant, mut stages) = granted(request);
+        let Table::Published { relation, facts, .. } = table else { return Self { stages, rules: None } };
+        let Some(grant) = grant else { return Self { stages, rules: None } };
+        let filter = match &request.filter {
+            None => None,
+            Some((_, Ok(filter))) => Some(filter.clone()),
+            Some((_, Err(error))) => {
+                stages.push(refused("where", "the where is refused (bad_filter)", error));
+                None
+            }
+        };
+        let rules = Rules { grant, filter, columns: request.columns.clone(), facts: facts.clone() };
+        match rules.bind(relation) {
+            Ok(bound) => stages.extend(bound.stages(&rules, request, relation)),
+            Err(stage) => stages.push(stage),
+        }
+        let rules = passes(&stages).then_some(rules);
+        Self { stages, rules }
+    }
+
+    pub(super) fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    /// What becomes of a row that an initial sync finds.
+    pub(super) fn of_row(&self, relation: &Arc<Relation>, row: &[u8]) -> Fate {
+        let rules = match self.rules_for(relation) {
+            Ok(rules) => rules,
+            Err(stage) => return Fate { stages: vec![stage], sent: None },
+        };
+        let (rules, bound) = rules;
+        let stages: Vec<Stage> = bound
+            .each()
+            .map(|(stage, predicate)| {
+                let (holds, text) = said(predicate.evaluate(row), relation);
+                let message = format!("the row: {text}");
+                if holds { Stage::keeps(stage, message) } else { Stage::drops(stage, message) }
+            })
+            .collect();
+        let sent = bound.both.evaluate(row).matches().unwrap_or(false);
+        let sent = sent.then(|| rules.project(relation, row)).and_then(|row| raw(&row));
+        Fate { stages, sent }
+    }
+
+    /// What becomes of a change.
+    pub(super) fn of_change(&self, part: &Part, change: &Change) -> Fate {
+        let relation = &change.relation;
+        let (rules, bound) = match self.rules_for(relation) {
+            Ok(rules) => rules,
+            Err(stage) => return Fate { stages: vec![stage], sent: None },
+        };
+        let mut stages: Vec<Stage> =
+            bound.each().map(|(stage, predicate)| judged(stage, predicate, part, change)).collect();
+        let op = match bound.both.decide(part, change) {
+            Ok(op) => op,
+            Err(Undecided { column }) => {
+                let mut stage =
+                    Stage::drops("sent", format!("it cannot be told: {}", unknown(column, relation)));
+                stage.hint = bound.both.requirements().remedy;
+                stages.push(stage);
+                return Fate { stages, sent: None };
+            }
+        };
+        let Some(op) = op else { return Fate { stages, sent: None } };
+        if op != change.op {
+            let how = if op == Op::Insert { "comes into view" } else { "leaves the view" };
+            let message = format!("the {} arrives as {}: the row {how}", change.op.as_str(), op.as_str());
+            stages.push(Stage::notes("sent", message));
+        }
+        Fate { stages, sent: raw(&rules.change(op, part, change)) }
+    }
+
+    fn rules_for(&self, relation: &Arc<Relation>) -> Result<(&Rules, Bound), Stage> {
+        let rules = self.rules.as_ref();
+        let rules =
+            rules.ok_or_else(|| Stage::drops("table", "nothing of the table is delivered, see above"))?;
+        Ok((rules, rules.bind(relation)?))
+    }
+}
+
+/// What the policies grant, and what there is to say about it.
+fn granted(request: &Request) -> (Option<Grant>, Vec<Stage>) {
+    let table = &request.table;
+    let Some(bearer) = &request.bearer else {
+        let stage =
+            Stage::keeps("policy", "no policies are in force: everything that is published may be had");
+        return (Some(Grant { columns: None, rows: None }), vec![stage]);
+    };
+    let path = bearer.path.display();
+    let Some((pattern, policy)) = bearer.policies.deciding(&bearer.role, table) else {
+        let message =
+            format!("no policy of {path} grants role {:?} anything of {table} (forbidden)", bearer.role);
+        let hint = format!("add one: [[policy]] role = {:?}, table = {:?}", bearer.role, table.to_string());
+        return (None, vec![Stage::drops("policy", message).hint(hint)]);
+    };
+    let place = policy.place();
+    if let Some(denial) = bearer.rights.denied(table) {
+        let message = format!("{place} of {path} (for {pattern}) denies it: {denial}");
+        return (None, vec![Stage::drops("policy", message).hint(denial.hint())]);
+    }
+    let grant = bearer.rights.of(table);
+    let rows = policy.predicate().map_or_else(|| "all rows".to_owned(), |text| format!("rows where {text}"));
+    let columns = grant.as_ref().and_then(|grant| grant.columns.as_ref());
+    let columns = columns.map_or_else(
+        || "all columns".to_owned(),
+        |columns| format!("columns {}", columns.iter().map(String::as_str).collect::<Vec<_>>().join(", ")),
+    );
+    let stage = Stage::keeps("policy", format!("{place} of {path} (for {pattern}) grants {rows}, {columns}"));
+    (grant, vec![stage])
+}
+
+fn refused(stage: &'static str, what: &str, error: &FilterError) -> Stage {
+    Stage::drops(stage, format!("{what}: {error}")).hint(error.hint())
+}
+
+impl Rules {
+    fn bind(&self, relation: &Arc<Relation>) -> Result<Bound, Stage> {
+        let schema = self.facts.schema(relation);
+        let bind = |filter: &Filter, stage, what: &str| {
+            filter.bind(&schema).map_err(|error| refused(stage, what, &error))
+        };
+        let policy = self.grant.rows.as_ref();
+        let policy = policy.map(|rows| bind(rows, "policy", "the policy's where cannot be applied"));
+        let filter = self.filter.as_ref();
+        let filter = filter.map(|filter| bind(filter, "where", "the where is refused (bad_filter)"));
+        let (policy, filter) = (policy.transpose()?, filter.transpose()?);
+        let both = Filter::all(self.grant.rows.iter().chain(&self.filter).cloned());
+        let both = bind(&both, "where", "the where cannot be joined with the policy's")?;
+        Ok(Bound { policy, filter, both })
+    }
+
+    /// Whether a column is sent.
+    fn sends(&self, relation: &Relation, name: &[u8]) -> bool {
+        let named = |index: &usize| {
+            relation.column_json(*index).as_bytes().get(1..) == Some(&[name, b"\":"].concat())
+        };
+        let index = (0..relation.columns().len()).find(named);
+        let column = index.and_then(|index| relation.columns().get(index));
+        column.is_some_and(|column| {
+            let asked = self.columns.as_ref().is_none_or(|columns| columns.contains(&column.name));
+            self.grant.shows(column) && (asked || column.key)
+        })
+    }
+
+    fn project(&self, relation: &Relation, object: &[u8]) -> Vec<u8> {
+        let mut out = b"{".to_vec();
+        for (name, value) in json::fields(object).filter(|(name, _)| self.sends(relation, name)) {
+            if out.len() > 1 {
+                out.push(b',');
+            }
+            out.extend([b"\"".as_slice(), name, b"\":", value].concat());
+        }
+        out.push(b'}');
+        out
+    }
+
+    /// The change as the client gets it: a row that leaves what the client may see is a delete with its key alone.
+    fn change(&self, op: Op, part: &Part, change: &Change) -> Vec<u8> {
+        let relation = &change.relation;
+        let mut out = format!("{{\"op\":\"{}\",{}", op.as_str(), relation.table_json()).into_bytes();
+        let mut field = |name: &str, value: Option<Vec<u8>>| {
+            if let Some(value) = value {
+                out.extend(format!(",\"{name}\":").into_bytes());
+                out.extend(value);
+            }
+        };
+        let row = part.row(change);
+        let turned = op != change.op;
+        // A row that comes into view is named by the key that it has now.
+        let key = if turned && op == Op::Insert { row.map(|row| key_of(relation, row)) } else { None };
+        field("key", key.or_else(|| part.key(change).map(<[u8]>::to_vec)));
+        if op != Op::Delete {
+            field("row", row.map(|row| self.project(relation, row)));
+        }
+        if !turned {
+            field("old", part.old(change).map(|old| self.project(relation, old)));
+        }
+        if op == Op::Update || (turned && op == Op::Insert) {
+            field(
+                "unchanged",
+                part.unchanged(change)
+                    .map(|names| self.names(relation, names))
+                    .filter(|names| names != b"[]"),
+            );
+        }
+        out.push(b'}');
+        out
+    }
+
+    fn names(&self, relation: &Relation, names: &[u8]) -> Vec<u8> {
+        let inner = |name: &[u8]| name.get(1..name.len().saturating_sub(1)).unwrap_or_default().to_vec();
+        let sent: Vec<&[u8]> =
+            json::elements(names).filter(|name| self.sends(relation, &inner(name))).collect();
+        [b"[".to_vec(), sent.join(b",".as_slice()), b"]".to_vec()].concat()
+    }
+}
+
+/// The key columns of a row, as an object.
+pub(super) fn key_of(relation: &Relation, row: &[u8]) -> Vec<u8> {
+    let is_key = |name: &[u8]| {
+        relation.columns().iter().enumerate().any(|(index, column)| {
+            column.key && relation.column_json(index).as_bytes().get(1..) == Some(&[name, b"\":"].concat())
+        })
+    };
+    let fields: Vec<Vec<u8>> = json::fields(row)
+        .filter(|(name, _)| is_key(name))
+        .map(|(name, value)| [b"\"".as_slice(), name, b"\":", value].concat())
+        .collect();
+    [b"{".to_vec(), fields.join(b",".as_slice()), b"}".to_vec()].concat()
+}
+
+impl Bound {
+    fn each(&self) -> impl Iterator<Item = (&'static str, &Predicate)> {
+        let policy = self.policy.iter().map(|predicate| ("policy", predicate));
+        policy.chain(self.filter.iter().map(|predicate| ("where", predicate)))
+    }
+
+    /// What there is to say of the table as a whole.
+    fn stages(&self, rules: &Rules, request: &Request, relation: &Relation) -> Vec<Stage> {
+        let mut stages = Vec::new();
+        if let Some((text, predicate)) =
+            request.filter.as_ref().map(|(text, _)| text).zip(self.filter.as_ref())
+        {
+            let hidden = predicate.columns().filter_map(|index| relation.columns().get(index));
+            let hidden: Vec<&str> = hidden
+                .filter(|column| !rules.grant.shows(column))
+                .map(|column| column.name.as_str())
+                .collect();
+            stages.push(if hidden.is_empty() {
+                Stage::keeps("where", format!("rows where {text}"))
+            } else {
+                let message = format!(
+                    "the where asks by columns that may not be had (forbidden): {}",
+                    hidden.join(", ")
+                );
+                Stage::drops("where", message).hint("leave them away: answers would tell what is in them")
+            });
+        }
+        for (stage, predicate) in self.each() {
+            let requirements = predicate.requirements();
+            if !requirements.are_met() {
+                let columns = requirements.missing.join(", ");
+                let message =
+                    format!("its columns are not in the replica identity (identity_required): {columns}");
+                let mut stage = Stage::drops(stage, message);
+                stage.hint = requirements.remedy;
+                stages.push(stage);
+            }
+        }
+        stages.push(columns(rules, relation));
+        stages
+    }
+}
+
+fn columns(rules: &Rules, relation: &Relation) -> Stage {
+    let asked = rules.columns.as_ref();
+    let missing: Vec<&str> = asked
+        .into_iter()
+        .flatten()
+        .filter(|name| !relation.columns().iter().any(|column| column.name == **name))
+        .map(String::as_str)
+        .collect();
+    if !missing.is_empty() {
+        let message = format!("columns that are not published (bad_message): {}", missing.join(", "));
+        return Stage::drops("columns", message);
+    }
+    let (mut sent, mut hidden, mut left) = (Vec::new(), Vec::new(), Vec::new());
+    for column in relation.columns() {
+        let asked = column.key || asked.is_none_or(|columns| columns.contains(&column.name));
+        match (rules.grant.shows(column), asked) {
+            (true, true) => sent.push(column.name.as_str()),
+            (true, false) => left.push(column.name.as_str()),
+            (false, _) => hidden.push(column.name.as_str()),
+        }
+    }
+    let mut message = sent.join(", ");
+    for (names, why) in [(hidden, "the policy hides"), (left, "nobody asked for")] {
+        if !names.is_empty() {
+            message.push_str(&format!("; {why} {}", names.join(", ")));
+        }
+    }
+    Stage::keeps("columns", message)
+}
+
+/// A verdict for people, and whether the row is in.
+fn said(verdict: Verdict, relation: &Relation) -> (bool, String) {
+    match verdict {
+        Verdict::True => (true, "holds".to_owned()),
+        Verdict::False | Verdict::NotTrue => (false, "does not hold".to_owned()),
+        Verdict::Null => (false, "is NULL, which is not true".to_owned()),
+        Verdict::Unknown(column) => (false, format!("cannot be told: {}", unknown(column, relation))),
+    }
+}
+
+fn unknown(column: usize, relation: &Relation) -> String {
+    let name = relation.columns().get(column).map_or("a column", |column| column.name.as_str());
+    format!("the change does not carry {name}")
+}
+
+/// What one predicate makes of a change: both images, where it has both.
+fn judged(stage: &'static str, predicate: &Predicate, part: &Part, change: &Change) -> Stage {
+    let relation = &change.relation;
+    let image = |object: Option<&[u8]>| said(predicate.evaluate(object.unwrap_or(b"{}")), relation).1;
+    let before = || image(part.old(change).or_else(|| part.key(change)));
+    let message = match change.op {
+        Op::Insert => format!("the new row: {}", image(part.row(change))),
+        Op::Delete => format!("the old row: {}", before()),
+        Op::Update => format!("the row before: {}; after: {}", before(), image(part.row(change))),
+        Op::Truncate => "a truncate concerns everybody".to_owned(),
+    };
+    match predicate.decide(part, change) {
+        Ok(Some(_)) => Stage::keeps(stage, message),
+        Ok(None) => Stage::drops(stage, message),
+        Err(_) => {
+            let mut stage = Stage::drops(stage, message);
+            stage.hint = predicate.requirements().remedy;
+            stage
+        }
+    }
+}
+
+fn raw(json: &[u8]) -> Option<Box<RawValue>> {
+    RawValue::from_string(String::from_utf8_lossy(json).into_owned()).ok()
+}
