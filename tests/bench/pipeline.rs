@@ -103,9 +103,9 @@ async fn run(task: &Task) -> Outcome<()> {
         let appender =
             Appender::new(config.clone(), record, feed.clone(), AppendLimits::default(), acknowledge.clone());
         let cancel = cancel.clone();
-        tokio::spawn(
-            async move { appender.run(cancel).await.map_err(|error| eprintln!("appender: {error}")) },
-        );
+        tokio::spawn(async move {
+            appender.run(std::future::ready(()), cancel).await.map_err(|error| eprintln!("appender: {error}"))
+        });
     }
     let mut port = 0;
     if task.socket {

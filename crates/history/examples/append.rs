@@ -87,7 +87,7 @@ async fn measure(
     let appender =
         Appender::new(config.clone(), record.clone(), feed.clone(), AppendLimits::default(), acknowledge);
     let cancel = CancellationToken::new();
-    let task = tokio::spawn(appender.run(cancel.clone()));
+    let task = tokio::spawn(appender.run(std::future::ready(()), cancel.clone()));
     let mut source = Source::new(row_bytes);
     let (started, mut count) = (Instant::now(), 0);
     while started.elapsed() < time {

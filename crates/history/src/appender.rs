@@ -1,18 +1,21 @@
 //! The one task that writes the history.
 //!
 //! ```text
-//!              stored, or nothing to store            lost, refused, full …
+//!          the slot is had, the feed claimed         lost, refused, full …
 //! Starting ───────────────────────────────► Storing ◄──────────────────────► Interrupted
-//!                                              │                                  │
-//!                                              └──── position moved by another ───┴──► ends: Fenced
+//!    │                                         │                                  │
+//!    └─ moved since it was read ─► MovedOn     └───── claimed by another one ─────┴──► ends: Fenced
 //! ```
+//!
+//! It claims the feed when this process has the slot, once, and only if the record is as it was read: so a process that
+//! was replaced, or that woke up late, takes nothing from its successor, and what it had on its way is refused.
 //!
 //! It reads the feed from the stored position like any other reader. While one commit runs the next batch gathers in
 //! the feed, so batches are as large as the load makes them and nobody waits for a batch to fill.
 //!
 //! When a commit fails its outcome is unknown: it may have happened, it may still happen (a server that lost its
-//! client goes on with a COMMIT it has received). So the record says which process moved the position: the one that
-//! is found on a new connection is the old one, or one of this process's own commits, or proves another writer.
+//! client goes on with a COMMIT it has received). Nobody else moves the position, so the one that is found on a new
+//! connection is the old one, or that of one of this process's own commits.
 
 mod idle;
 mod partition;
@@ -105,8 +108,9 @@ pub struct Appender {
     persisted_at: Instant,
     /// Every change before it is stored; past `persisted` there is none.
     position: Cursor,
-    /// By which the record tells this process's commits from those of another.
+    /// By which the record knows this process.
     writer: i64,
+    has_claimed: bool,
     failures: u32,
 }
 
@@ -133,6 +137,7 @@ impl Appender {
             persisted_at: Instant::now(),
             position,
             writer: rand::random(),
+            has_claimed: false,
             failures: 0,
         }
     }
@@ -149,15 +154,27 @@ impl Appender {
         self.state.subscribe()
     }
 
-    /// Stores what the feed has, as it comes, until cancelled; retries for ever when the history fails.
+    /// Claims the feed once `held` says that this process has the slot; then stores what the feed has, as it comes, until
+    /// cancelled; retries for ever when the history fails.
     ///
     /// Once cancelled it stores what the feed has by then, persists and acknowledges the last position, and returns.
     /// Stop the replicator first. Dropping the future is safe at any time: nothing is lost or stored twice.
     ///
     /// # Errors
-    /// [`Error::Fenced`], [`Error::WentBack`], [`Error::FeedGone`], [`Error::SchemaNewer`] or [`Error::FeedAhead`]: this
-    /// process must not go on with this feed. Any other error only after cancellation: the slot will send again what is not stored.
-    pub async fn run(mut self, cancel: CancellationToken) -> Result<(), Error> {
+    /// [`Error::MovedOn`], [`Error::Fenced`], [`Error::WentBack`], [`Error::FeedGone`], [`Error::SchemaNewer`] or
+    /// [`Error::FeedAhead`]: this process must not go on with this feed as it knows it. Any other error only after
+    /// cancellation: the slot will send again what is not stored.
+    pub async fn run(
+        mut self,
+        held: impl Future<Output = ()> + Send,
+        cancel: CancellationToken,
+    ) -> Result<(), Error> {
+        tokio::select! {
+            biased;
+            () = held => {}
+            // Without the slot there is nothing to store.
+            () = cancel.cancelled() => return Ok(()),
+        }
         loop {
             let Err(error) = Box::pin(self.follow(&cancel)).await else { return Ok(()) };
             let settled_later = error.sqlstate() == Some(FENCED_SQLSTATE);
@@ -193,6 +210,11 @@ impl Appender {
             age: self.limits.history_partition_age,
         };
         let mut store = Store::connect(&self.config, &self.record.id, self.writer, rule).await?;
+        if !self.has_claimed {
+            store.claim(&self.record).await?;
+            self.has_claimed = true;
+            tracing::info!(feed = %self.record.id, position = %self.record.position, "the feed is claimed");
+        }
         let (found, is_own) = store.position().await?;
         self.settle(found, is_own)?;
         let mut head = self.feed.watch_head();
@@ -263,16 +285,16 @@ impl Appender {
         }
     }
 
-    /// Judges the position that was found on a new connection.
+    /// Judges the position that was found.
     fn settle(&mut self, found: Cursor, is_own: bool) -> Result<(), Error> {
-        if found != self.persisted {
-            let (feed, expected) = (self.record.id.clone(), self.persisted);
-            if found < expected {
-                return Err(Error::WentBack { feed, expected, found });
-            }
-            if !is_own {
-                return Err(Error::Fenced { feed, expected, found });
-            }
+        let (feed, expected) = (&self.record.id, self.persisted);
+        if found < expected {
+            return Err(Error::WentBack { feed: feed.clone(), expected, found });
+        }
+        if !is_own {
+            return Err(Error::Fenced { feed: feed.clone(), expected, found });
+        }
+        if found > expected {
             tracing::info!(position = %found, "a commit whose outcome was unknown has happened");
             self.stored(found);
         }

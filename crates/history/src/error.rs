@@ -3,7 +3,8 @@
 use walcast_model::{Cursor, FeedId};
 use walcast_postgres::ErrorClass;
 
-/// The SQLSTATE that `walcast.advance` raises when the position is not where the caller believes it to be.
+/// The SQLSTATE that `walcast.advance` raises when the position is not where the caller believes it to be, or another
+/// process has claimed the feed.
 pub(crate) const FENCED_SQLSTATE: &str = "WC001";
 /// `lock_not_available`: a lock was not had within `lock_timeout`.
 pub(crate) const LOCKED_SQLSTATE: &str = "55P03";
@@ -56,15 +57,29 @@ pub enum Error {
         /// The feed that was being stored.
         feed: FeedId,
     },
-    /// The position is not where this process left it: another one stores the same feed.
+    /// Another process has claimed the feed since this one had.
     #[error(
-        "the history of feed {feed} stands at {found} and not at {expected}: another walcast stores it; \
-         stop one of the two"
+        "another walcast has taken over feed {feed}: its history stands at {found}, and this one had brought it to \
+         {expected}; stop one of the two"
     )]
     Fenced {
         /// The feed.
         feed: FeedId,
         /// Where this process left it.
+        expected: Cursor,
+        /// Where it is.
+        found: Cursor,
+    },
+    /// The feed's record is not as it was when this process began with it: a predecessor's last commit came, or another
+    /// process has claimed the feed and is gone again.
+    #[error(
+        "the history of feed {feed} was at {expected} when its record was read, and now it is at {found}, or another \
+         walcast has claimed it meanwhile; the record has to be read again"
+    )]
+    MovedOn {
+        /// The feed.
+        feed: FeedId,
+        /// Where it was.
         expected: Cursor,
         /// Where it is.
         found: Cursor,
@@ -142,6 +157,7 @@ impl Error {
             | Self::TooOld { .. }
             | Self::SnapshotTooOld { .. }
             | Self::Hole { .. } => ErrorClass::Operator,
+            Self::MovedOn { .. } => ErrorClass::Transient,
             Self::FeedAhead { .. } | Self::Unreadable { .. } => ErrorClass::Bug,
         }
     }
@@ -152,6 +168,7 @@ impl Error {
         matches!(
             self,
             Self::Fenced { .. }
+                | Self::MovedOn { .. }
                 | Self::WentBack { .. }
                 | Self::FeedGone { .. }
                 | Self::FeedAhead { .. }

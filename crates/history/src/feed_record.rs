@@ -80,10 +80,12 @@ pub struct FeedRecord {
     pub position: Cursor,
     /// The last change that was stored; `None` before the first, and where an older walcast stored it.
     pub last: Option<Cursor>,
+    /// Which process has claimed the feed: the position moves for no other.
+    pub writer: i64,
 }
 
 pub(crate) const COLUMNS: &str = "feed_id, secret, slot_name, database, system_identifier, timeline, oldest_lsn, position_lsn, \
-                       position_seq, timeline_began, server_run, last_lsn, last_seq";
+                       position_seq, timeline_began, server_run, last_lsn, last_seq, writer";
 
 impl FeedRecord {
     /// The feed of this slot; `None` when the history has none yet.
@@ -207,6 +209,7 @@ impl FeedRecord {
             last: optional_lsn(row, 11)?
                 .zip(get::<Option<i64>>(row, 12)?)
                 .map(|(lsn, seq)| Cursor::new(lsn, Seq::new(seq))),
+            writer: get(row, 13)?,
         })
     }
 }

@@ -54,6 +54,8 @@ pub struct Replicator {
     /// How far the server's WAL went when it was first connected to: from there on the feed has all that any daemon can
     /// have delivered before this one.
     known_to: Option<Lsn>,
+    /// Whether this process has had the slot.
+    has_held: bool,
     /// Whether what the slot sends again is still to be compared with what is stored.
     must_compare: bool,
     /// Everything before it was seen: the position between transactions that the feed has reached.
@@ -76,7 +78,18 @@ impl Replicator {
     ) -> Self {
         let (origin, must_compare) = (settings.origin.clone(), settings.must_compare);
         let (known_to, reached) = (None, writer.head().lsn());
-        Self { config, settings, writer, barriers, acknowledged, origin, known_to, must_compare, reached }
+        Self {
+            config,
+            settings,
+            writer,
+            barriers,
+            acknowledged,
+            origin,
+            known_to,
+            has_held: false,
+            must_compare,
+            reached,
+        }
     }
 
     /// Runs until cancelled; what fails is a [`SourceState`] and tried again. Cancelled, it takes nothing more, waits
@@ -113,6 +126,10 @@ impl Replicator {
         let end = match error {
             Error::Branched { .. } => FeedEnd::Branched,
             Error::SentDiffers { at, .. } => FeedEnd::Differs { at: *at },
+            // Who was faster has moved the slot, which looks like a hole from here and is none.
+            error if !self.has_held && (error.is_hole() || matches!(error, Error::SlotInUse { .. })) => {
+                FeedEnd::Overtaken
+            }
             error if error.is_hole() => FeedEnd::Hole,
             _ => return,
         };

@@ -302,7 +302,7 @@ impl<'a> Run<'a> {
             }
             broken?;
             self.watch(planned.last().map_or(Duration::ZERO, |last| last.pause)).await?;
-            self.supervise()?;
+            self.check_alive()?;
             self.world.peak_memory();
         }
         Ok(())
@@ -328,7 +328,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A daemon never panics, and never ends by itself but for the one reason that docs/reliability.md names.
+    /// A daemon never panics.
     fn check_daemon(&mut self) -> Result<(), Violation> {
         let log = self.world.daemon().log();
         let new = log.get(self.log_seen.min(log.len())..).unwrap_or_default();
@@ -339,19 +339,11 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// As a supervisor does: a daemon that ended because the last commit of a killed one came late is started again.
-    fn supervise(&mut self) -> Result<(), Violation> {
-        if !self.world.daemon().has_ended() {
-            return Ok(());
+    fn check_alive(&self) -> Result<(), Violation> {
+        if self.world.daemon().has_ended() {
+            return Err(Violation::new(ViolationKind::Stuck, "the daemon has ended by itself"));
         }
-        let is_late_commit = |line: &String| line.contains("another walcast stores it");
-        if self.world.daemon().log().last().is_some_and(is_late_commit) {
-            self.note("the daemon ended because another one stored: started again");
-            *self.counts.entry("(daemon ended and was started again)".to_owned()).or_default() += 1;
-            self.world.start_daemon();
-            return Ok(());
-        }
-        Err(Violation::new(ViolationKind::Stuck, "the daemon has ended by itself"))
+        Ok(())
     }
 
     async fn stuck(&self, text: &str) -> Violation {

@@ -123,7 +123,7 @@ async fn until_set_up(settings: &ServeSettings, again: Option<Again>) -> Result<
         };
         let error = match prepared.await {
             Ok(settled) => return Ok(settled),
-            Err(error) if error.class() == ErrorClass::Transient => error,
+            Err(error) if error.class() == ErrorClass::Transient || is_overtaken(&error) => error,
             Err(error) => return Err(error),
         };
         // Full jitter, so that many daemons do not come back together.
@@ -132,6 +132,11 @@ async fn until_set_up(settings: &ServeSettings, again: Option<Again>) -> Result<
         tokio::time::sleep(pause).await;
         wait = (wait * 2).min(Duration::from_secs(10));
     }
+}
+
+/// Another daemon that starts at the same time has continued the feed under another id.
+const fn is_overtaken(error: &SetupError) -> bool {
+    matches!(error, SetupError::History(walcast_history::Error::FeedGone { .. }))
 }
 
 /// What cannot go on is started over, where that was asked for: no old cursor is good in the feed that begins then.
@@ -207,7 +212,8 @@ impl Daemon {
             feed: feed.clone(),
             again,
         };
-        daemon.store(settings, &record, acknowledge, set_up_again.clone());
+        let (has_slot, held) = watch::channel(false);
+        daemon.store(settings, &record, acknowledge, held, set_up_again.clone());
         let emitter = BarrierEmitter::new(settings.database.clone(), requests);
         let stop = daemon.stop_source.clone();
         daemon.tasks.spawn("barrier emitter", emitter.run(stop).map(Ok));
@@ -220,6 +226,7 @@ impl Daemon {
             unproven: unproven.clone(),
             feed: feed.clone(),
             on_hole: settings.on_hole,
+            has_slot,
             again: set_up_again,
         }));
         let replicator =
@@ -245,6 +252,7 @@ impl Daemon {
         settings: &ServeSettings,
         record: &FeedRecord,
         acknowledge: watch::Sender<Lsn>,
+        mut held: watch::Receiver<bool>,
         again: watch::Sender<Option<Again>>,
     ) {
         let (history, feed) = (settings.history.clone(), self.feed.clone());
@@ -255,7 +263,13 @@ impl Daemon {
         let retention = Retention::new(history, record, appender.writer(), limits, source);
         self.tasks.spawn("retention", retention.run(stop.clone()).map(Ok));
         let run = async move {
-            match appender.run(stop.clone()).await {
+            let held = async move {
+                if held.wait_for(|held| *held).await.is_err() {
+                    // The replicator has ended without it: so does everything.
+                    std::future::pending().await
+                }
+            };
+            match appender.run(held, stop.clone()).await {
                 Ok(()) => Ok(()),
                 Err(error) if identity::history_ended(&again, &error) => {
                     stop.cancelled().await;

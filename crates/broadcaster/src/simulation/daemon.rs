@@ -56,6 +56,8 @@ pub(super) struct Daemon {
     sizes: Sizes,
     writer: FeedWriter,
     link: Option<Link>,
+    /// Whether it has had the slot.
+    pub(super) has_held: bool,
     pending: VecDeque<Pending>,
     gate_barrier: String,
 }
@@ -77,7 +79,8 @@ impl Daemon {
                 limits: sizes.limits,
                 lineage: Lineage::default(),
             }),
-            appender: Appender::new(position, number),
+            appender: Appender::new(store, number),
+            has_held: false,
             barriers: HashMap::new(),
             sizes,
             writer,
@@ -125,6 +128,7 @@ impl Daemon {
     }
 
     fn connect(&mut self, source: &Source) {
+        self.has_held = true;
         let head = self.writer.head();
         let settings = AssemblerSettings { part_bytes_max: self.sizes.part_bytes, secret: "secret".into() };
         let confirmed = source.confirmed.last().copied().unwrap_or_default();

@@ -4,7 +4,7 @@ use super::client::{Client, Counts};
 use super::daemon::Daemon;
 use super::schedule::{Action, Kind, Schedule};
 use super::source::Source;
-use super::store::{Fenced, Store, at};
+use super::store::{MovedOn, Store, at};
 
 /// Rounds in which everybody may do what he has to do, at the end. A run needs some dozens.
 const ROUNDS_MAX: usize = 5_000;
@@ -18,7 +18,8 @@ pub(super) struct Tried {
     pub(super) actions: u64,
     pub(super) changes: u64,
     pub(super) kills: u64,
-    pub(super) fenced: u64,
+    /// Daemons whose record was no longer what they had read when they claimed the feed.
+    pub(super) overtaken_starts: u64,
     pub(super) cuts: u64,
     pub(super) overtaken: u64,
     pub(super) copies: u64,
@@ -130,14 +131,18 @@ impl Run {
                 self.tried.cuts += 1;
                 daemon.cut()
             }
-            Kind::Append => match daemon.appender.step(store, &feed, a, daemon.sizes().append_bytes) {
-                Ok(did) => did,
-                Err(Fenced) => {
-                    self.tried.fenced += 1;
-                    self.kill();
-                    return Ok(true);
+            Kind::Append if !daemon.has_held => false,
+            Kind::Append => {
+                let bytes = daemon.sizes().append_bytes;
+                match daemon.appender.step(store, &feed, a, bytes) {
+                    Ok(did) => did,
+                    Err(MovedOn) => {
+                        self.tried.overtaken_starts += 1;
+                        self.kill();
+                        return Ok(true);
+                    }
                 }
-            },
+            }
             _ => daemon.appender.settle(store, source, &feed, a)?,
         };
         daemon.open_gate();
@@ -237,13 +242,13 @@ impl Tried {
     }
 
     const fn numbers_mut(&mut self) -> [(&'static str, &mut u64); 13] {
-        let Self { actions, changes, kills, fenced, cuts, overtaken, copies, clients } = self;
+        let Self { actions, changes, kills, overtaken_starts, cuts, overtaken, copies, clients } = self;
         let Counts { frames, pages, resumed, synced, too_old, refused } = clients;
         [
             ("actions", actions),
             ("changes", changes),
             ("kills", kills),
-            ("fenced", fenced),
+            ("starts that were overtaken", overtaken_starts),
             ("cuts", cuts),
             ("overtaken", overtaken),
             ("copies compared", copies),

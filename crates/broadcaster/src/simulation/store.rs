@@ -14,7 +14,7 @@ use walcast_model::{Cursor, Lsn, Part, Seq, Snapshot};
 use super::source::{Logged, Source};
 use crate::testing::slice;
 
-/// One commit: the changes from `from` to `to`, if the position still is `from`.
+/// One commit: the changes from `from` to `to`, if the position still is `from` and its writer has the claim.
 #[derive(Clone, Debug)]
 pub(super) struct Commit {
     writer: u64,
@@ -26,6 +26,7 @@ pub(super) struct Commit {
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) position: Cursor,
+    /// Who has claimed the feed.
     writer: u64,
     pub(super) oldest: Cursor,
     parts: Vec<Part>,
@@ -65,7 +66,7 @@ impl Store {
 
     /// Whether the commit happens.
     fn apply(&mut self, commit: &Commit, source: &Source) -> Result<bool, String> {
-        if commit.from != self.position {
+        if commit.from != self.position || commit.writer != self.writer {
             return Ok(false);
         }
         for part in &commit.parts {
@@ -78,7 +79,6 @@ impl Store {
             self.parts.push(part);
         }
         self.position = commit.to;
-        self.writer = commit.writer;
         match source.log().get(self.stored) {
             Some(next) if next.at < commit.to => {
                 Err(format!("history is at {} without the change at {}", commit.to, next.at))
@@ -161,22 +161,26 @@ enum State {
     Committing(Commit),
 }
 
-/// Why the daemon must not go on.
+/// A commit of the one before came late: the record has to be read again.
 #[derive(Debug)]
-pub(super) struct Fenced;
+pub(super) struct MovedOn;
 
 #[derive(Debug)]
 pub(super) struct Appender {
     state: State,
     writer: u64,
+    /// Who had the claim when the record was read; `None` once this one has it.
+    found: Option<u64>,
     persisted: Cursor,
     position: Cursor,
     pub(super) acknowledged: u64,
 }
 
 impl Appender {
-    pub(super) const fn new(position: Cursor, writer: u64) -> Self {
-        Self { state: State::Apart, writer, persisted: position, position, acknowledged: 0 }
+    pub(super) const fn new(store: &Store, writer: u64) -> Self {
+        let position = store.position;
+        let found = Some(store.writer);
+        Self { state: State::Apart, writer, found, persisted: position, position, acknowledged: 0 }
     }
 
     /// The commit that its end leaves behind.
@@ -187,18 +191,30 @@ impl Appender {
         }
     }
 
-    /// Connects, or begins a commit.
-    pub(super) fn step(&mut self, store: &Store, feed: &Feed, a: u32, bytes: usize) -> Result<bool, Fenced> {
+    /// Connects, or begins a commit. To be called once the daemon has the slot.
+    pub(super) fn step(
+        &mut self,
+        store: &mut Store,
+        feed: &Feed,
+        a: u32,
+        bytes: usize,
+    ) -> Result<bool, MovedOn> {
         if store.is_away {
             self.lose();
             return Ok(false);
         }
         match &self.state {
             State::Apart => {
-                if store.position != self.persisted {
-                    if store.position < self.persisted || store.writer != self.writer {
-                        return Err(Fenced);
+                if let Some(found) = self.found {
+                    if store.position != self.persisted || store.writer != found {
+                        return Err(MovedOn);
                     }
+                    store.writer = self.writer;
+                    self.found = None;
+                }
+                assert_eq!(store.writer, self.writer, "nobody else claims the feed");
+                assert!(store.position >= self.persisted, "history went back");
+                if store.position > self.persisted {
                     self.stored(store.position, feed);
                 }
                 self.acknowledge();

@@ -91,8 +91,8 @@ impl Store {
         const DOING: &str = "cut a partition";
         let wait = CUT_LOCK_WAIT_MAX.as_millis();
         let begin = format!(
-            "BEGIN; SET LOCAL lock_timeout = {wait}; SELECT walcast.begin_cut('{}', '{from}', '{name}', '{at}'); COMMIT",
-            self.feed
+            "BEGIN; SET LOCAL lock_timeout = {wait}; SELECT walcast.begin_cut('{}', {}, '{from}', '{name}', '{at}'); COMMIT",
+            self.feed, self.writer
         );
         // Reads all rows, under a lock that only a vacuum of the partition is in the way of.
         let check = format!(

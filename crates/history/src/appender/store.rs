@@ -15,7 +15,7 @@ use super::partition::{Partition, PartitionRule};
 use crate::column::{get, lsn, parameter};
 use crate::copy::{COPY, Encoder};
 use crate::error::Doing;
-use crate::{Error, schema, stored_relation};
+use crate::{Error, FeedRecord, schema, stored_relation};
 
 /// Bytes of JSON after which the index by transaction id is brought up to date.
 const SUMMARIZE_BYTES: usize = 64 << 20;
@@ -57,7 +57,7 @@ impl Batch {
 pub(super) struct Store {
     pub(super) session: Session,
     pub(super) feed: FeedId,
-    writer: i64,
+    pub(super) writer: i64,
     copy: Statement,
     pub(super) rule: PartitionRule,
     /// The partition that was written last; positions only grow, so it is all that has to be known.
@@ -96,7 +96,27 @@ impl Store {
         })
     }
 
-    /// Where the history stands, and whether it was this process that moved it there.
+    /// Makes this process the one that stores the feed, if the record is still as `found` says: then nothing that
+    /// another process has on its way to the history can be stored any more, and before that it is waited for. To be
+    /// called by who has the slot. Claiming again what this process has claimed does nothing.
+    ///
+    /// # Errors
+    /// [`Error::MovedOn`] when another process has moved the position since, or has claimed the feed.
+    pub(super) async fn claim(&self, found: &FeedRecord) -> Result<(), Error> {
+        let sql = "UPDATE walcast.feed SET writer = $1 \
+                   WHERE feed_id = $2 AND writer IN ($1, $3) AND position_lsn = $4 AND position_seq = $5";
+        let (feed, expected) = (found.id.as_str(), found.position);
+        let (at, seq) = (parameter(expected.lsn()), expected.seq().get());
+        let claimed = self.session.execute(sql, &[&self.writer, &feed, &found.writer, &at, &seq]).await;
+        if claimed.doing("claim its feed")? == 0 {
+            // Without a record it says that there is none.
+            let (now, _) = self.position().await?;
+            return Err(Error::MovedOn { feed: self.feed.clone(), expected, found: now });
+        }
+        Ok(())
+    }
+
+    /// Where the history stands, and whether it is this process that has claimed the feed.
     pub(super) async fn position(&self) -> Result<(Cursor, bool), Error> {
         let sql = "SELECT position_lsn, position_seq, writer FROM walcast.feed WHERE feed_id = $1";
         let row = self.session.query_opt(sql, &[&self.feed.as_str()]).await.doing("read its position")?;

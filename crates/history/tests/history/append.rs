@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use proptest::prelude::{ProptestConfig, proptest};
 use walcast_feed::FeedLimits;
-use walcast_history::{AppendLimits, AppenderState, Error, FeedRecord, PageLimits, Reader, schema};
+use walcast_history::{
+    AppendLimits, AppenderState, Error, ErrorClass, FeedRecord, PageLimits, Reader, schema,
+};
 use walcast_model::{
     CommitEnd, CommitStart, Cursor, Lsn, Op, Part, PartBuilder, Seq, Timestamp, Transaction, Xid,
 };
@@ -117,7 +119,7 @@ async fn a_part_that_begins_before_the_position_is_stored_from_there() {
     let appender = walcast_history::Appender::new(world.config.clone(), record, feed, fast(), acknowledge);
     let cancel = tokio_util::sync::CancellationToken::new();
     cancel.cancel();
-    within("stored", LIMIT, appender.run(cancel)).await.unwrap();
+    within("stored", LIMIT, appender.run(std::future::ready(()), cancel)).await.unwrap();
     assert_eq!(flatten(&world.stored_parts().await), flatten(&parts));
 }
 
@@ -192,18 +194,54 @@ async fn a_late_writer_is_fenced_and_changes_nothing() {
         let world = World::create(cluster).await;
         let parts = Source::new(9, START, 1000).transactions(20, 5, 20);
         let mut late = world.store(fast()).await;
-        let mut successor = world.store(fast()).await;
         late.writer.push(parts[..2].to_vec()).await;
         late.until_stored(late.feed.head()).await;
-        // Both of them began at the same position; whoever is second learns it with its first write.
-        successor.writer.push(parts.clone()).await;
-        let error = within("the second writer ends", LIMIT, successor.task).await.unwrap().unwrap_err();
+        let mut successor = world.store(fast()).await;
+        successor.until_claimed().await;
+        // The position is where it left it, and yet it may not move it any more.
+        late.writer.push(parts[2..4].to_vec()).await;
+        let error = within("the late writer ends", LIMIT, late.task).await.unwrap().unwrap_err();
         assert!(matches!(error, Error::Fenced { .. }), "{error}");
-        late.writer.push(parts[2..].to_vec()).await;
-        late.stop().await.unwrap();
+        successor.writer.push(parts[2..].to_vec()).await;
+        successor.stop().await.unwrap();
         assert_eq!(flatten(&world.stored_parts().await), flatten(&parts));
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_feed_that_moved_or_was_claimed_since_its_record_was_read_is_not_claimed() {
+    let world = World::create(shared_cluster().await).await;
+    let parts = Source::new(9, START, 1000).transactions(4, 5, 20);
+    let record = world.record().await;
+    let start = |record| Storing::start(world.config.clone(), record, fast(), FeedLimits::default());
+    let mut first = start(record.clone());
+    first.until_claimed().await;
+    let error = within("claimed", LIMIT, start(record).task).await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::MovedOn { .. }) && error.class() == ErrorClass::Transient, "{error}");
+    let record = world.record().await;
+    first.writer.push(parts[..2].to_vec()).await;
+    first.until_stored(first.feed.head()).await;
+    let error = within("moved", LIMIT, start(record).task).await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::MovedOn { .. }), "{error}");
+    // Neither has taken anything from the one that stores.
+    first.writer.push(parts[2..].to_vec()).await;
+    first.stop().await.unwrap();
+    assert_eq!(flatten(&world.stored_parts().await), flatten(&parts));
+}
+
+#[tokio::test]
+async fn without_the_slot_nothing_is_claimed() {
+    let world = World::create(shared_cluster().await).await;
+    let record = world.record().await;
+    let (_writer, feed) = walcast_feed::Feed::new(record.position, FeedLimits::default());
+    let (acknowledge, _) = tokio::sync::watch::channel(Lsn::ZERO);
+    let appender =
+        walcast_history::Appender::new(world.config.clone(), record.clone(), feed, fast(), acknowledge);
+    let cancel = tokio_util::sync::CancellationToken::new();
+    cancel.cancel();
+    within("it ends", LIMIT, appender.run(std::future::pending(), cancel)).await.unwrap();
+    assert_eq!(world.record().await, record);
 }
 
 #[tokio::test]
@@ -219,7 +257,7 @@ async fn a_writer_that_was_replaced_learns_it_also_when_nothing_comes_for_it() {
 }
 
 #[tokio::test]
-async fn two_writers_of_the_same_commit_are_told_apart() {
+async fn of_two_that_begin_together_one_stores() {
     let world = World::create(shared_cluster().await).await;
     let parts = Source::new(9, START, 1000).transactions(4, 5, 20);
     let (mut one, mut two) = (world.store(fast()).await, world.store(fast()).await);
@@ -228,7 +266,7 @@ async fn two_writers_of_the_same_commit_are_told_apart() {
     let outcomes = [one.stop(), two.stop()];
     let outcomes = futures_util::future::join_all(outcomes).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
-    assert!(outcomes.iter().any(|outcome| matches!(outcome, Err(Error::Fenced { .. }))), "{outcomes:?}");
+    assert!(outcomes.iter().any(|outcome| matches!(outcome, Err(Error::MovedOn { .. }))), "{outcomes:?}");
     assert_eq!(flatten(&world.stored_parts().await), flatten(&parts));
 }
 

@@ -121,7 +121,7 @@ impl Storing {
         let (sender, acknowledged) = watch::channel(Lsn::ZERO);
         let appender = Appender::new(config, record, feed.clone(), limits, sender);
         let (state, cancel) = (appender.state(), CancellationToken::new());
-        let task = tokio::spawn(appender.run(cancel.clone()));
+        let task = tokio::spawn(appender.run(std::future::ready(()), cancel.clone()));
         Self { writer, feed, acknowledged, state, cancel, task }
     }
 
@@ -129,6 +129,12 @@ impl Storing {
         let mut stored = self.feed.watch_stored();
         let what = format!("stored up to {position}");
         within(&what, 2 * LIMIT, stored.wait_for(|stored| *stored >= position)).await.unwrap();
+    }
+
+    pub(crate) async fn until_claimed(&self) {
+        let mut state = self.state.clone();
+        let claimed = state.wait_for(|state| *state == AppenderState::Storing);
+        within("claimed", LIMIT, claimed).await.unwrap();
     }
 
     pub(crate) async fn until_acknowledged(&self, position: Lsn) {

@@ -17,6 +17,8 @@ pub enum FeedEnd {
     },
     /// Changes are missing, or may be.
     Hole,
+    /// Before this process had the slot somebody else had it: the feed is not where its record was when that was read.
+    Overtaken,
 }
 
 /// Keeps the feed's record and history, for the replicator to ask and to tell. Errors are texts for people.
@@ -32,6 +34,9 @@ pub trait Keeper: Send + Sync {
         to: Lsn,
         count_max: u32,
     ) -> BoxFuture<'static, Result<Vec<Transaction>, String>>;
+
+    /// The slot is this process's: nobody else reads from it now. Told once, the first time.
+    fn holds_slot(&self);
 
     /// The feed cannot go on as it is. The replicator tries again all the same, until it is stopped.
     fn ended(&self, end: FeedEnd);

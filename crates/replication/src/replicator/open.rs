@@ -75,6 +75,11 @@ impl Replicator {
         };
         // Once more, now that nobody else can move it: the server itself would skip ahead without a word.
         self.check(&session, needed).await?;
+        if !std::mem::replace(&mut self.has_held, true)
+            && let Some(keeper) = &settings.keeper
+        {
+            keeper.holds_slot();
+        }
         let assembler =
             AssemblerSettings { part_bytes_max: settings.part_bytes_max, secret: settings.secret.clone() };
         let mut assembler = Assembler::new(assembler, head, xid_reference);

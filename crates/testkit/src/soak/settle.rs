@@ -35,7 +35,7 @@ impl Run<'_> {
         let (mut progress, mut stored) = (0, self.stored().await);
         loop {
             self.watch(Duration::from_millis(50)).await?;
-            self.supervise()?;
+            self.check_alive()?;
             let behind = ledger.horizon() < end;
             let last = ledger.len();
             if !behind && self.clients.iter().all(|client| client.position() >= last) {

@@ -38,6 +38,8 @@ pub(super) enum Again {
     Source(FeedEnd),
     /// The history stands before where this process had brought it, or has another feed.
     History,
+    /// The feed's record is not what it was when it was read: another process had the slot, or a commit of one came late.
+    Record,
 }
 
 /// A feed that can be served.
@@ -214,6 +216,8 @@ pub(super) struct HistoryKeeper {
     pub(super) unproven: Option<Unproven>,
     pub(super) feed: Feed,
     pub(super) on_hole: OnHole,
+    /// Told when the slot is had.
+    pub(super) has_slot: watch::Sender<bool>,
     pub(super) again: watch::Sender<Option<Again>>,
 }
 
@@ -247,7 +251,16 @@ impl Keeper for HistoryKeeper {
         .boxed()
     }
 
+    fn holds_slot(&self) {
+        self.has_slot.send_replace(true);
+    }
+
     fn ended(&self, end: FeedEnd) {
+        if end == FeedEnd::Overtaken {
+            tracing::info!("another walcast has the slot, or had it; the feed's record is read again");
+            self.again.send_replace(Some(Again::Record));
+            return;
+        }
         if end == FeedEnd::Hole && self.on_hole == OnHole::Stop {
             return;
         }
@@ -259,16 +272,18 @@ impl Keeper for HistoryKeeper {
 /// Tells whoever runs the daemon that the history is not where this process had brought it.
 pub(super) fn history_ended(again: &watch::Sender<Option<Again>>, error: &walcast_history::Error) -> bool {
     use walcast_history::Error;
-    let ended = matches!(error, Error::WentBack { .. } | Error::FeedGone { .. });
-    if ended {
-        tracing::warn!(%error, "the feed is set up anew");
-        again.send_if_modified(|again| {
-            let is_first = again.is_none();
-            *again = again.or(Some(Again::History));
-            is_first
-        });
-    }
-    ended
+    let why = match error {
+        Error::WentBack { .. } | Error::FeedGone { .. } => Again::History,
+        Error::MovedOn { .. } => Again::Record,
+        _ => return false,
+    };
+    tracing::warn!(%error, "the feed is set up anew");
+    again.send_if_modified(|again| {
+        let is_first = again.is_none();
+        *again = again.or(Some(why));
+        is_first
+    });
+    true
 }
 
 /// A shared keeper.
