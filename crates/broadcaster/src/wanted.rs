@@ -7,7 +7,7 @@ mod selection;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use walcast_filter::Schema;
+use walcast_filter::{Filter, Schema};
 use walcast_model::{Oid, Part, Relation, RelationName};
 use walcast_policy::{Grant, Rights};
 use walcast_protocol::TablePattern;
@@ -35,9 +35,12 @@ impl ShapeKey {
     pub(crate) fn resolve(asked: &BTreeMap<TablePattern, Asked>, rights: &Rights) -> Result<Self, Refusal> {
         let mut tables = BTreeMap::new();
         for pattern in meets(asked, rights) {
-            let (Some((entry, asked)), Some(grant)) = (most_of(asked, &pattern), granted(rights, &pattern))
-            else {
-                continue;
+            let Some((entry, asked)) = most_of(asked, &pattern) else { continue };
+            let grant = match granted(rights, &pattern) {
+                Some(grant) => grant,
+                // What is named and denied is refused, below.
+                None if *entry == pattern => continue,
+                None => nothing(),
             };
             tables.insert(pattern, Arc::new(Selection::new(entry, asked, grant)));
         }
@@ -82,23 +85,14 @@ const fn rank(pattern: &TablePattern) -> u8 {
     }
 }
 
-/// Whether every table of `part` is one of `whole`.
-fn covers(whole: &TablePattern, part: &TablePattern) -> bool {
-    match (whole, part) {
-        (TablePattern::All, _) => true,
-        (TablePattern::Schema(schema), TablePattern::Table(name)) => name.schema == *schema,
-        _ => whole == part,
-    }
-}
-
 /// The patterns at which what is asked for and what is granted meet: of each pair with tables in common, the one that
 /// says more. Of any table, the most that one of these says is the most that both sides say of it.
 fn meets(asked: &BTreeMap<TablePattern, Asked>, rights: &Rights) -> BTreeSet<TablePattern> {
     let Rights::Granted(grants) = rights else { return asked.keys().cloned().collect() };
     let pairs = asked.keys().flat_map(|entry| grants.keys().map(move |grant| (entry, grant)));
     let meet = |(entry, grant): (&TablePattern, &TablePattern)| {
-        let narrower = if covers(entry, grant) { Some(grant) } else { None };
-        narrower.or_else(|| covers(grant, entry).then_some(entry)).cloned()
+        let narrower = if entry.covers(grant) { Some(grant) } else { None };
+        narrower.or_else(|| grant.covers(entry).then_some(entry)).cloned()
     };
     pairs.filter_map(meet).collect()
 }
@@ -108,14 +102,19 @@ fn most_of<'a, T>(
     entries: &'a BTreeMap<TablePattern, T>,
     of: &TablePattern,
 ) -> Option<(&'a TablePattern, &'a T)> {
-    entries.iter().filter(|(pattern, _)| covers(pattern, of)).max_by_key(|(pattern, _)| rank(pattern))
+    entries.iter().filter(|(pattern, _)| pattern.covers(of)).max_by_key(|(pattern, _)| rank(pattern))
 }
 
 fn granted(rights: &Rights, of: &TablePattern) -> Option<Grant> {
     match rights {
         Rights::Everything => Some(Grant { columns: None, rows: None }),
-        Rights::Granted(grants) => most_of(grants, of).map(|(_, grant)| grant.clone()),
+        Rights::Granted(grants) => most_of(grants, of)?.1.clone().ok(),
     }
+}
+
+/// No row: what a denial leaves of a pattern, so that wider grants do not show through.
+fn nothing() -> Grant {
+    Grant { columns: Some(BTreeSet::new()), rows: Some(Filter::any([])) }
 }
 
 /// What a shape wants, looked up by the name of a table and by its definition.

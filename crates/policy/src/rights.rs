@@ -80,15 +80,8 @@ impl Hash for Denial {
 pub enum Rights {
     /// All that is published: the daemon runs without authentication.
     Everything,
-    /// What is granted, and nothing else.
-    Granted(BTreeMap<TablePattern, Grant>),
-    /// The same, less what cannot be granted to these claims. A denial hides wider grants as a grant would.
-    GrantedExcept {
-        /// What is granted.
-        grants: BTreeMap<TablePattern, Grant>,
-        /// What is not, and why. Never empty, and never of a pattern that is granted.
-        except: BTreeMap<TablePattern, Denial>,
-    },
+    /// What is granted, and nothing else. A denial hides what wider patterns grant, as a grant would.
+    Granted(BTreeMap<TablePattern, Result<Grant, Denial>>),
 }
 
 /// What `find` has for the pattern that says most about a table: its own name before its schema's, that before `*`.
@@ -108,24 +101,18 @@ impl Rights {
     pub fn of(&self, table: &RelationName) -> Option<Grant> {
         match self {
             Self::Everything => Some(Grant { columns: None, rows: None }),
-            Self::Granted(_) | Self::GrantedExcept { .. } => self.entry(table)?.ok().cloned(),
+            Self::Granted(_) => self.entry(table)?.as_ref().ok().cloned(),
         }
     }
 
     /// Why nothing may be had of a table that a policy is about; `None` when something is, or when no policy is about it.
     #[must_use]
     pub fn denied(&self, table: &RelationName) -> Option<&Denial> {
-        self.entry(table)?.err()
+        self.entry(table)?.as_ref().err()
     }
 
-    fn entry(&self, table: &RelationName) -> Option<Result<&Grant, &Denial>> {
-        let found = match self {
-            Self::Everything => None,
-            Self::Granted(grants) => most_telling(table, |pattern| grants.get(pattern).map(Ok)),
-            Self::GrantedExcept { grants, except } => most_telling(table, |pattern| {
-                except.get(pattern).map(Err).or_else(|| grants.get(pattern).map(Ok))
-            }),
-        };
-        found.map(|(_, entry)| entry)
+    fn entry(&self, table: &RelationName) -> Option<&Result<Grant, Denial>> {
+        let Self::Granted(entries) = self else { return None };
+        most_telling(table, |pattern| entries.get(pattern)).map(|(_, entry)| entry)
     }
 }

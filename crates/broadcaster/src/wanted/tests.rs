@@ -1,14 +1,15 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
-use walcast_filter::Filter;
-use walcast_model::RelationName;
-use walcast_policy::{Grant, Rights};
+use walcast_filter::{Claims, Filter};
+use walcast_model::{Relation, RelationName};
+use walcast_policy::{Grant, Policies, Rights};
 use walcast_protocol::{ErrorCode, TablePattern};
 
-use super::{ShapeKey, rank};
+use super::{Choice, ShapeKey, Wanted, rank};
 use crate::request::Asked;
-use crate::testing::{key, request};
+use crate::testing::{key, request, schema, table};
 
 /// A table, the columns of it, and the rows.
 type Granted<'a> = (&'a str, Option<&'a [&'a str]>, Option<&'a str>);
@@ -18,7 +19,8 @@ fn rights(grants: &[Granted<'_>]) -> Rights {
         columns: columns.map(|columns| columns.iter().map(ToString::to_string).collect()),
         rows: rows.map(|rows| Filter::parse(rows).unwrap()),
     };
-    let grants = grants.iter().map(|(table, columns, rows)| (table.parse().unwrap(), grant(*columns, *rows)));
+    let grants =
+        grants.iter().map(|(table, columns, rows)| (table.parse().unwrap(), Ok(grant(*columns, *rows))));
     Rights::Granted(grants.collect())
 }
 
@@ -69,6 +71,30 @@ fn a_pattern_comes_to_what_is_granted_of_it_and_a_name_that_is_not_granted_is_re
     }
 }
 
+#[test]
+fn what_is_denied_does_not_show_through_a_wider_grant() {
+    let policies = Policies::parse(
+        "[[policy]]\nrole = \"r\"\ntable = \"*\"\n[[policy]]\nrole = \"r\"\ntable = \"a.t\"\nwhere = \"x = claims.sub\"\n",
+    );
+    let claims = Claims::parse(r#"{"sub":["a list"]}"#).unwrap();
+    let rights = policies.unwrap().rights("r", &claims);
+    let resolve = |fields: &str| ShapeKey::resolve(&request(fields).unwrap().tables, &rights);
+    assert_eq!(resolve(r#""tables":[{"table":"a.t"}]"#).unwrap_err().code, ErrorCode::Forbidden);
+    let relation = table("t", &["x"]);
+    let relation = Relation::new(
+        relation.oid(),
+        RelationName::new("a", "t"),
+        relation.identity(),
+        relation.columns().to_vec(),
+    );
+    for tables in [r#""tables":[{"table":"*"}]"#, r#""tables":[{"table":"a.*"},{"table":"a.u"}]"#] {
+        let wanted = Wanted::new(Arc::new(resolve(tables).unwrap()));
+        let choice = wanted.bind(&schema(Arc::new(relation.clone()))).unwrap();
+        assert!(matches!(choice, Choice::Nothing), "{tables}: {choice:?}");
+        assert!(!wanted.of(&RelationName::new("a", "u")).unwrap().is_filtered());
+    }
+}
+
 const PATTERNS: [&str; 7] = ["*", "a.*", "b.*", "a.t", "a.u", "b.t", "c.t"];
 
 proptest! {
@@ -83,7 +109,7 @@ proptest! {
         let tables: BTreeMap<_, _> =
             chosen(asked).map(|(table, name)| (table, Asked { columns: column(name), rows: None })).collect();
         let grants: BTreeMap<_, _> =
-            chosen(granted).map(|(table, name)| (table, Grant { columns: column(name), rows: None })).collect();
+            chosen(granted).map(|(table, name)| (table, Ok(Grant { columns: column(name), rows: None }))).collect();
         let most = |entries: &mut dyn Iterator<Item = (TablePattern, String)>, name: &RelationName| {
             let matching = entries.filter(|(pattern, _)| pattern.matches(name));
             matching.max_by_key(|(pattern, _)| rank(pattern)).map(|(_, column)| column)
