@@ -1,8 +1,11 @@
 //! Promise 4: nobody is served before everything committed before is there.
 
+use std::time::Duration;
+
 use serde_json::json;
 use walcast_testkit::{
     Daemon, LIMIT, TestDatabase, eventually, for_each_version, installations, own_cluster, shared_cluster,
+    within,
 };
 
 use crate::observer::{Observer, open, receive, send};
@@ -116,4 +119,31 @@ async fn clients_that_come_before_the_initial_poll_is_done_are_told_waiting_and_
         }
     }
     assert_eq!(daemon.get("/readyz").await.unwrap().status, 200);
+}
+
+/// A walsender of Postgres 16 and later can overlook what is flushed while it goes to sleep, and wakes when it hears from us.
+/// Without that, some of so many subscriptions wait for 10 s.
+#[tokio::test]
+async fn a_commit_that_the_walsender_overlooks_is_sent_all_the_same() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let daemon = Daemon::of(&database).start().await;
+    let (mut socket, _) = open(&daemon.ws_url()).await;
+    let tables = json!([{"table": "public.t"}]);
+    for attempt in 0..800 {
+        let id = attempt.to_string();
+        let subscribe = json!({"type": "subscribe", "id": id, "tables": tables, "cursor": "latest"});
+        send(&mut socket, subscribe).await;
+        let caught_up = async {
+            loop {
+                let message = receive(&mut socket).await.expect("the connection goes on");
+                assert_ne!(message["type"], "error", "{message}");
+                if message["id"] == id && message["type"] == "caught_up" {
+                    return;
+                }
+            }
+        };
+        within("the barrier of a subscription on a quiet server", Duration::from_secs(5), caught_up).await;
+        send(&mut socket, json!({"type": "unsubscribe", "id": id})).await;
+    }
 }

@@ -4,6 +4,7 @@ mod bad_input;
 mod conformance;
 mod crash;
 mod failover;
+mod filters;
 mod fire;
 mod gate;
 mod idle;

@@ -19,13 +19,16 @@ const FRESH: Duration = Duration::from_secs(60);
 /// How long a source may take before it counts as away, for those who can do without an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 
+/// How long a table's definition is trusted to be the one that it has. (A filter that fits one that is gone since ends when
+/// the new one comes.)
+const DEFINITION_FRESH: Duration = Duration::from_secs(2);
 /// Tables and definitions that are remembered as filters are bound to them; all are forgotten when there are more.
 const SCHEMAS_MAX: usize = 4096;
 
 /// How new an answer has to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Freshness {
-    /// At most [`FRESH`] old.
+    /// At most [`DEFINITION_FRESH`] old.
     Lately,
     /// Of a question that was put to the source after it was asked here.
     Now,
@@ -58,7 +61,7 @@ impl<K: Eq + Hash, A: Clone> Answers<K, A> {
     /// An answer that is new enough for somebody who came at `came`.
     fn get(&self, key: &K, freshness: Freshness, came: Instant) -> Option<A> {
         let (asked, answer) = self.known.get(key)?;
-        let is_new = *asked >= came || (freshness == Freshness::Lately && asked.elapsed() < FRESH);
+        let is_new = *asked >= came || (freshness == Freshness::Lately && asked.elapsed() < DEFINITION_FRESH);
         is_new.then(|| answer.clone())
     }
 

@@ -24,6 +24,8 @@ struct Shared {
     received: AtomicU64,
     acknowledged: AtomicU64,
     reply_requested: AtomicBool,
+    /// Whether data came since a status update was last scheduled because of it.
+    stirred: AtomicBool,
     changed: Notify,
 }
 
@@ -55,6 +57,14 @@ impl Feedback {
         self.0.changed.notify_one();
     }
 
+    /// Data has arrived. The walsender may look away now and miss what is flushed next, so it is going to hear from us soon;
+    /// see [`NUDGES`].
+    pub(super) fn stir(&self) {
+        if !self.0.stirred.swap(true, Ordering::AcqRel) {
+            self.0.changed.notify_one();
+        }
+    }
+
     /// A standby status update as `CopyData` (34 bytes of payload).
     fn message(&self, flushed: Lsn) -> BytesMut {
         let mut message = BytesMut::with_capacity(39);
@@ -70,6 +80,16 @@ impl Feedback {
         message
     }
 }
+
+/// How long after data came the server hears from us, even if there is nothing to say.
+///
+/// A walsender of Postgres 16 and later that has sent all looks whether more was flushed, and only then joins those who are
+/// woken by a flush: a commit in between is sent when the next one comes, or when a client says something, which is what
+/// Postgres's own subscribers do after each transaction and the only reason that it is rarely seen (`WalSndWait` in
+/// walsender.c; neondatabase/neon#6179). Measured on 18.4 with two busy processors: one of 400 commits on an otherwise
+/// quiet server, delayed until the next status update. The second and third are for the one that is missed again.
+const NUDGES: [Duration; 3] =
+    [Duration::from_millis(5), Duration::from_millis(50), Duration::from_millis(300)];
 
 /// When status updates are sent.
 #[derive(Clone, Copy, Debug)]
@@ -91,15 +111,27 @@ pub(super) async fn send_status_updates(
     // The first one at once: it tells the server that somebody listens.
     let mut due = Instant::now();
     let mut last = due;
+    let mut nudges = NUDGES.iter();
+    let mut nudge_at = None;
     while !finish.is_cancelled() {
+        let now = Instant::now();
         let replying = feedback.0.reply_requested.swap(false, Ordering::AcqRel);
-        if replying || Instant::now() >= due {
+        if replying || now >= due {
             sent = feedback.acknowledged();
             writer.write_all(&feedback.message(sent)).await?;
             writer.flush().await?;
-            last = Instant::now();
+            last = now;
+            if nudge_at.is_some_and(|at| at <= now) {
+                nudge_at = nudges.next().map(|pause| now + *pause);
+            }
+        }
+        if nudge_at.is_none_or(|at| at > now + NUDGES[0]) && feedback.0.stirred.swap(false, Ordering::AcqRel)
+        {
+            nudges = NUDGES.iter();
+            nudge_at = nudges.next().map(|pause| now + *pause);
         }
         due = last + if feedback.acknowledged() > sent { schedule.coalesce } else { schedule.interval };
+        due = nudge_at.map_or(due, |at| at.min(due));
         tokio::select! {
             () = finish.cancelled() => {}
             () = feedback.0.changed.notified() => {}

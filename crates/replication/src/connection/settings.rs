@@ -8,7 +8,8 @@ pub struct ReplicationSettings {
     /// The server ends the stream when it has heard nothing from us for so long; status updates are sent at least three
     /// times as often. Default 60 s; zero = never.
     pub wal_sender_timeout: Duration,
-    /// Longest time between two status updates. Default 10 s.
+    /// Longest time between two status updates, and so until the server hears of a commit that its walsender overlooked
+    /// while it passed over WAL that nobody gets. Default 1 s.
     pub status_interval: Duration,
     /// Shortest time between two status updates that nothing but an acknowledgement asks for. Default 50 ms.
     pub status_coalesce: Duration,
@@ -25,7 +26,7 @@ impl Default for ReplicationSettings {
     fn default() -> Self {
         Self {
             wal_sender_timeout: Duration::from_secs(60),
-            status_interval: Duration::from_secs(10),
+            status_interval: Duration::from_secs(1),
             status_coalesce: Duration::from_millis(50),
             decoding_work_bytes: None,
             has_own_thread: false,

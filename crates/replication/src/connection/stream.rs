@@ -150,6 +150,9 @@ impl ReplicationStream {
     }
 
     fn account_for(&self, frames: &[StreamFrame]) {
+        if frames.iter().any(|frame| matches!(frame, StreamFrame::XLogData { .. })) {
+            self.feedback.stir();
+        }
         for frame in frames {
             match frame {
                 StreamFrame::XLogData { start, .. } => self.feedback.received(*start),
