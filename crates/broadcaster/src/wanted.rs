@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use walcast_filter::Schema;
 use walcast_model::{Oid, Part, Relation, RelationName};
-use walcast_policy::{Grant, Rights};
+use walcast_policy::Rights;
 use walcast_protocol::TablePattern;
 
 use crate::refusal::Refusal;
@@ -25,6 +25,8 @@ const ENTRIES_FEW: usize = 8;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct ShapeKey {
     pub(crate) tables: BTreeMap<TablePattern, Arc<Selection>>,
+    /// Narrower than one of `tables`, and nothing is given of them.
+    except: BTreeSet<TablePattern>,
 }
 
 impl ShapeKey {
@@ -33,14 +35,15 @@ impl ShapeKey {
     /// # Errors
     /// When a table that is named may not be had, whether or not it exists; and when nothing may be had.
     pub(crate) fn resolve(asked: &BTreeMap<TablePattern, Asked>, rights: &Rights) -> Result<Self, Refusal> {
-        let mut tables = BTreeMap::new();
+        let (mut tables, mut except) = (BTreeMap::new(), BTreeSet::new());
         for pattern in meets(asked, rights) {
-            let (Some((entry, asked)), Some(grant)) = (most_of(asked, &pattern), granted(rights, &pattern))
-            else {
-                continue;
-            };
-            tables.insert(pattern, Arc::new(Selection::new(entry, asked, grant)));
+            let Some((entry, asked)) = most_of(asked, &pattern) else { continue };
+            match rights.of_pattern(&pattern) {
+                Some(grant) => drop(tables.insert(pattern, Arc::new(Selection::new(entry, asked, grant)))),
+                None => drop(except.insert(pattern)),
+            }
         }
+        except.retain(|denied| tables.keys().any(|pattern| covers(pattern, denied)));
         let named = asked.keys().filter(|entry| matches!(entry, TablePattern::Table(_)));
         if let Some(refused) = named.into_iter().find(|entry| !tables.contains_key(*entry)) {
             return Err(Refusal::forbidden(format!("{refused} may not be had with this token")));
@@ -50,14 +53,16 @@ impl ShapeKey {
             let message = format!("nothing of {} may be had with this token", entries.join(", "));
             return Err(Refusal::forbidden(message));
         }
-        Ok(Self { tables })
+        Ok(Self { tables, except })
     }
 
     /// What it wants of a table, `None` for nothing. The entry that says most about the table counts: its own name
     /// before its schema's, that before `*`.
     fn wants(&self, name: &RelationName) -> Option<&Arc<Selection>> {
-        let matching = self.tables.iter().filter(|(pattern, _)| pattern.matches(name));
-        matching.max_by_key(|(pattern, _)| rank(pattern)).map(|(_, selection)| selection)
+        let given = self.tables.iter().map(|(pattern, selection)| (pattern, Some(selection)));
+        let entries = given.chain(self.except.iter().map(|pattern| (pattern, None)));
+        let matching = entries.filter(|(pattern, _)| pattern.matches(name));
+        matching.max_by_key(|(pattern, _)| rank(pattern)).and_then(|(_, selection)| selection)
     }
 
     /// Whether tables that do not exist yet can be part of it.
@@ -94,8 +99,8 @@ fn covers(whole: &TablePattern, part: &TablePattern) -> bool {
 /// The patterns at which what is asked for and what is granted meet: of each pair with tables in common, the one that
 /// says more. Of any table, the most that one of these says is the most that both sides say of it.
 fn meets(asked: &BTreeMap<TablePattern, Asked>, rights: &Rights) -> BTreeSet<TablePattern> {
-    let Rights::Granted(grants) = rights else { return asked.keys().cloned().collect() };
-    let pairs = asked.keys().flat_map(|entry| grants.keys().map(move |grant| (entry, grant)));
+    let Some(grants) = rights.patterns() else { return asked.keys().cloned().collect() };
+    let pairs = asked.keys().flat_map(|entry| grants.iter().map(move |grant| (entry, *grant)));
     let meet = |(entry, grant): (&TablePattern, &TablePattern)| {
         let narrower = if covers(entry, grant) { Some(grant) } else { None };
         narrower.or_else(|| covers(grant, entry).then_some(entry)).cloned()
@@ -109,13 +114,6 @@ fn most_of<'a, T>(
     of: &TablePattern,
 ) -> Option<(&'a TablePattern, &'a T)> {
     entries.iter().filter(|(pattern, _)| covers(pattern, of)).max_by_key(|(pattern, _)| rank(pattern))
-}
-
-fn granted(rights: &Rights, of: &TablePattern) -> Option<Grant> {
-    match rights {
-        Rights::Everything => Some(Grant { columns: None, rows: None }),
-        Rights::Granted(grants) => most_of(grants, of).map(|(_, grant)| grant.clone()),
-    }
 }
 
 /// What a shape wants, looked up by the name of a table and by its definition.

@@ -112,6 +112,39 @@ impl Rights {
         }
     }
 
+    /// The patterns that say something, also those that deny; `None` for [`Rights::Everything`].
+    #[must_use]
+    pub fn patterns(&self) -> Option<Vec<&TablePattern>> {
+        match self {
+            Self::Everything => None,
+            Self::Granted(grants) => Some(grants.keys().collect()),
+            Self::GrantedExcept { grants, except } => Some(grants.keys().chain(except.keys()).collect()),
+        }
+    }
+
+    /// What may be had of all tables of a pattern, as far as nothing narrower says otherwise; `None` for nothing.
+    #[must_use]
+    pub fn of_pattern(&self, pattern: &TablePattern) -> Option<Grant> {
+        match pattern {
+            TablePattern::Table(name) => self.of(name),
+            TablePattern::Schema(_) | TablePattern::All => {
+                let Some(patterns) = self.patterns() else {
+                    return Some(Grant { columns: None, rows: None });
+                };
+                let said = |wanted: &TablePattern| patterns.contains(&wanted).then(|| self.said(wanted));
+                said(pattern).or_else(|| said(&TablePattern::All)).flatten()
+            }
+        }
+    }
+
+    /// What the entry of exactly this pattern grants.
+    fn said(&self, pattern: &TablePattern) -> Option<Grant> {
+        match self {
+            Self::Everything => None,
+            Self::Granted(grants) | Self::GrantedExcept { grants, .. } => grants.get(pattern).cloned(),
+        }
+    }
+
     /// Why nothing may be had of a table that a policy is about; `None` when something is, or when no policy is about it.
     #[must_use]
     pub fn denied(&self, table: &RelationName) -> Option<&Denial> {

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use walcast_filter::Filter;
+use walcast_filter::{Claims, Filter};
 use walcast_model::RelationName;
-use walcast_policy::{Grant, Rights};
+use walcast_policy::{Grant, Policies, Rights};
 use walcast_protocol::{ErrorCode, TablePattern};
 
 use super::{ShapeKey, rank};
@@ -67,6 +67,28 @@ fn a_pattern_comes_to_what_is_granted_of_it_and_a_name_that_is_not_granted_is_re
     ] {
         assert_eq!(resolve(refused).unwrap_err().code, ErrorCode::Forbidden, "{refused}");
     }
+}
+
+#[test]
+fn what_is_denied_is_taken_out_of_a_pattern_and_refused_by_its_name() {
+    let text = "[[policy]]\nrole = 'r'\ntable = '*'\n\n[[policy]]\nrole = 'r'\ntable = 'a.t'\nwhere = 'x = claims.x'\n";
+    let policies = Policies::parse(text).unwrap();
+    let rights = policies.rights("r", &Claims::parse(r#"{"x": [1]}"#).unwrap());
+    let resolve = |fields: &str| ShapeKey::resolve(&request(fields).unwrap().tables, &rights);
+    let shape = resolve(r#""tables":[{"table":"*"}]"#).unwrap();
+    assert_eq!(columns(&shape, "a", "t"), None);
+    assert_eq!(columns(&shape, "a", "u").as_deref(), Some("all"));
+    for refused in [r#""tables":[{"table":"a.t"}]"#, r#""tables":[{"table":"a.t"},{"table":"*"}]"#] {
+        assert_eq!(resolve(refused).unwrap_err().code, ErrorCode::Forbidden, "{refused}");
+    }
+    // Whoever does not ask for it shares with those who are denied nothing.
+    let other = r#""tables":[{"table":"b.*"}]"#;
+    assert_eq!(resolve(other).unwrap(), key(other));
+    let denied = policies.rights("r", &Claims::parse(r#"{"x": {}}"#).unwrap());
+    assert_eq!(
+        ShapeKey::resolve(&request(r#""tables":[{"table":"*"}]"#).unwrap().tables, &denied).unwrap(),
+        shape
+    );
 }
 
 const PATTERNS: [&str; 7] = ["*", "a.*", "b.*", "a.t", "a.u", "b.t", "c.t"];

@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 use walcast_filter::{Filter, FilterError, Predicate, Undecided, Verdict};
 use walcast_model::{Change, Op, Part, Relation, json};
 use walcast_policy::Grant;
+use walcast_snapshot::Facts;
 
-use super::facts::Facts;
 use super::report::{Stage, passes};
 use super::request::Request;
 use super::table::Table;
@@ -162,7 +162,7 @@ fn refused(stage: &'static str, what: &str, error: &FilterError) -> Stage {
 
 impl Rules {
     fn bind(&self, relation: &Arc<Relation>) -> Result<Bound, Stage> {
-        let schema = self.facts.schema(relation);
+        let schema = self.facts.schema(Arc::clone(relation));
         let bind = |filter: &Filter, stage, what: &str| {
             filter.bind(&schema).map_err(|error| refused(stage, what, &error))
         };
