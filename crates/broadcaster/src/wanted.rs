@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use walcast_filter::Schema;
 use walcast_model::{Oid, Part, Relation, RelationName};
-use walcast_policy::Rights;
+use walcast_policy::{Grant, Rights};
 use walcast_protocol::TablePattern;
 
 use crate::refusal::Refusal;
@@ -25,7 +25,7 @@ const ENTRIES_FEW: usize = 8;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct ShapeKey {
     pub(crate) tables: BTreeMap<TablePattern, Arc<Selection>>,
-    /// Narrower than one of `tables`, and nothing is given of them.
+    /// Narrower than one of `tables`, and nothing is given of them, not even their definition.
     except: BTreeSet<TablePattern>,
 }
 
@@ -38,12 +38,12 @@ impl ShapeKey {
         let (mut tables, mut except) = (BTreeMap::new(), BTreeSet::new());
         for pattern in meets(asked, rights) {
             let Some((entry, asked)) = most_of(asked, &pattern) else { continue };
-            match rights.of_pattern(&pattern) {
+            match granted(rights, &pattern) {
                 Some(grant) => drop(tables.insert(pattern, Arc::new(Selection::new(entry, asked, grant)))),
                 None => drop(except.insert(pattern)),
             }
         }
-        except.retain(|denied| tables.keys().any(|pattern| covers(pattern, denied)));
+        except.retain(|denied| tables.keys().any(|pattern| pattern.covers(denied)));
         let named = asked.keys().filter(|entry| matches!(entry, TablePattern::Table(_)));
         if let Some(refused) = named.into_iter().find(|entry| !tables.contains_key(*entry)) {
             return Err(Refusal::forbidden(format!("{refused} may not be had with this token")));
@@ -87,23 +87,14 @@ const fn rank(pattern: &TablePattern) -> u8 {
     }
 }
 
-/// Whether every table of `part` is one of `whole`.
-fn covers(whole: &TablePattern, part: &TablePattern) -> bool {
-    match (whole, part) {
-        (TablePattern::All, _) => true,
-        (TablePattern::Schema(schema), TablePattern::Table(name)) => name.schema == *schema,
-        _ => whole == part,
-    }
-}
-
 /// The patterns at which what is asked for and what is granted meet: of each pair with tables in common, the one that
 /// says more. Of any table, the most that one of these says is the most that both sides say of it.
 fn meets(asked: &BTreeMap<TablePattern, Asked>, rights: &Rights) -> BTreeSet<TablePattern> {
-    let Some(grants) = rights.patterns() else { return asked.keys().cloned().collect() };
-    let pairs = asked.keys().flat_map(|entry| grants.iter().map(move |grant| (entry, *grant)));
+    let Rights::Granted(grants) = rights else { return asked.keys().cloned().collect() };
+    let pairs = asked.keys().flat_map(|entry| grants.keys().map(move |grant| (entry, grant)));
     let meet = |(entry, grant): (&TablePattern, &TablePattern)| {
-        let narrower = if covers(entry, grant) { Some(grant) } else { None };
-        narrower.or_else(|| covers(grant, entry).then_some(entry)).cloned()
+        let narrower = if entry.covers(grant) { Some(grant) } else { None };
+        narrower.or_else(|| grant.covers(entry).then_some(entry)).cloned()
     };
     pairs.filter_map(meet).collect()
 }
@@ -113,7 +104,14 @@ fn most_of<'a, T>(
     entries: &'a BTreeMap<TablePattern, T>,
     of: &TablePattern,
 ) -> Option<(&'a TablePattern, &'a T)> {
-    entries.iter().filter(|(pattern, _)| covers(pattern, of)).max_by_key(|(pattern, _)| rank(pattern))
+    entries.iter().filter(|(pattern, _)| pattern.covers(of)).max_by_key(|(pattern, _)| rank(pattern))
+}
+
+fn granted(rights: &Rights, of: &TablePattern) -> Option<Grant> {
+    match rights {
+        Rights::Everything => Some(Grant { columns: None, rows: None }),
+        Rights::Granted(grants) => most_of(grants, of)?.1.clone().ok(),
+    }
 }
 
 /// What a shape wants, looked up by the name of a table and by its definition.

@@ -56,14 +56,8 @@ impl Policies {
     /// so that those who may have the same share the work.
     #[must_use]
     pub fn rights(&self, role: &str, claims: &Claims) -> Rights {
-        let (mut grants, mut except) = (BTreeMap::new(), BTreeMap::new());
-        for (pattern, policy) in self.of_role(role) {
-            match policy.grant(claims) {
-                Ok(grant) => drop(grants.insert(pattern.clone(), grant)),
-                Err(denial) => drop(except.insert(pattern.clone(), denial)),
-            }
-        }
-        if except.is_empty() { Rights::Granted(grants) } else { Rights::GrantedExcept { grants, except } }
+        let entries = self.of_role(role).into_iter();
+        Rights::Granted(entries.map(|(pattern, policy)| (pattern.clone(), policy.grant(claims))).collect())
     }
 
     /// The one policy that decides what `role` may have of a table, with its pattern; `None` for nothing. It is the one
@@ -78,20 +72,10 @@ impl Policies {
     /// The policies that can count for a role: its own, and those of every role where no own one says anything.
     fn of_role(&self, role: &str) -> BTreeMap<&TablePattern, &TablePolicy> {
         let own = self.roles.get(&Role::Named(role.to_owned()));
-        let said = |pattern| own.is_some_and(|own| own.keys().any(|own| covers(own, pattern)));
+        let said = |pattern| own.is_some_and(|own| own.keys().any(|own| own.covers(pattern)));
         let every = self.roles.get(&Role::Every).into_iter().flatten();
         let left = every.filter(|(pattern, _)| !said(pattern));
         let own = own.into_iter().flatten();
         own.chain(left).map(|(pattern, policy)| (pattern, &**policy)).collect()
-    }
-}
-
-/// Whether every table that `inner` names is one that `outer` names.
-fn covers(outer: &TablePattern, inner: &TablePattern) -> bool {
-    match (outer, inner) {
-        (TablePattern::All, _) => true,
-        (TablePattern::Schema(outer), TablePattern::Schema(inner)) => outer == inner,
-        (outer, TablePattern::Table(name)) => outer.matches(name),
-        _ => false,
     }
 }

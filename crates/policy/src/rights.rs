@@ -80,15 +80,8 @@ impl Hash for Denial {
 pub enum Rights {
     /// All that is published: the daemon runs without authentication.
     Everything,
-    /// What is granted, and nothing else.
-    Granted(BTreeMap<TablePattern, Grant>),
-    /// The same, less what cannot be granted to these claims. A denial hides wider grants as a grant would.
-    GrantedExcept {
-        /// What is granted.
-        grants: BTreeMap<TablePattern, Grant>,
-        /// What is not, and why. Never empty, and never of a pattern that is granted.
-        except: BTreeMap<TablePattern, Denial>,
-    },
+    /// What is granted, and nothing else. A denial hides what wider patterns grant, as a grant would.
+    Granted(BTreeMap<TablePattern, Result<Grant, Denial>>),
 }
 
 /// What `find` has for the pattern that says most about a table: its own name before its schema's, that before `*`.
@@ -108,57 +101,18 @@ impl Rights {
     pub fn of(&self, table: &RelationName) -> Option<Grant> {
         match self {
             Self::Everything => Some(Grant { columns: None, rows: None }),
-            Self::Granted(_) | Self::GrantedExcept { .. } => self.entry(table)?.ok().cloned(),
-        }
-    }
-
-    /// The patterns that say something, also those that deny; `None` for [`Rights::Everything`].
-    #[must_use]
-    pub fn patterns(&self) -> Option<Vec<&TablePattern>> {
-        match self {
-            Self::Everything => None,
-            Self::Granted(grants) => Some(grants.keys().collect()),
-            Self::GrantedExcept { grants, except } => Some(grants.keys().chain(except.keys()).collect()),
-        }
-    }
-
-    /// What may be had of all tables of a pattern, as far as nothing narrower says otherwise; `None` for nothing.
-    #[must_use]
-    pub fn of_pattern(&self, pattern: &TablePattern) -> Option<Grant> {
-        match pattern {
-            TablePattern::Table(name) => self.of(name),
-            TablePattern::Schema(_) | TablePattern::All => {
-                let Some(patterns) = self.patterns() else {
-                    return Some(Grant { columns: None, rows: None });
-                };
-                let said = |wanted: &TablePattern| patterns.contains(&wanted).then(|| self.said(wanted));
-                said(pattern).or_else(|| said(&TablePattern::All)).flatten()
-            }
-        }
-    }
-
-    /// What the entry of exactly this pattern grants.
-    fn said(&self, pattern: &TablePattern) -> Option<Grant> {
-        match self {
-            Self::Everything => None,
-            Self::Granted(grants) | Self::GrantedExcept { grants, .. } => grants.get(pattern).cloned(),
+            Self::Granted(_) => self.entry(table)?.as_ref().ok().cloned(),
         }
     }
 
     /// Why nothing may be had of a table that a policy is about; `None` when something is, or when no policy is about it.
     #[must_use]
     pub fn denied(&self, table: &RelationName) -> Option<&Denial> {
-        self.entry(table)?.err()
+        self.entry(table)?.as_ref().err()
     }
 
-    fn entry(&self, table: &RelationName) -> Option<Result<&Grant, &Denial>> {
-        let found = match self {
-            Self::Everything => None,
-            Self::Granted(grants) => most_telling(table, |pattern| grants.get(pattern).map(Ok)),
-            Self::GrantedExcept { grants, except } => most_telling(table, |pattern| {
-                except.get(pattern).map(Err).or_else(|| grants.get(pattern).map(Ok))
-            }),
-        };
-        found.map(|(_, entry)| entry)
+    fn entry(&self, table: &RelationName) -> Option<&Result<Grant, Denial>> {
+        let Self::Granted(entries) = self else { return None };
+        most_telling(table, |pattern| entries.get(pattern)).map(|(_, entry)| entry)
     }
 }

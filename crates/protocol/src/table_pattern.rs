@@ -28,6 +28,16 @@ impl TablePattern {
             Self::Table(table) => name == table,
         }
     }
+
+    /// Whether every table that `other` can name is one of the tables.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, _) => true,
+            (Self::Schema(schema), Self::Table(name)) => name.schema == *schema,
+            _ => self == other,
+        }
+    }
 }
 
 /// Why a text names no tables.

@@ -19,7 +19,7 @@ fn grant(columns: Option<&[&str]>, rows: Option<&str>) -> Grant {
 }
 
 fn rights(of: &[(&str, Grant)]) -> Rights {
-    Rights::Granted(of.iter().map(|(table, grant)| (table.parse().unwrap(), grant.clone())).collect())
+    Rights::Granted(of.iter().map(|(table, grant)| (table.parse().unwrap(), Ok(grant.clone()))).collect())
 }
 
 /// `public.f (id, owner, secret)` with the identity FULL, with rows of two owners.
