@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint deny doc unit e2e simulate fuzz soak bench test-matrix tools clean
+.PHONY: help demo test lint deny doc contract unit e2e simulate fuzz soak bench test-matrix tools clean
 
 # The versions of Postgres that `make test` runs against; `make test-matrix` takes them all.
 PG_VERSIONS ?= 14 18
@@ -43,6 +43,9 @@ e2e: tools ## All tests: unit, integration, end to end, against PG_VERSIONS
 test-matrix: ## The whole suite on Postgres 14, 15, 16, 17 and 18
 	@for version in 14 15 16 17 18; do \
 	  echo "== Postgres $$version"; $(MAKE) --no-print-directory e2e PG_VERSIONS=$$version; done
+
+contract: ## Write docs/protocol.schema.json and docs/asyncapi.json from the types of crates/protocol
+	WALCAST_WRITE_CONTRACT=1 $(CARGO) test --locked --quiet -p walcast-protocol contract
 
 fuzz: ## Fuzz decoder and values for SECONDS each (needs cargo-fuzz and a nightly toolchain); make test runs the corpora
 	cd crates/pgoutput/fuzz && for target in decode values; do \

@@ -7,7 +7,7 @@ mod selection;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use walcast_filter::{Filter, Schema};
+use walcast_filter::Schema;
 use walcast_model::{Oid, Part, Relation, RelationName};
 use walcast_policy::{Grant, Rights};
 use walcast_protocol::TablePattern;
@@ -25,6 +25,8 @@ const ENTRIES_FEW: usize = 8;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct ShapeKey {
     pub(crate) tables: BTreeMap<TablePattern, Arc<Selection>>,
+    /// Narrower than one of `tables`, and nothing is given of them, not even their definition.
+    except: BTreeSet<TablePattern>,
 }
 
 impl ShapeKey {
@@ -33,17 +35,15 @@ impl ShapeKey {
     /// # Errors
     /// When a table that is named may not be had, whether or not it exists; and when nothing may be had.
     pub(crate) fn resolve(asked: &BTreeMap<TablePattern, Asked>, rights: &Rights) -> Result<Self, Refusal> {
-        let mut tables = BTreeMap::new();
+        let (mut tables, mut except) = (BTreeMap::new(), BTreeSet::new());
         for pattern in meets(asked, rights) {
             let Some((entry, asked)) = most_of(asked, &pattern) else { continue };
-            let grant = match granted(rights, &pattern) {
-                Some(grant) => grant,
-                // What is named and denied is refused, below.
-                None if *entry == pattern => continue,
-                None => nothing(),
-            };
-            tables.insert(pattern, Arc::new(Selection::new(entry, asked, grant)));
+            match granted(rights, &pattern) {
+                Some(grant) => drop(tables.insert(pattern, Arc::new(Selection::new(entry, asked, grant)))),
+                None => drop(except.insert(pattern)),
+            }
         }
+        except.retain(|denied| tables.keys().any(|pattern| pattern.covers(denied)));
         let named = asked.keys().filter(|entry| matches!(entry, TablePattern::Table(_)));
         if let Some(refused) = named.into_iter().find(|entry| !tables.contains_key(*entry)) {
             return Err(Refusal::forbidden(format!("{refused} may not be had with this token")));
@@ -53,14 +53,16 @@ impl ShapeKey {
             let message = format!("nothing of {} may be had with this token", entries.join(", "));
             return Err(Refusal::forbidden(message));
         }
-        Ok(Self { tables })
+        Ok(Self { tables, except })
     }
 
     /// What it wants of a table, `None` for nothing. The entry that says most about the table counts: its own name
     /// before its schema's, that before `*`.
     fn wants(&self, name: &RelationName) -> Option<&Arc<Selection>> {
-        let matching = self.tables.iter().filter(|(pattern, _)| pattern.matches(name));
-        matching.max_by_key(|(pattern, _)| rank(pattern)).map(|(_, selection)| selection)
+        let given = self.tables.iter().map(|(pattern, selection)| (pattern, Some(selection)));
+        let entries = given.chain(self.except.iter().map(|pattern| (pattern, None)));
+        let matching = entries.filter(|(pattern, _)| pattern.matches(name));
+        matching.max_by_key(|(pattern, _)| rank(pattern)).and_then(|(_, selection)| selection)
     }
 
     /// Whether tables that do not exist yet can be part of it.
@@ -110,11 +112,6 @@ fn granted(rights: &Rights, of: &TablePattern) -> Option<Grant> {
         Rights::Everything => Some(Grant { columns: None, rows: None }),
         Rights::Granted(grants) => most_of(grants, of)?.1.clone().ok(),
     }
-}
-
-/// No row: what a denial leaves of a pattern, so that wider grants do not show through.
-fn nothing() -> Grant {
-    Grant { columns: Some(BTreeSet::new()), rows: Some(Filter::any([])) }
 }
 
 /// What a shape wants, looked up by the name of a table and by its definition.

@@ -5,6 +5,8 @@ use serde_json::value::RawValue;
 use walcast_model::{Cursor, FeedId};
 
 use crate::decode::messages;
+#[cfg(test)]
+use crate::schema;
 use crate::start_at::StartAt;
 use crate::subscription_id::SubscriptionId;
 use crate::table_pattern::TablePattern;
@@ -29,6 +31,7 @@ messages! {
 
 /// `auth`: sets or refreshes the JWT.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Auth {
     /// The token. Never logged.
     pub token: String,
@@ -42,16 +45,20 @@ impl std::fmt::Debug for Auth {
 
 /// `subscribe`: opens one ordered stream over `tables`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Subscribe {
     /// The client's name for it, unique in the connection.
+    #[cfg_attr(test, schemars(with = "schema::SubscriptionIdText"))]
     pub id: SubscriptionId,
     /// What it is over. At least one entry.
     pub tables: Vec<TableSelection>,
     /// Where it starts; without it, an initial sync.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[cfg_attr(test, schemars(with = "schema::StartAtText"))]
     pub cursor: StartAt,
     /// The feed that `cursor` belongs to; another one is answered with `feed_changed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<schema::FeedIdText>"))]
     pub feed: Option<FeedId>,
     /// Who acknowledges, across connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,8 +98,10 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 /// One entry of `subscribe.tables`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TableSelection {
     /// Which tables.
+    #[cfg_attr(test, schemars(with = "schema::TablePatternText"))]
     pub table: TablePattern,
     /// Which of their rows: a condition as in SQL. *(later)*
     #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
@@ -111,6 +120,7 @@ impl From<TablePattern> for TableSelection {
 
 /// What a change carries.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Payload {
     /// Keys and rows.
@@ -122,6 +132,7 @@ pub enum Payload {
 
 /// What a client that is behind the daemon's memory is sent until it has caught up; `subscribe.catchup`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Catchup {
     /// Every change of every transaction.
@@ -133,34 +144,43 @@ pub enum Catchup {
 
 /// `ack`: the durable position of this `client_id`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Ack {
     /// Which subscription.
+    #[cfg_attr(test, schemars(with = "schema::SubscriptionIdText"))]
     pub id: SubscriptionId,
     /// Everything before it is stored by the client.
+    #[cfg_attr(test, schemars(with = "schema::CursorText"))]
     pub cursor: Cursor,
 }
 
 /// `unsubscribe`: ends a subscription. Frames of it that were on their way may still arrive.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Unsubscribe {
     /// Which subscription.
+    #[cfg_attr(test, schemars(with = "schema::SubscriptionIdText"))]
     pub id: SubscriptionId,
 }
 
 /// `publish`: an ephemeral message to a channel, never stored, never replayed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PublishMessage {
     /// Where to.
     pub channel: String,
     /// Any JSON, passed on as it is.
+    #[cfg_attr(test, schemars(with = "schema::AnyJson"))]
     pub payload: Box<RawValue>,
 }
 
 /// `presence`: says that this client is in a channel, until it disconnects.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SetPresence {
     /// Where.
     pub channel: String,
     /// Any JSON: who, on which device.
+    #[cfg_attr(test, schemars(with = "schema::AnyJson"))]
     pub state: Box<RawValue>,
 }

@@ -71,6 +71,14 @@ macro_rules! messages {
             /// Every `type` of this direction.
             pub const TYPES: &'static [&'static str] = &[$($name),+];
 
+            /// What the message of each `type` consists of beside it.
+            #[cfg(test)]
+            pub(crate) fn bodies(
+                generator: &mut schemars::SchemaGenerator,
+            ) -> Vec<(&'static str, &'static str, schemars::Schema)> {
+                vec![$(($name, concat!($($doc),*), <$body as schemars::JsonSchema>::json_schema(generator)),)+]
+            }
+
             /// The message's `type`.
             #[must_use]
             pub const fn type_name(&self) -> &'static str {

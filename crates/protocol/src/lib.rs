@@ -26,10 +26,14 @@
 
 mod client_message;
 mod code;
+#[cfg(test)]
+mod contract_tests;
 mod decode;
 pub mod encode;
 #[cfg(test)]
 mod golden_tests;
+#[cfg(test)]
+mod schema;
 mod server_message;
 mod start_at;
 mod subscription_id;

@@ -6,6 +6,8 @@ use walcast_model::{Cursor, FeedId, Lsn, Op, RelationName, ReplicaIdentity, Time
 
 use crate::code::ErrorCode;
 use crate::decode::messages;
+#[cfg(test)]
+use crate::schema;
 use crate::subscription_id::SubscriptionId;
 
 messages! {
@@ -43,14 +45,18 @@ messages! {
 
 /// `welcome`: the first message of a connection.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Welcome {
     /// The version of the contract, [`crate::PROTOCOL_VERSION`].
     pub protocol: u32,
     /// The feed that all cursors of this connection belong to.
+    #[cfg_attr(test, schemars(with = "schema::FeedIdText"))]
     pub feed: FeedId,
     /// How far the feed has come.
+    #[cfg_attr(test, schemars(with = "schema::CursorText"))]
     pub cursor: Cursor,
     /// The oldest cursor that can be resumed at.
+    #[cfg_attr(test, schemars(with = "schema::CursorText"))]
     pub oldest: Cursor,
     /// Program and version, for people: `walcast/0.1.0`.
     pub server: String,
@@ -64,6 +70,7 @@ pub struct Welcome {
 /// `welcome.limits`: what the daemon accepts from one connection. More is answered with `limit_exceeded`, an oversize
 /// frame with close code 1009.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Limits {
     /// The largest frame of the client, in bytes.
     pub message_bytes_max: u64,
@@ -75,8 +82,10 @@ pub struct Limits {
 
 /// `waiting`: the subscription was understood and starts once the daemon's initial poll is done.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Waiting {
     /// Which subscription.
+    #[cfg_attr(test, schemars(with = "schema::SubscriptionIdText"))]
     pub id: SubscriptionId,
     /// What is waited for, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,6 +94,7 @@ pub struct Waiting {
 
 /// How a subscription begins.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// With an initial sync.
@@ -98,30 +108,38 @@ pub enum Mode {
 /// `subscribed`: the subscription is accepted. A second one with mode `snapshot` for the same id means that the initial
 /// sync starts over: discard what came of it so far.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Subscribed {
     /// Which subscription.
+    #[cfg_attr(test, schemars(with = "schema::SubscriptionIdText"))]
     pub id: SubscriptionId,
     /// How it begins.
     pub mode: Mode,
     /// Where it begins; `0/0` for an initial sync.
+    #[cfg_attr(test, schemars(with = "schema::CursorText"))]
     pub cursor: Cursor,
 }
 
 /// `relation`: a table's definition, before its first rows and whenever it changes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RelationMessage {
     /// Which subscription.
+    #[cfg_attr(test, schemars(with = "schema::SubscriptionIdText"))]
     pub id: SubscriptionId,
     /// The table.
+    #[cfg_attr(test, schemars(with = "schema::TableText"))]
     pub table: RelationName,
     /// The columns that the subscription receives, in the order of a row.
     pub columns: Vec<Column>,
     /// Which old columns its updates and deletes carry.
+    #[cfg_attr(test, schemars(with = "schema::IdentityText"))]
     pub replica_identity: ReplicaIdentity,
 }
 
 /// A column of a `relation`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Column {
     /// The name, as the catalog spells it.
     pub name: String,
@@ -147,12 +165,16 @@ impl From<&walcast_model::Column> for Column {
 
 /// `snapshot`: rows of the initial sync.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SnapshotRows {
     /// Which subscription.
+    #[cfg_attr(test, schemars(with = "schema::SubscriptionIdText"))]
     pub id: SubscriptionId,
     /// The table.
+    #[cfg_attr(test, schemars(with = "schema::TableText"))]
     pub table: RelationName,
     /// One JSON object for each row, as the server wrote it.
+    #[cfg_attr(test, schemars(with = "Vec<schema::Object>"))]
     pub rows: Vec<Box<RawValue>>,
     /// How far the initial sync is.
     pub progress: Progress,
@@ -160,6 +182,7 @@ pub struct SnapshotRows {
 
 /// How far an initial sync is, over all tables of the subscription.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Progress {
     /// Rows sent, with those of this message.
     pub done: u64,
@@ -170,32 +193,42 @@ pub struct Progress {
 
 /// `snapshot_complete`: the rows so far, with the transactions so far, equal the tables at `cursor`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SnapshotComplete {
     /// Which subscription.
+    #[cfg_attr(test, schemars(with = "schema::SubscriptionIdText"))]
     pub id: SubscriptionId,
     /// The first cursor that is safe to store.
+    #[cfg_attr(test, schemars(with = "schema::CursorText"))]
     pub cursor: Cursor,
 }
 
 /// `transaction`: changes of one transaction, all of them unless `more`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TransactionMessage {
     /// Which subscription.
+    #[cfg_attr(test, schemars(with = "schema::SubscriptionIdText"))]
     pub id: SubscriptionId,
     /// Safe to store once the changes are applied. Absent before `snapshot_complete`: there is nothing to store yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<schema::CursorText>"))]
     pub cursor: Option<Cursor>,
     /// Where the transaction's commit record starts: its place in the feed.
+    #[cfg_attr(test, schemars(with = "schema::LsnText"))]
     pub lsn: Lsn,
     /// Its 64-bit transaction id.
     #[serde(with = "xid")]
+    #[cfg_attr(test, schemars(with = "schema::XidNumber"))]
     pub xid: Xid,
     /// When it committed, by the source server's clock.
+    #[cfg_attr(test, schemars(with = "schema::TimestampText"))]
     pub committed_at: Timestamp,
     /// The changes, in order.
     pub changes: Vec<Change>,
     /// What its writer said about it with `pg_logical_emit_message(true, 'walcast', …)`. *(later)*
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<schema::Object>"))]
     pub meta: Option<Box<RawValue>>,
     /// The transaction goes on in the subscription's next `transaction` message.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -209,19 +242,25 @@ pub struct TransactionMessage {
 
 /// One change. Its texts are as the server wrote them: numbers with all their digits, columns in the relation's order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Change {
     /// What it does.
+    #[cfg_attr(test, schemars(with = "schema::OpText"))]
     pub op: Op,
     /// The table.
+    #[cfg_attr(test, schemars(with = "schema::TableText"))]
     pub table: RelationName,
     /// The columns that find the row as it was before the change; absent for `truncate` and where there is no key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<schema::Object>"))]
     pub key: Option<Box<RawValue>>,
     /// The row after the change, without the columns in `unchanged`; for `insert` and `update`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<schema::Object>"))]
     pub row: Option<Box<RawValue>>,
     /// The whole row before the change; only under `REPLICA IDENTITY FULL`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<schema::Object>"))]
     pub old: Option<Box<RawValue>>,
     /// Columns that `row` leaves out because they were not written and the WAL does not carry them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -230,30 +269,38 @@ pub struct Change {
 
 /// `caught_up`: everything committed before the subscription was asked for has been delivered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CaughtUp {
     /// Which subscription.
+    #[cfg_attr(test, schemars(with = "schema::SubscriptionIdText"))]
     pub id: SubscriptionId,
     /// Safe to store.
+    #[cfg_attr(test, schemars(with = "schema::CursorText"))]
     pub cursor: Cursor,
 }
 
 /// `heartbeat`: the connection is alive, and where it is.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Heartbeat {
     /// Safe to store for every subscription of this connection, in place of what was stored before: everything before
     /// it that concerns any of them was sent before this message, and no cursor that one of them was told is after it.
     /// Absent while there is no such cursor: before the first `subscribed`, while one of them is in its initial sync, and
     /// while they are too far apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<schema::CursorText>"))]
     pub cursor: Option<Cursor>,
     /// The daemon's clock.
+    #[cfg_attr(test, schemars(with = "schema::TimestampText"))]
     pub time: Timestamp,
 }
 
 /// `status`: how the daemon's connection to its source is doing; after `welcome` and whenever it changes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
     /// What it is.
+    #[cfg_attr(test, schemars(with = "schema::SourceStatusText"))]
     pub state: SourceStatus,
     /// What happened, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -281,40 +328,49 @@ pub enum SourceStatus {
 
 /// `message`: something that was said to a channel. *(later)*
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ChannelMessage {
     /// Where.
     pub channel: String,
     /// Any JSON, as it was said.
+    #[cfg_attr(test, schemars(with = "schema::AnyJson"))]
     pub payload: Box<RawValue>,
     /// Which client said it; absent when it came from Postgres.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// Where it is in the WAL, when it came from `pg_logical_emit_message`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<schema::LsnText>"))]
     pub lsn: Option<Lsn>,
 }
 
 /// `presence`: who came, who went, who is there. *(later)*
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Presence {
     /// Where.
     pub channel: String,
     /// The states of those who came.
     #[serde(default)]
+    #[cfg_attr(test, schemars(with = "Vec<schema::AnyJson>"))]
     pub joined: Vec<Box<RawValue>>,
     /// The states of those who went.
     #[serde(default)]
+    #[cfg_attr(test, schemars(with = "Vec<schema::AnyJson>"))]
     pub left: Vec<Box<RawValue>>,
     /// The states of all who are there now.
     #[serde(default)]
+    #[cfg_attr(test, schemars(with = "Vec<schema::AnyJson>"))]
     pub members: Vec<Box<RawValue>>,
 }
 
 /// `error`: what was wrong and what to do. With `id` and not fatal, that subscription is refused or over and the others
 /// go on.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ErrorMessage {
     /// For programs.
+    #[cfg_attr(test, schemars(with = "schema::ErrorCodeText"))]
     pub code: ErrorCode,
     /// For people: one sentence.
     pub message: String,
@@ -323,9 +379,11 @@ pub struct ErrorMessage {
     pub hint: Option<String>,
     /// The subscription that it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<schema::SubscriptionIdText>"))]
     pub id: Option<SubscriptionId>,
     /// With `cursor_too_old`: the oldest cursor that can be resumed at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<schema::CursorText>"))]
     pub oldest: Option<Cursor>,
     /// Whether the connection is closed after it.
     #[serde(default)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use walcast_filter::{Claims, Filter};
 use walcast_model::{Relation, RelationName};
-use walcast_policy::{Grant, Policies, Rights};
+use walcast_policy::{Denial, Grant, Policies, Rights};
 use walcast_protocol::{ErrorCode, TablePattern};
 
 use super::{Choice, ShapeKey, Wanted, rank};
@@ -95,12 +95,39 @@ fn what_is_denied_does_not_show_through_a_wider_grant() {
     }
 }
 
+/// Any will do: all are equal.
+fn denial() -> Denial {
+    let policies =
+        Policies::parse("[[policy]]\nrole = \"r\"\ntable = \"*\"\nwhere = \"x = claims.sub\"\n").unwrap();
+    let rights = policies.rights("r", &Claims::parse(r#"{"sub":[]}"#).unwrap());
+    rights.denied(&RelationName::new("a", "t")).unwrap().clone()
+}
+
+#[test]
+fn who_asks_for_a_denied_schema_beside_everything_gets_nothing_of_it() {
+    let everything = Grant { columns: None, rows: None };
+    let entries = [("*", Ok(everything.clone())), ("a.*", Err(denial())), ("a.u", Ok(everything))];
+    let rights =
+        Rights::Granted(entries.into_iter().map(|(of, entry)| (of.parse().unwrap(), entry)).collect());
+    let asked = request(r#""tables":[{"table":"*"},{"table":"a.*"}]"#).unwrap();
+    let shape = ShapeKey::resolve(&asked.tables, &rights).unwrap();
+    assert_eq!(columns(&shape, "a", "t"), None);
+    assert_eq!(columns(&shape, "a", "u").as_deref(), Some("all"));
+    assert_eq!(columns(&shape, "b", "t").as_deref(), Some("all"));
+    let asked = request(r#""tables":[{"table":"a.*"}]"#).unwrap();
+    let shape = ShapeKey::resolve(&asked.tables, &rights).unwrap();
+    assert_eq!((columns(&shape, "a", "t"), columns(&shape, "a", "u").as_deref()), (None, Some("all")));
+}
+
 const PATTERNS: [&str; 7] = ["*", "a.*", "b.*", "a.t", "a.u", "b.t", "c.t"];
 
 proptest! {
     /// What a shape takes of a table is what both sides say of it, each by its entry that says most.
     #[test]
-    fn a_shape_is_what_is_asked_for_and_granted(asked in 1_u8..128, granted in 0_u8..128) {
+    fn a_shape_is_what_is_asked_for_and_granted(
+        asked in 1_u8..128, granted in 0_u8..128, denied in prop_oneof![Just(0_u8), 0_u8..128],
+    ) {
+        let is_denied = |name: &str| PATTERNS.iter().enumerate().any(|(bit, _)| denied >> bit & 1 == 1 && name == format!("c{bit}"));
         let chosen = |bits: u8| {
             let patterns = PATTERNS.iter().enumerate().filter(move |(bit, _)| bits >> bit & 1 == 1);
             patterns.map(|(index, text)| (text.parse::<TablePattern>().unwrap(), format!("c{index}")))
@@ -109,7 +136,10 @@ proptest! {
         let tables: BTreeMap<_, _> =
             chosen(asked).map(|(table, name)| (table, Asked { columns: column(name), rows: None })).collect();
         let grants: BTreeMap<_, _> =
-            chosen(granted).map(|(table, name)| (table, Ok(Grant { columns: column(name), rows: None }))).collect();
+            chosen(granted).map(|(table, name)| {
+                let entry = if is_denied(&name) { Err(denial()) } else { Ok(Grant { columns: column(name), rows: None }) };
+                (table, entry)
+            }).collect();
         let most = |entries: &mut dyn Iterator<Item = (TablePattern, String)>, name: &RelationName| {
             let matching = entries.filter(|(pattern, _)| pattern.matches(name));
             matching.max_by_key(|(pattern, _)| rank(pattern)).map(|(_, column)| column)
@@ -117,7 +147,8 @@ proptest! {
         let resolved = ShapeKey::resolve(&tables, &Rights::Granted(grants));
         for (schema, table) in [("a", "t"), ("a", "u"), ("a", "v"), ("b", "t"), ("b", "v"), ("c", "t"), ("d", "t")] {
             let name = RelationName::new(schema, table);
-            let both = most(&mut chosen(asked), &name).zip(most(&mut chosen(granted), &name));
+            let granted = most(&mut chosen(granted), &name).filter(|name| !is_denied(name));
+            let both = most(&mut chosen(asked), &name).zip(granted);
             let expected = both.map(|(asked, granted)| {
                 if asked == granted { format!("both,{asked}") } else { "both".to_owned() }
             });

@@ -136,7 +136,9 @@ impl PolicyFile {
             Err(error) => {
                 gauge!(STALE).set(1.0);
                 counter!(RELOAD_FAILURES_TOTAL).increment(1);
-                tracing::error!(%error, "the policies that were in force stay so");
+                // A line of the log is one event.
+                let error = error.to_string().replace("\n  ", " | ");
+                tracing::error!(error, "the policies that were in force stay so");
             }
         }
     }

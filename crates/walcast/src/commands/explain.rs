@@ -7,7 +7,6 @@
 //! ```
 
 mod access;
-mod facts;
 mod past;
 mod present;
 mod report;

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use walcast_filter::{Filter, FilterError, Predicate, Undecided, Verdict};
+use walcast_filter::{Filter, FilterError, Predicate, Schema, Undecided, Verdict};
 use walcast_model::{Change, Op, Part, Relation, json};
 use walcast_policy::Grant;
+use walcast_snapshot::Facts;
 
-use super::facts::Facts;
 use super::report::{Stage, passes};
 use super::request::Request;
 use super::table::Table;
@@ -162,18 +162,32 @@ fn refused(stage: &'static str, what: &str, error: &FilterError) -> Stage {
 
 impl Rules {
     fn bind(&self, relation: &Arc<Relation>) -> Result<Bound, Stage> {
-        let schema = self.facts.schema(relation);
+        let schema = self.facts.schema(Arc::clone(relation));
         let bind = |filter: &Filter, stage, what: &str| {
             filter.bind(&schema).map_err(|error| refused(stage, what, &error))
         };
         let policy = self.grant.rows.as_ref();
-        let policy = policy.map(|rows| bind(rows, "policy", "the policy's where cannot be applied"));
-        let filter = self.filter.as_ref();
-        let filter = filter.map(|filter| bind(filter, "where", "the where is refused (bad_filter)"));
-        let (policy, filter) = (policy.transpose()?, filter.transpose()?);
+        let policy =
+            policy.map(|rows| bind(rows, "policy", "the policy's where cannot be applied (forbidden)"));
+        let policy = policy.transpose()?;
+        let filter = self.filter.as_ref().map(|filter| self.bind_filter(filter, &schema)).transpose()?;
         let both = Filter::all(self.grant.rows.iter().chain(&self.filter).cloned());
-        let both = bind(&both, "where", "the where cannot be joined with the policy's")?;
+        let both = bind(&both, "where", "the where cannot be joined with the policy's (forbidden)")?;
         Ok(Bound { policy, filter, both })
+    }
+
+    /// The subscription's filter knows of no column that the client may not have: it would tell what is in them.
+    fn bind_filter(&self, filter: &Filter, schema: &Schema) -> Result<Predicate, Stage> {
+        let known = self.grant.columns.as_ref().map(|visible| schema.narrowed_to(visible));
+        filter.bind(known.as_ref().unwrap_or(schema)).map_err(|error| {
+            let stage = refused("where", "the where is refused (bad_filter)", &error);
+            let is_hidden = known.is_some() && filter.bind(schema).is_ok();
+            if is_hidden {
+                stage.hint("the policy hides a column of it: answers would tell what is in it")
+            } else {
+                stage
+            }
+        })
     }
 
     /// Whether a column is sent.
@@ -265,23 +279,8 @@ impl Bound {
     /// What there is to say of the table as a whole.
     fn stages(&self, rules: &Rules, request: &Request, relation: &Relation) -> Vec<Stage> {
         let mut stages = Vec::new();
-        if let Some((text, predicate)) =
-            request.filter.as_ref().map(|(text, _)| text).zip(self.filter.as_ref())
-        {
-            let hidden = predicate.columns().filter_map(|index| relation.columns().get(index));
-            let hidden: Vec<&str> = hidden
-                .filter(|column| !rules.grant.shows(column))
-                .map(|column| column.name.as_str())
-                .collect();
-            stages.push(if hidden.is_empty() {
-                Stage::keeps("where", format!("rows where {text}"))
-            } else {
-                let message = format!(
-                    "the where asks by columns that may not be had (forbidden): {}",
-                    hidden.join(", ")
-                );
-                Stage::drops("where", message).hint("leave them away: answers would tell what is in them")
-            });
+        if let Some((text, _)) = &request.filter {
+            stages.push(Stage::keeps("where", format!("rows where {text}")));
         }
         for (stage, predicate) in self.each() {
             let requirements = predicate.requirements();
@@ -301,6 +300,14 @@ impl Bound {
 
 fn columns(rules: &Rules, relation: &Relation) -> Stage {
     let asked = rules.columns.as_ref();
+    let is_key = |name: &str| relation.columns().iter().any(|column| column.key && column.name == name);
+    if let Some(visible) = &rules.grant.columns {
+        let refused = asked.into_iter().flatten().find(|name| !visible.contains(*name) && !is_key(name));
+        if let Some(column) = refused {
+            let message = format!("the policy hides {column}, which is asked for (forbidden)");
+            return Stage::drops("columns", message);
+        }
+    }
     let missing: Vec<&str> = asked
         .into_iter()
         .flatten()

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use walcast_model::{Relation, RelationName, ReplicaIdentity};
-use walcast_postgres::{Session, catalog};
+use walcast_postgres::Session;
 use walcast_replication::publication::{self, PublicationFacts, PublicationSettings};
-use walcast_snapshot::{PublishedTable, published_tables};
+use walcast_snapshot::{Facts, PublishedTable, facts, published_tables};
 
-use super::facts::Facts;
 use super::report::Stage;
 use crate::output::Failure;
 
@@ -31,26 +30,28 @@ impl Table {
         settings: &PublicationSettings,
         name: &RelationName,
     ) -> Result<Self, Failure> {
-        let facts = publication::Facts::read(session).await.map_err(|error| Failure::because(&error))?;
+        let catalog = publication::Facts::read(session).await.map_err(|error| Failure::because(&error))?;
         let mut publishing: Vec<(&PublicationFacts, PublishedTable)> = Vec::new();
         for publication in settings.names() {
-            let Some(found) = facts.publication(&publication) else { continue };
+            let Some(found) = catalog.publication(&publication) else { continue };
             let tables = published_tables(session, &[publication]).await;
             let tables = tables.map_err(|error| Failure::because(&error))?;
             publishing
                 .extend(tables.into_iter().find(|table| table.name == *name).map(|table| (found, table)));
         }
         let Some((_, table)) = publishing.first() else {
-            return Ok(Self::Unpublished(unpublished(&facts, settings, name)));
+            return Ok(Self::Unpublished(unpublished(&catalog, settings, name)));
         };
-        let found = catalog::relation(session, table.oid).await.map_err(|error| Failure::because(&error))?;
+        let found = walcast_postgres::catalog::relation(session, table.oid)
+            .await
+            .map_err(|error| Failure::because(&error))?;
         let Some(found) = found else {
-            return Ok(Self::Unpublished(unpublished(&facts, settings, name)));
+            return Ok(Self::Unpublished(unpublished(&catalog, settings, name)));
         };
         let columns = table.columns.iter().filter_map(|column| found.column(column));
         let columns = columns.map(|column| column.definition(found.identity)).collect();
         let relation = Arc::new(Relation::new(found.oid, found.name.clone(), found.identity, columns));
-        let own = Facts::read(session, table.oid).await.map_err(|error| Failure::because(&error))?;
+        let own = facts(session, table.oid).await.map_err(|error| Failure::because(&error))?;
         let stages = vec![published(&publishing, &relation), identity(&relation)];
         Ok(Self::Published { relation, facts: own, stages })
     }
