@@ -7,9 +7,10 @@ use std::time::Duration;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
 use metrics::counter;
+use serde_json::value::RawValue;
 
 use crate::error::Rejection;
-use crate::identity::{Claims, Identity};
+use crate::identity::Identity;
 use crate::key_ring::KeyRing;
 use crate::metrics as names;
 
@@ -92,9 +93,13 @@ impl Verifier {
         let keys = self.keys.current();
         let mut rejection = Rejection::Signature;
         for key in keys.candidates(header.kid.as_deref(), header.alg) {
-            match jsonwebtoken::decode::<Claims>(token, &key.key, &validation) {
+            match jsonwebtoken::decode::<Box<RawValue>>(token, &key.key, &validation) {
                 Ok(data) => {
-                    return Identity::new(data.claims, &self.rules.role_claim, &self.rules.default_role);
+                    return Identity::new(
+                        data.claims.get(),
+                        &self.rules.role_claim,
+                        &self.rules.default_role,
+                    );
                 }
                 Err(error) => match reason(error.kind()) {
                     // Another key with the same id, or without one, may have made it.

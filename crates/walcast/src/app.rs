@@ -78,12 +78,13 @@ pub(crate) async fn serve(
     // Once, but for a failover or a restore of the source: then the feed is continued as another one.
     loop {
         let listener = bound.try_clone().and_then(TcpListener::from_std).map_err(failed)?;
+        let listeners = vec![doors::Listener::from(listener)];
         let settled = tokio::select! {
             settled = until_set_up(&settings, again) => settled?,
-            () = doors::serve_unprepared(&listener) => return Ok(()),
+            ended = doors::serve_unprepared(&listeners) => return ended.map_err(failed),
             () = shutdown.cancelled() => return Ok(()),
         };
-        let daemon = Daemon::start(&settings, settled, metrics.clone(), listener);
+        let daemon = Daemon::start(&settings, settled, metrics.clone(), listeners);
         // Boxed: it holds everything.
         match Box::pin(daemon.run(&shutdown)).await? {
             Some(why) => again = Some(why),
@@ -176,7 +177,7 @@ impl Daemon {
         settings: &ServeSettings,
         settled: Settled,
         metrics: PrometheusHandle,
-        listener: TcpListener,
+        listeners: Vec<doors::Listener>,
     ) -> Self {
         let Settled { record, origin, lineage, unproven } = settled;
         let (set_up_again, again) = watch::channel(None);
@@ -221,7 +222,7 @@ impl Daemon {
         };
         let opening = open_gate(gate.clone(), barriers.clone(), feed, proof, daemon.drain.clone());
         daemon.tasks.spawn("gate", opening.map(Ok));
-        daemon.open_doors(settings, record, Entry { gate, lineage }, barriers, metrics, listener);
+        daemon.open_doors(settings, record, Entry { gate, lineage }, barriers, metrics, listeners);
         daemon
     }
 
@@ -276,7 +277,7 @@ impl Daemon {
         entry: Entry,
         barriers: Barriers,
         metrics: PrometheusHandle,
-        listener: TcpListener,
+        listeners: Vec<doors::Listener>,
     ) {
         let pool = Pool::new(settings.history.clone(), "walcast history", settings.history_readers_max);
         let publications = settings.publication.names();
@@ -292,7 +293,13 @@ impl Daemon {
             gate: entry.gate,
         };
         let broadcaster = Broadcaster::new(sources, settings.broadcast);
-        let doors = doors::serve(listener, broadcaster, Some(metrics), self.drain.clone());
+        let doors = doors::serve(
+            listeners,
+            broadcaster,
+            doors::EntranceSettings::open(),
+            Some(metrics),
+            self.drain.clone(),
+        );
         self.tasks.spawn("doors", doors.map(|ended| ended.map_err(|error| error.to_string())));
     }
 
