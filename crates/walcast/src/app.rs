@@ -10,19 +10,19 @@
 //! The listener is bound first, so that a mistake in the address is found at once; until the feed is set up it
 //! answers `/livez`, and everything else with "not ready".
 
+mod entrance;
 mod identity;
 mod tasks;
 mod upkeep;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use walcast_auth::KeyError;
 use walcast_broadcaster::{Broadcaster, Gate, Lineage, Sources, doors};
 use walcast_feed::{Barriers, Feed};
 use walcast_history::{Appender, FeedRecord, Reader, Retention};
@@ -33,6 +33,7 @@ use walcast_replication::publication::Reconciler;
 use walcast_replication::{BarrierEmitter, FeedEnd, Replicator, ReplicatorSettings, WalWatch};
 use walcast_snapshot::Snapshots;
 
+use entrance::{Entrance, Keepers};
 pub(crate) use identity::origin;
 use identity::{Again, HistoryKeeper, Settled, Unproven};
 use tasks::Tasks;
@@ -44,13 +45,19 @@ use crate::settings::{OnHole, ServeSettings};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
     /// The address cannot be listened on.
-    #[error("failed to listen on {address}: {error}; choose another with --listen")]
+    #[error("failed to listen on {address}: {error}; choose another with listen or admin_listen")]
     Listen {
         /// The address.
-        address: SocketAddr,
+        address: String,
         /// The operating system's words.
         error: std::io::Error,
     },
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] doors::CertificateError),
+    /// The keys for tokens cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
     /// A mistake in the configuration, of walcast or of a server.
     #[error("{}", told(.0))]
     Setup(#[from] SetupError),
@@ -63,28 +70,37 @@ fn told(error: &SetupError) -> String {
     error.hint().map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"))
 }
 
-/// Runs the daemon until `shutdown`; `listening` is told the address. Returns after everything has been taken down.
+/// Runs the daemon until `shutdown`; `listening` is told the addresses, `reload` tells that keys or certificate have
+/// changed. Returns after everything has been taken down.
 pub(crate) async fn serve(
     settings: ServeSettings,
     metrics: PrometheusHandle,
+    reload: watch::Receiver<()>,
     shutdown: CancellationToken,
-    listening: impl FnOnce(SocketAddr),
+    listening: impl FnOnce(&[String]),
 ) -> Result<(), ServeError> {
-    let address = settings.listen;
-    let failed = |error| ServeError::Listen { address, error };
-    let bound = TcpListener::bind(address).await.map_err(failed)?.into_std().map_err(failed)?;
-    listening(bound.local_addr().map_err(failed)?);
+    let entrance = Entrance::open(&settings.entrance).await?;
+    let failed = |error| ServeError::Listen { address: "the sockets that are bound".to_owned(), error };
+    listening(&entrance.addresses().map_err(failed)?);
+    let keepers = {
+        let listeners = entrance.listeners().map_err(failed)?;
+        tokio::select! {
+            keepers = entrance.keepers() => keepers?,
+            ended = doors::serve_unprepared(&listeners) => return ended.map_err(failed),
+            () = shutdown.cancelled() => return Ok(()),
+        }
+    };
     let mut again = None;
     // Once, but for a failover or a restore of the source: then the feed is continued as another one.
     loop {
-        let listener = bound.try_clone().and_then(TcpListener::from_std).map_err(failed)?;
-        let listeners = vec![doors::Listener::from(listener)];
+        let listeners = entrance.listeners().map_err(failed)?;
         let settled = tokio::select! {
             settled = until_set_up(&settings, again) => settled?,
             ended = doors::serve_unprepared(&listeners) => return ended.map_err(failed),
             () = shutdown.cancelled() => return Ok(()),
         };
-        let daemon = Daemon::start(&settings, settled, metrics.clone(), listeners);
+        let mut daemon = Daemon::start(&settings, settled, metrics.clone(), &keepers, listeners);
+        keepers.spawn(&mut daemon.tasks, reload.clone(), &daemon.stop_source);
         // Boxed: it holds everything.
         match Box::pin(daemon.run(&shutdown)).await? {
             Some(why) => again = Some(why),
@@ -155,6 +171,7 @@ fn log_note(note: Note) {
 struct Entry {
     gate: Gate,
     lineage: Lineage,
+    entrance: doors::EntranceSettings,
 }
 
 /// The running daemon: its tasks, and the two signals by which they are told to end.
@@ -177,6 +194,7 @@ impl Daemon {
         settings: &ServeSettings,
         settled: Settled,
         metrics: PrometheusHandle,
+        keepers: &Keepers,
         listeners: Vec<doors::Listener>,
     ) -> Self {
         let Settled { record, origin, lineage, unproven } = settled;
@@ -222,7 +240,14 @@ impl Daemon {
         };
         let opening = open_gate(gate.clone(), barriers.clone(), feed, proof, daemon.drain.clone());
         daemon.tasks.spawn("gate", opening.map(Ok));
-        daemon.open_doors(settings, record, Entry { gate, lineage }, barriers, metrics, listeners);
+        daemon.open_doors(
+            settings,
+            record,
+            Entry { gate, lineage, entrance: keepers.entrance() },
+            barriers,
+            metrics,
+            listeners,
+        );
         daemon
     }
 
@@ -293,13 +318,7 @@ impl Daemon {
             gate: entry.gate,
         };
         let broadcaster = Broadcaster::new(sources, settings.broadcast);
-        let doors = doors::serve(
-            listeners,
-            broadcaster,
-            doors::EntranceSettings::open(),
-            Some(metrics),
-            self.drain.clone(),
-        );
+        let doors = doors::serve(listeners, broadcaster, entry.entrance, Some(metrics), self.drain.clone());
         self.tasks.spawn("doors", doors.map(|ended| ended.map_err(|error| error.to_string())));
     }
 
