@@ -19,18 +19,18 @@ use crate::observer::{Socket, close_code, open, receive, send};
 const SECRET: &str = "a secret of tests that is long enough for HS256";
 
 fn token(subject: &str, seconds: u64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs();
     let claims = json!({"sub": subject, "exp": now + seconds});
     let key = EncodingKey::from_secret(SECRET.as_bytes());
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap()
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).expect("a token")
 }
 
 async fn connect(url: &str, bearer: Option<&str>) -> Socket {
-    let mut request = url.into_client_request().unwrap();
+    let mut request = url.into_client_request().expect("a URL");
     if let Some(token) = bearer {
-        request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        request.headers_mut().insert("authorization", format!("Bearer {token}").parse().expect("a header"));
     }
-    connect_async(request).await.unwrap().0
+    connect_async(request).await.expect("the upgrade").0
 }
 
 async fn first(socket: &mut Socket) -> Value {
@@ -51,8 +51,8 @@ async fn is_closed(socket: &mut Socket) -> Value {
 
 /// `walcast tail` at this daemon, to its end.
 async fn tail(daemon: &Daemon, more: &[&str]) -> (Option<i32>, String) {
-    let program = std::env::current_exe().unwrap();
-    let program = program.ancestors().nth(2).unwrap().join("walcast");
+    let program = std::env::current_exe().expect("where this test is");
+    let program = program.ancestors().nth(2).expect("target/debug").join("walcast");
     let run = tokio::process::Command::new(program)
         .args(["tail", "--url", &daemon.ws_url()])
         .args(more)
@@ -60,7 +60,7 @@ async fn tail(daemon: &Daemon, more: &[&str]) -> (Option<i32>, String) {
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = within("tail", LIMIT, run).await.unwrap();
+    let output = within("tail", LIMIT, run).await.expect("tail runs");
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -144,13 +144,14 @@ async fn others_are_let_in_only_on_purpose() {
 
 /// Writes a fresh certificate for this machine; how a client trusts it alone.
 fn certify(folder: &Path) -> Arc<ClientConfig> {
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    std::fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+    std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).expect("the key is written");
+    std::fs::write(folder.join("cert.pem"), made.cert.pem()).expect("the certificate is written");
     let mut roots = RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
+    roots.add(made.cert.der().clone()).expect("an authority");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("TLS");
     Arc::new(config.with_root_certificates(roots).with_no_client_auth())
 }
 

@@ -154,9 +154,11 @@ fn tokens(reader: &mut Reader<'_>) -> Option<TokenSettings> {
     for (key, read) in sources {
         keys = keys.or(reader.parse(key, read));
     }
-    let mut rules = Rules::default();
-    rules.audiences = reader.parse_list(&key::JWT_AUDIENCE, value::text).unwrap_or_default();
-    rules.issuers = reader.parse_list(&key::JWT_ISSUER, value::text).unwrap_or_default();
+    let mut rules = Rules {
+        audiences: reader.parse_list(&key::JWT_AUDIENCE, value::text).unwrap_or_default(),
+        issuers: reader.parse_list(&key::JWT_ISSUER, value::text).unwrap_or_default(),
+        ..Rules::default()
+    };
     reader.duration(&key::JWT_LEEWAY, &mut rules.leeway);
     if let Some(claim) = reader.parse(&key::JWT_ROLE_CLAIM, value::text) {
         rules.role_claim = claim;

@@ -11,11 +11,10 @@ use crate::{ErrorKind, Event};
 const EXPIRES: &str =
     r#"{"type":"heartbeat","time":"2026-11-21T00:00:00Z","token_expires_at":"2026-11-21T00:00:20Z"}"#;
 
+type Answer = std::future::Ready<Result<String, Box<dyn std::error::Error + Send + Sync>>>;
+
 /// Tokens that are numbered as they are asked for, and how many were.
-fn numbered() -> (
-    Arc<AtomicUsize>,
-    impl Fn() -> std::future::Ready<Result<String, Box<dyn std::error::Error + Send + Sync>>> + Send + Sync,
-) {
+fn numbered() -> (Arc<AtomicUsize>, impl Fn() -> Answer + Send + Sync) {
     let count = Arc::new(AtomicUsize::new(0));
     let asked = Arc::clone(&count);
     (count, move || std::future::ready(Ok(format!("t{}", asked.fetch_add(1, Ordering::Relaxed)))))
