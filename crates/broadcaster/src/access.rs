@@ -4,7 +4,7 @@
 //!  token ──Verifier──► Identity ──role, claims──► Policies ──► Rights ──► every subscription of the connection
 //! ```
 //!
-//! A [`Pass`] is made here and nowhere else, so a connection that has one was let in.
+//! A pass is made here and nowhere else, so a connection that has one was let in.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
