@@ -128,7 +128,13 @@ async fn run(task: &Task) -> Outcome<()> {
         let sources =
             Sources { feed_id, lineage, feed: feed.clone(), barriers: barriers.clone(), past, source, gate };
         let broadcaster = Broadcaster::new(sources, walcast_broadcaster::Limits::default());
-        tokio::spawn(doors::serve(listener, broadcaster, None, cancel.clone()));
+        tokio::spawn(doors::serve(
+            vec![listener.into()],
+            broadcaster,
+            doors::EntranceSettings::open(),
+            None,
+            cancel.clone(),
+        ));
     }
     println!("ready {port}");
     line(&mut input, "go").await?;

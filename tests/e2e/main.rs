@@ -3,6 +3,7 @@
 mod bad_input;
 mod conformance;
 mod crash;
+mod entrance;
 mod failover;
 mod filters;
 mod fire;

@@ -21,6 +21,7 @@ use crate::request::Request;
 use crate::router::Router;
 use crate::session::World;
 use crate::subscription::{Services, Subscription};
+use crate::turns::{Applicant, Turns};
 
 /// How often it is asked how far history reaches back, for `welcome`.
 const OLDEST_INTERVAL: Duration = Duration::from_secs(10);
@@ -67,7 +68,8 @@ impl Broadcaster {
         let router = Router::new(feed.clone(), limits);
         let catalog = Catalog::new(Arc::clone(&source));
         let folds = Arc::new(Semaphore::new(limits.folds_max));
-        let services = Services { past, source, catalog, barriers, folds, tasks: TaskTracker::new() };
+        let turns = Turns::new(limits.snapshots_max, limits.snapshots_per_user_max);
+        let services = Services { past, source, turns, catalog, barriers, folds, tasks: TaskTracker::new() };
         let world = World { feed_id, lineage, feed, gate, router, limits };
         let (world, services) = (Arc::new(world), Arc::new(services));
         Self { shared: Arc::new(Shared { world, services, oldest: Mutex::default() }) }
@@ -91,9 +93,14 @@ impl Broadcaster {
         }
     }
 
-    /// A subscription of a client that has these rights.
-    pub(crate) fn subscribe(&self, request: Request, rights: &Arc<Rights>) -> Result<Subscription, Refusal> {
-        Subscription::new(request, rights, &self.shared.world, &self.shared.services)
+    /// A subscription of a client that has these rights, and whose initial syncs stand in this line.
+    pub(crate) fn subscribe(
+        &self,
+        request: Request,
+        rights: &Arc<Rights>,
+        applicant: Applicant,
+    ) -> Result<Subscription, Refusal> {
+        Subscription::new(request, rights, applicant, &self.shared.world, &self.shared.services)
     }
 
     pub(crate) fn limits(&self) -> &Limits {

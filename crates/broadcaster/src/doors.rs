@@ -7,14 +7,28 @@
 //! | `GET /readyz` | 200 once the initial poll is done; the body says how gate, source and history are |
 //! | `GET /metrics` | Prometheus |
 //!
+//! ```text
+//!  Listener ──accept, TLS──► request ──Origin, address──► upgrade ──► Stranger ──Pass──► Connection
+//!                              └─► health, metrics                      └─ no token in time: 4401
+//! ```
+//!
 //! One task per connection reads the client's messages, drives its subscriptions in turn and writes what they have: at
 //! once when the socket is idle, in batches when it is not.
 
 mod accept;
 mod connection;
+mod entrance;
 mod health;
 mod heartbeat;
 mod inbound;
+mod listener;
+mod origin;
+mod pace;
+mod peer;
+mod stranger;
+mod tally;
+mod tls;
+mod transport;
 mod unprepared;
 mod upgrade;
 mod wire;
@@ -24,21 +38,27 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{any, get};
+use futures_util::future::try_join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use entrance::EntranceSettings;
+pub use listener::Listener;
+pub use peer::TrustedProxy;
+pub use tls::{CertificateError, ServerTls};
 pub use unprepared::serve_unprepared;
 
 use crate::broadcaster::Broadcaster;
+use entrance::Entrance;
 use walcast_protocol::STREAM_PATH;
 
 /// What the handlers of requests share.
 #[derive(Clone)]
 struct Door {
     broadcaster: Broadcaster,
+    entrance: Arc<Entrance>,
     /// Places for WebSocket connections.
     places: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -46,15 +66,17 @@ struct Door {
     prometheus: Option<PrometheusHandle>,
 }
 
-/// Serves clients on `listener` until `shutdown` is cancelled, and follows the feed for them
+/// Serves those whom `entrance` lets in on `listeners` until `shutdown` is cancelled, and follows the feed for them
 /// ([`Broadcaster::run`]). Then it accepts nobody more, tells the clients (close code 1001), and returns when they
 /// are gone or `Limits::drain_max` is over. `/metrics` answers 404 without `prometheus`.
 ///
 /// # Errors
-/// When the task that follows the feed has ended by itself, which it never should; clients are closed first.
+/// When the task that follows the feed has ended by itself, which it never should; clients are closed first. When TLS
+/// cannot be used as it is set up.
 pub async fn serve(
-    listener: TcpListener,
+    listeners: Vec<Listener>,
     broadcaster: Broadcaster,
+    entrance: EntranceSettings,
     prometheus: Option<PrometheusHandle>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
@@ -66,42 +88,53 @@ pub async fn serve(
         let (broadcaster, stop) = (broadcaster.clone(), stop.clone());
         async move { broadcaster.run(stop).await }
     });
+    let entrance = Arc::new(Entrance::new(entrance, listeners.iter().any(Listener::is_admin)));
     let door = Door {
         broadcaster,
+        entrance: Arc::clone(&entrance),
         places: Arc::new(Semaphore::new(limits.connections_max)),
         tasks: tasks.clone(),
         shutdown: stop.clone(),
         prometheus,
     };
-    let accepted = accept::run(&listener, router(door.clone()), &limits, &tasks, &stop);
-    let failed = tokio::select! {
+    let accepted = try_join_all(listeners.iter().map(|listener| {
+        let paths = if listener.is_admin() { for_operators(door.clone()) } else { router(door.clone()) };
+        accept::run(listener, paths, &limits, &entrance, &tasks, &stop)
+    }));
+    let ended = tokio::select! {
         // Dropped when following ends; nothing but an accepted and not yet served connection is lost.
-        () = accepted => false,
-        _ = &mut following => !shutdown.is_cancelled(),
+        accepted = accepted => accepted.map(drop),
+        _ = &mut following => {
+            if shutdown.is_cancelled() {
+                Ok(())
+            } else {
+                Err(io::Error::other(
+                    "the task that follows the feed has ended; restart walcast and report this",
+                ))
+            }
+        }
     };
-    drop(listener);
+    drop(listeners);
     stop.cancel();
     tasks.close();
     if tokio::time::timeout(limits.drain_max * 2, tasks.wait()).await.is_err() {
         let left = tasks.len();
         tracing::warn!(left, "clients did not go in time and are cut off");
     }
-    if failed {
-        return Err(io::Error::other(
-            "the task that follows the feed has ended; restart walcast and report this",
-        ));
-    }
-    Ok(())
+    ended
 }
 
-fn router(door: Door) -> Router {
+fn for_operators(door: Door) -> Router {
     Router::new()
-        .route(STREAM_PATH, any(upgrade::stream))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .fallback(health::not_found)
         .with_state(door)
+}
+
+fn router(door: Door) -> Router {
+    for_operators(door.clone()).merge(Router::new().route(STREAM_PATH, any(upgrade::stream)).with_state(door))
 }
 
 #[cfg(test)]

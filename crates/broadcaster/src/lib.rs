@@ -25,6 +25,7 @@
 //! What is deliberately absent: a queue per client, an acknowledgement of Postgres (history's business), and knowledge
 //! of sockets outside [`doors`].
 
+pub mod access;
 mod broadcaster;
 mod catalog;
 pub mod doors;
@@ -44,6 +45,7 @@ mod simulation;
 mod subscription;
 #[cfg(test)]
 mod testing;
+mod turns;
 mod wanted;
 
 pub use broadcaster::{Broadcaster, Sources};

@@ -9,6 +9,26 @@ pub struct Limits {
     /// `connections_max`: WebSocket connections at the same time. A further one is answered 503 with
     /// `limit_exceeded`.
     pub connections_max: usize,
+    /// `connections_per_address_max`: WebSocket connections for one address, of IPv6 for one /64 network; a further one is
+    /// answered 429 with `limit_exceeded`. As many other connections may be there beside them; further ones are closed.
+    pub connections_per_address_max: usize,
+    /// `connections_per_user_max`: WebSocket connections of one subject. A further one gets a fatal `limit_exceeded` and
+    /// ends with 1008.
+    pub connections_per_user_max: usize,
+    /// `auth_max`: how long a client that came without a token may take to send one. It then gets a fatal `unauthorized`
+    /// and ends with 4401.
+    pub auth_max: Duration,
+    /// `idle_max`: how long a connection may have no subscription. It then ends with 1001.
+    pub idle_max: Duration,
+    /// `messages_per_second_max`: messages of one connection in a second, four times as many at once. What is faster is read
+    /// later.
+    pub messages_per_second_max: usize,
+    /// `subscribes_per_second_max`: of these, subscriptions; `subscriptions_max` at once. Whoever is faster is read later.
+    pub subscribes_per_second_max: usize,
+    /// `snapshots_max`: initial syncs at the same time. Further ones wait, and everybody is served in turn.
+    pub snapshots_max: usize,
+    /// `snapshots_per_user_max`: of these, of one subject, or of one connection that has none. Further ones wait.
+    pub snapshots_per_user_max: usize,
     /// `subscriptions_max`: subscriptions of one connection. A further one is answered `limit_exceeded`.
     pub subscriptions_max: usize,
     /// `tables_max`: entries of `tables` in one subscription. More are answered `limit_exceeded`.
@@ -65,6 +85,14 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 10_000,
+            connections_per_address_max: 1000,
+            connections_per_user_max: 100,
+            auth_max: Duration::from_secs(10),
+            idle_max: Duration::from_secs(600),
+            messages_per_second_max: 50,
+            subscribes_per_second_max: 10,
+            snapshots_max: 4,
+            snapshots_per_user_max: 2,
             subscriptions_max: 64,
             tables_max: 256,
             message_bytes_max: 64 << 10,

@@ -6,8 +6,14 @@ use metrics::{Counter, counter};
 
 /// WebSocket connections now (gauge).
 pub(crate) const CONNECTIONS: &str = "walcast_connections";
-/// Connections refused because of `connections_max`.
+/// Connections refused, by `limit`.
 pub(crate) const CONNECTIONS_REFUSED: &str = "walcast_connections_refused_total";
+/// Clients that were not let in, or whose token was not taken, by `reason`.
+pub(crate) const UNAUTHORIZED: &str = "walcast_unauthorized_total";
+/// Times that the certificate could not be read again; the one before stays in use.
+pub(crate) const CERTIFICATE_FAILURES: &str = "walcast_tls_certificate_failures_total";
+/// Initial syncs that wait for a place (gauge).
+pub(crate) const SNAPSHOTS_WAITING: &str = "walcast_snapshots_waiting";
 /// Subscriptions now (gauge).
 pub(crate) const SUBSCRIPTIONS: &str = "walcast_subscriptions";
 /// Distinct shapes among them (gauge).
@@ -36,7 +42,9 @@ pub(crate) fn describe() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         metrics::describe_gauge!(CONNECTIONS, "WebSocket connections now");
-        metrics::describe_counter!(CONNECTIONS_REFUSED, "Connections refused because of connections_max");
+        metrics::describe_counter!(CONNECTIONS_REFUSED, "Connections refused because of a limit");
+        metrics::describe_counter!(UNAUTHORIZED, "Clients that were not let in");
+        metrics::describe_counter!(CERTIFICATE_FAILURES, "Times the certificate could not be read again");
         metrics::describe_gauge!(SUBSCRIPTIONS, "Subscriptions now");
         metrics::describe_gauge!(SHAPES, "Distinct shapes of subscriptions now");
         metrics::describe_counter!(FRAMES, "Frames given to sockets");

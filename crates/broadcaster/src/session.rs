@@ -328,7 +328,7 @@ impl Session {
     fn waiting(&mut self, message: &str) {
         if !std::mem::replace(&mut self.waiting_told, true) {
             let id = self.id.clone();
-            self.send(Waiting { id, message: Some(message.to_owned()) });
+            self.send(Waiting { id, message: Some(message.to_owned()), position: None });
         }
     }
 

@@ -13,6 +13,7 @@ use walcast_feed::Barriers;
 use walcast_history::PageLimits;
 use walcast_model::{Cursor, RelationName};
 use walcast_policy::Rights;
+use walcast_protocol::{ServerMessage, Waiting};
 use walcast_snapshot::{SnapshotEvent, SnapshotTable};
 
 use crate::catalog::Catalog;
@@ -22,6 +23,7 @@ use crate::past::{InitialSync, PastPages, Unanswered, WantsTable};
 use crate::refusal::Refusal;
 use crate::request::Request;
 use crate::session::{Answer, Folded, Question, Session, Step, Wait, World};
+use crate::turns::{Applicant, Ticket, Turns};
 use crate::wanted::Wanted;
 
 /// The pause before a question is asked again, doubled each time up to [`RETRY_MAX`].
@@ -34,6 +36,7 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Services {
     pub(crate) past: Arc<dyn PastPages>,
     pub(crate) source: Arc<dyn InitialSync>,
+    pub(crate) turns: Turns,
     pub(crate) catalog: Catalog,
     pub(crate) barriers: Barriers,
     /// Places for net effects in memory: `Limits::folds_max`.
@@ -43,8 +46,11 @@ pub(crate) struct Services {
     pub(crate) tasks: TaskTracker,
 }
 
-/// An initial sync that is under way: its events, and how it ends.
+/// An initial sync that waits for a place or is under way: its events, and how it ends.
 struct Syncing {
+    /// Its place in the queue, and what was said of it.
+    ticket: Ticket,
+    told: Option<usize>,
     events: mpsc::Receiver<SnapshotEvent>,
     end: AbortOnDropHandle<Result<(), Unanswered>>,
 }
@@ -52,6 +58,10 @@ struct Syncing {
 /// A session and what it waits for.
 pub(crate) struct Subscription {
     session: Session,
+    /// In whose line its initial syncs stand.
+    applicant: Applicant,
+    /// What its client is to be told before anything else.
+    first: Option<Waiting>,
     world: Arc<World>,
     services: Arc<Services>,
     wait: Option<Wait>,
@@ -81,6 +91,7 @@ impl Subscription {
     pub(crate) fn new(
         request: Request,
         rights: &Arc<Rights>,
+        applicant: Applicant,
         world: &Arc<World>,
         services: &Arc<Services>,
     ) -> Result<Self, Refusal> {
@@ -89,6 +100,8 @@ impl Subscription {
         Ok(Self {
             concerned: session.shape().watch(),
             session,
+            applicant,
+            first: None,
             world: Arc::clone(world),
             services: Arc::clone(services),
             wait: None,
@@ -123,6 +136,9 @@ impl Subscription {
     /// The next frame, if there is one.
     pub(crate) fn next(&mut self) -> Output {
         loop {
+            if let Some(waiting) = self.first.take() {
+                return Output::Frame(ServerMessage::from(waiting).into());
+            }
             match self.session.next() {
                 Step::Frame(frame) => return Output::Frame(frame),
                 Step::Ask(question) => self.ask(question),
@@ -138,6 +154,7 @@ impl Subscription {
     fn ask(&mut self, question: Question) {
         if let Question::Sync(tables) = question {
             self.syncing = Some(self.start_sync(tables));
+            self.first = self.waiting();
             return;
         }
         let (services, world) = (Arc::clone(&self.services), Arc::clone(&self.world));
@@ -200,8 +217,33 @@ impl Subscription {
             SnapshotTable { rows, ..SnapshotTable::from(name) }
         };
         let tables: Vec<SnapshotTable> = tables.into_iter().map(with_rows).collect();
-        let run = async move { source.run(tables, sender).await };
-        Syncing { events, end: AbortOnDropHandle::new(self.services.tasks.spawn(run)) }
+        let mut turn = self.services.turns.queue(self.applicant.clone());
+        let ticket = turn.ticket();
+        let run = async move {
+            let place = {
+                let _waiting = InGauge::enter(names::SNAPSHOTS_WAITING);
+                turn.come().await
+            };
+            let ended = source.run(tables, sender).await;
+            drop(place);
+            ended
+        };
+        Syncing { ticket, told: None, events, end: AbortOnDropHandle::new(self.services.tasks.spawn(run)) }
+    }
+
+    /// Where its initial sync is in the queue, unless that was told already.
+    pub(crate) fn waiting(&mut self) -> Option<Waiting> {
+        let snapshots_max = self.world.limits.snapshots_max;
+        let syncing = self.syncing.as_mut()?;
+        let position = syncing.ticket.position().filter(|position| syncing.told != Some(*position))?;
+        syncing.told = Some(position);
+        Some(Waiting {
+            id: self.session.id().clone(),
+            message: Some(format!(
+                "initial syncs are served in turn, {snapshots_max} at a time (snapshots_max)"
+            )),
+            position: u32::try_from(position).ok(),
+        })
     }
 
     /// Waits until [`Subscription::next`] may have something. Cancel-safe: what arrived is kept in `self`.
@@ -262,7 +304,7 @@ async fn of_option<F: Future + Unpin>(future: Option<&mut F>) -> F::Output {
 }
 
 async fn next_event(syncing: Option<&mut Syncing>) -> Result<SnapshotEvent, Refusal> {
-    let Some(Syncing { events, end }) = syncing else { return std::future::pending().await };
+    let Some(Syncing { events, end, .. }) = syncing else { return std::future::pending().await };
     if let Some(event) = events.recv().await {
         return Ok(event);
     }

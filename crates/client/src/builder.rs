@@ -1,10 +1,10 @@
 //! How a client is set up.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore};
-use tokio_tungstenite::tungstenite::http::HeaderValue;
 use url::Url;
 use walcast_protocol::STREAM_PATH;
 
@@ -13,11 +13,12 @@ use crate::client::Client;
 use crate::connection::Target;
 use crate::cursor_store::{CursorStore, MemoryStore};
 use crate::error::{Error, ErrorKind};
+use crate::token::{Token, bearer};
 
 /// Settings of a [`Client`]; see [`Client::builder`].
 pub struct ClientBuilder {
     url: String,
-    token: Option<String>,
+    token: Token,
     store: Arc<dyn CursorStore>,
     backoff: Backoff,
     connect_timeout: Duration,
@@ -32,7 +33,7 @@ impl ClientBuilder {
     pub(crate) fn new(url: &str) -> Self {
         Self {
             url: url.to_owned(),
-            token: None,
+            token: Token::None,
             store: Arc::new(MemoryStore::default()),
             backoff: Backoff::default(),
             connect_timeout: Duration::from_secs(10),
@@ -54,7 +55,19 @@ impl ClientBuilder {
     /// The token to show to the daemon, as `Authorization: Bearer`.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.token = Some(token.into());
+        self.token = Token::Fixed(token.into());
+        self
+    }
+
+    /// Where tokens come from: asked before each connection, and again before the daemon says that the last one expires, so
+    /// that the connection goes on. What it fails with is logged, and it is asked again.
+    #[must_use]
+    pub fn token_from<F, T>(mut self, ask: F) -> Self
+    where
+        F: Fn() -> T + Send + Sync + 'static,
+        T: Future<Output = Result<String, Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        self.token = Token::From(Arc::new(move || Box::pin(ask())));
         self
     }
 
@@ -109,13 +122,9 @@ impl ClientBuilder {
     /// root certificates to check a `wss` server with.
     pub fn build(self) -> Result<Client, Error> {
         let url = parse_url(&self.url)?;
-        let authorization = self.token.map(|token| {
-            let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
-                Error::new(ErrorKind::Argument, "the token holds a character that no header may have")
-            })?;
-            value.set_sensitive(true);
-            Ok::<_, Error>(value)
-        });
+        if let Token::Fixed(token) = &self.token {
+            bearer(token)?;
+        }
         let tls = match (self.tls, url.scheme()) {
             (Some(config), _) => Some(config),
             (None, "wss") => Some(system_tls()?),
@@ -123,7 +132,7 @@ impl ClientBuilder {
         };
         let target = Target {
             url,
-            authorization: authorization.transpose()?,
+            token: self.token,
             tls,
             message_bytes_max: self.message_bytes_max,
             connect_timeout: self.connect_timeout,

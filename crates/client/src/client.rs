@@ -11,7 +11,7 @@ use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use walcast_model::Cursor;
-use walcast_protocol::SubscriptionId;
+use walcast_protocol::{Auth, ClientMessage, SubscriptionId};
 
 use crate::backoff::Backoff;
 use crate::builder::ClientBuilder;
@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::session::{Session, Step};
 use crate::subscription::Subscription;
+use crate::token::Renewal;
 
 /// After this many of the daemon's heartbeat intervals without a frame the connection is dead.
 const SILENT_HEARTBEATS: f64 = 2.5;
@@ -60,6 +61,7 @@ struct Open {
     outbox: VecDeque<String>,
     /// Something was written that may not have left the process.
     unflushed: bool,
+    renewal: Renewal,
 }
 
 /// A connection to a daemon that is made again whenever it is lost, with any number of subscriptions.
@@ -77,6 +79,8 @@ pub struct Client {
     ready: Option<Event>,
     /// Subscriptions that are asked for again, and when.
     resting: BTreeMap<SubscriptionId, Pin<Box<Sleep>>>,
+    /// The last token was refused, and no connection was made since.
+    refused: bool,
 }
 
 impl Client {
@@ -102,6 +106,7 @@ impl Client {
             attempt: 0,
             ready: None,
             resting: BTreeMap::new(),
+            refused: false,
         }
     }
 
@@ -166,7 +171,7 @@ impl Client {
     }
 
     /// Queues a message on a connection that was welcomed; a later one asks for all subscriptions anyway.
-    fn send(&mut self, message: &walcast_protocol::ClientMessage) {
+    fn send(&mut self, message: &ClientMessage) {
         if let Link::Open(open) = &mut self.link
             && open.since.is_some()
         {
@@ -191,8 +196,26 @@ impl Client {
         }
     }
 
+    /// Sends the next token when it is time.
+    fn poll_renewal(&mut self, cx: &mut Context<'_>) {
+        if let Link::Open(open) = &mut self.link
+            && let Poll::Ready(token) = open.renewal.poll(&self.target.token, cx)
+        {
+            open.outbox.push_back(ClientMessage::from(Auth { token }).to_json());
+        }
+    }
+
     fn fail(&mut self, failure: Failure) -> Result<Event, Error> {
         match failure {
+            // Another token may do; when that is refused as well, nobody knows a better one.
+            Failure::Over(error)
+                if error.kind() == ErrorKind::Unauthorized
+                    && self.target.token.is_renewable()
+                    && !self.refused =>
+            {
+                self.refused = true;
+                self.fail(Failure::Lost(error.to_string()))
+            }
             Failure::Over(error) => {
                 self.link = Link::Over;
                 Err(error)
@@ -230,14 +253,16 @@ impl Client {
                 Some(Ok(first))
             }
             Step::Event(event) => {
+                if let (Event::Heartbeat(heartbeat), Link::Open(open)) = (&event, &mut self.link) {
+                    open.renewal.heard(heartbeat);
+                }
                 if let (Event::Connected(welcome), Link::Open(open)) = (&event, &mut self.link) {
+                    self.refused = false;
                     let heartbeat = Duration::from_millis(welcome.heartbeat_ms.max(1));
                     open.silence = heartbeat.mul_f64(SILENT_HEARTBEATS);
                     open.since = Some(Instant::now());
                     open.heard();
-                    open.outbox.extend(
-                        self.session.ask_for_all().iter().map(walcast_protocol::ClientMessage::to_json),
-                    );
+                    open.outbox.extend(self.session.ask_for_all().iter().map(ClientMessage::to_json));
                 }
                 Some(Ok(event))
             }
@@ -256,6 +281,7 @@ impl Open {
             since: None,
             outbox: VecDeque::new(),
             unflushed: false,
+            renewal: Renewal::default(),
         }
     }
 
@@ -329,6 +355,7 @@ impl Stream for Client {
         }
         loop {
             client.poll_resting(cx);
+            client.poll_renewal(cx);
             let item = match &mut client.link {
                 Link::Over => return Poll::Ready(None),
                 Link::Waiting(delay) => {

@@ -16,6 +16,7 @@ use url::{Host, Url};
 use walcast_protocol::{CloseCode, ErrorMessage, SUBPROTOCOL};
 
 use crate::error::{Error, ErrorKind};
+use crate::token::Token;
 use metered::Metered;
 pub(crate) use metered::Received;
 
@@ -32,7 +33,7 @@ pub(crate) type Socket = WebSocketStream<MaybeTlsStream<Metered>>;
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) url: Url,
-    pub(crate) authorization: Option<HeaderValue>,
+    pub(crate) token: Token,
     pub(crate) tls: Option<Arc<ClientConfig>>,
     pub(crate) message_bytes_max: usize,
     pub(crate) connect_timeout: Duration,
@@ -68,8 +69,10 @@ async fn handshake(target: &Target) -> Result<(Socket, Received), Failure> {
     let mut request = target.url.as_str().into_client_request().map_err(classify)?;
     let headers = request.headers_mut();
     headers.insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
-    if let Some(value) = &target.authorization {
-        headers.insert("authorization", value.clone());
+    let authorization =
+        target.token.header().await.map_err(|error| Failure::Lost(format!("there is no token: {error}")))?;
+    if let Some(value) = authorization {
+        headers.insert("authorization", value);
     }
     let mut config = WebSocketConfig::default();
     config.max_message_size = Some(target.message_bytes_max);

@@ -58,6 +58,7 @@ mod error;
 mod event;
 mod session;
 mod subscription;
+mod token;
 
 pub use backoff::Backoff;
 pub use builder::ClientBuilder;

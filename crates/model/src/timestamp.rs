@@ -28,15 +28,22 @@ impl Timestamp {
     /// The wall clock of this machine.
     #[must_use]
     pub fn now() -> Self {
-        let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let micros = i64::try_from(unix.as_micros()).unwrap_or(i64::MAX);
-        Self(micros.saturating_sub(POSTGRES_EPOCH_UNIX_SECONDS * 1_000_000))
+        Self::from(std::time::SystemTime::now())
     }
 
     /// Seconds from `earlier` to `self`, negative when the clocks disagree.
     #[must_use]
     pub fn seconds_since(self, earlier: Self) -> f64 {
         self.0.saturating_sub(earlier.0) as f64 / 1e6
+    }
+}
+
+/// Times before 1970 count as its beginning.
+impl From<std::time::SystemTime> for Timestamp {
+    fn from(time: std::time::SystemTime) -> Self {
+        let unix = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let micros = i64::try_from(unix.as_micros()).unwrap_or(i64::MAX);
+        Self(micros.saturating_sub(POSTGRES_EPOCH_UNIX_SECONDS * 1_000_000))
     }
 }
 

@@ -80,7 +80,7 @@ pub struct Limits {
     pub tables_max: u32,
 }
 
-/// `waiting`: the subscription was understood and starts once the daemon's initial poll is done.
+/// `waiting`: the subscription was understood and starts, or goes on, by itself as soon as it can.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Waiting {
@@ -90,6 +90,10 @@ pub struct Waiting {
     /// What is waited for, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// The place of its initial sync in the queue, 1 for the next one. It may grow when others come, since everybody is
+    /// served in turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u32>,
 }
 
 /// How a subscription begins.
@@ -293,6 +297,11 @@ pub struct Heartbeat {
     /// The daemon's clock.
     #[cfg_attr(test, schemars(with = "schema::TimestampText"))]
     pub time: Timestamp,
+    /// When this connection's token expires: send another one with `auth` before. Absent when it has none, or one that
+    /// never does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<schema::TimestampText>"))]
+    pub token_expires_at: Option<Timestamp>,
 }
 
 /// `status`: how the daemon's connection to its source is doing; after `welcome` and whenever it changes.

@@ -6,7 +6,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotLimits {
     /// `snapshots_max`: initial syncs that read at the same time, each with a session of its own on the source.
-    /// Further ones wait for a place, first come first served. At least 1.
+    /// Further ones wait for a place, first come first served; who shall be next before that is the broadcaster's to say.
+    /// At least 1.
     pub snapshots_max: usize,
     /// `snapshot_chunk_bytes_max`: JSON in one [`crate::SnapshotEvent::Rows`], in bytes. A chunk is closed by the
     /// row that reaches it, so it is larger by at most that row. One chunk is in memory per initial sync, beside

@@ -24,9 +24,19 @@ pub struct DaemonBuilder {
     arguments: Vec<OsString>,
     environment: Vec<(String, String)>,
     port: u16,
+    /// Where it is asked how it is, when not there.
+    admin_port: Option<u16>,
 }
 
 impl DaemonBuilder {
+    /// Health and metrics are at a listener of their own: for when clients use TLS, or come by another way than TCP.
+    #[must_use]
+    pub fn admin(mut self) -> Self {
+        let port = free_port();
+        self.admin_port = Some(port);
+        self.flag("--admin-listen", format!("127.0.0.1:{port}"))
+    }
+
     /// Another argument of `walcast serve`.
     #[must_use]
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
@@ -94,8 +104,14 @@ impl Daemon {
     /// A daemon with nothing but `--listen`, on a free port.
     pub fn builder() -> DaemonBuilder {
         let port = free_port();
-        DaemonBuilder { program: None, arguments: Vec::new(), environment: Vec::new(), port }
-            .flag("--listen", format!("127.0.0.1:{port}"))
+        DaemonBuilder {
+            program: None,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            port,
+            admin_port: None,
+        }
+        .flag("--listen", format!("127.0.0.1:{port}"))
     }
 
     /// A daemon for `database`, with slot and publication of the database's own names.
@@ -149,7 +165,8 @@ impl Daemon {
 
     /// Asks for `path` over HTTP; `None` when it does not answer with HTTP.
     pub async fn get(&self, path: &str) -> Option<Response> {
-        within(path, LIMIT, http::get(self.port(), path)).await
+        let port = self.builder.admin_port.unwrap_or(self.builder.port);
+        within(path, LIMIT, http::get(port, path)).await
     }
 
     /// Sum of a metric over its labels, from `/metrics`; `None` when it has no such metric.
@@ -267,6 +284,11 @@ impl Daemon {
     /// SIGSTOP: connections stay open and nothing answers.
     pub fn pause(&self) {
         self.signal(Signal::SIGSTOP);
+    }
+
+    /// SIGHUP: keys and certificate are read again.
+    pub fn hang_up(&self) {
+        self.signal(Signal::SIGHUP);
     }
 
     /// SIGCONT.

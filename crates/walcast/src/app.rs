@@ -10,31 +10,31 @@
 //! The listener is bound first, so that a mistake in the address is found at once; until the feed is set up it
 //! answers `/livez`, and everything else with "not ready".
 
+mod entrance;
 mod identity;
 mod policies;
 mod tasks;
 mod upkeep;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use walcast_auth::KeyError;
 use walcast_broadcaster::{Broadcaster, Gate, Lineage, Sources, doors};
 use walcast_feed::{Barriers, Feed};
 use walcast_history::{Appender, FeedRecord, Reader, Retention};
 use walcast_model::{Cursor, Lsn};
-use walcast_policy::Policies;
 use walcast_postgres::{ConnectionConfig, ErrorClass, Pool};
 use walcast_replication::metrics::ENDED_TOTAL;
 use walcast_replication::publication::Reconciler;
 use walcast_replication::{BarrierEmitter, FeedEnd, Replicator, ReplicatorSettings, WalWatch};
 use walcast_snapshot::Snapshots;
 
+use entrance::{Entrance, Keepers};
 pub(crate) use identity::origin;
 use identity::{Again, HistoryKeeper, Settled, Unproven};
 pub(crate) use policies::{PolicyFile, describe};
@@ -47,16 +47,19 @@ use crate::settings::{OnHole, ServeSettings};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
     /// The address cannot be listened on.
-    #[error("failed to listen on {address}: {error}; choose another with --listen")]
+    #[error("failed to listen on {address}: {error}; choose another with listen or admin_listen")]
     Listen {
         /// The address.
-        address: SocketAddr,
+        address: String,
         /// The operating system's words.
         error: std::io::Error,
     },
-    /// The signal that asks for the policies to be read again cannot be caught.
-    #[error("failed to catch SIGHUP: {0}")]
-    Signal(std::io::Error),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] doors::CertificateError),
+    /// The keys for tokens cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
     /// A mistake in the configuration, of walcast or of a server.
     #[error("{}", told(.0))]
     Setup(#[from] SetupError),
@@ -69,32 +72,38 @@ fn told(error: &SetupError) -> String {
     error.hint().map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"))
 }
 
-/// Runs the daemon until `shutdown`; `listening` is told the address. Returns after everything has been taken down.
+/// Runs the daemon until `shutdown`; `listening` is told the addresses, `reload` tells that keys, certificate or policies
+/// have changed. Returns after everything has been taken down.
 pub(crate) async fn serve(
     settings: ServeSettings,
     policies: Option<PolicyFile>,
     metrics: PrometheusHandle,
+    reload: watch::Receiver<()>,
     shutdown: CancellationToken,
-    listening: impl FnOnce(SocketAddr),
+    listening: impl FnOnce(&[String]),
 ) -> Result<(), ServeError> {
-    let address = settings.listen;
-    let failed = |error| ServeError::Listen { address, error };
-    let bound = TcpListener::bind(address).await.map_err(failed)?.into_std().map_err(failed)?;
-    listening(bound.local_addr().map_err(failed)?);
-    let policies = policies.map(Arc::new);
-    if policies.is_some() {
-        PolicyFile::survive_hangups().map_err(ServeError::Signal)?;
-    }
+    let entrance = Entrance::open(&settings.entrance).await?;
+    let failed = |error| ServeError::Listen { address: "the sockets that are bound".to_owned(), error };
+    listening(&entrance.addresses().map_err(failed)?);
+    let keepers = {
+        let listeners = entrance.listeners().map_err(failed)?;
+        tokio::select! {
+            keepers = entrance.keepers(policies) => keepers?,
+            ended = doors::serve_unprepared(&listeners) => return ended.map_err(failed),
+            () = shutdown.cancelled() => return Ok(()),
+        }
+    };
     let mut again = None;
     // Once, but for a failover or a restore of the source: then the feed is continued as another one.
     loop {
-        let listener = bound.try_clone().and_then(TcpListener::from_std).map_err(failed)?;
+        let listeners = entrance.listeners().map_err(failed)?;
         let settled = tokio::select! {
             settled = until_set_up(&settings, again) => settled?,
-            () = doors::serve_unprepared(&listener) => return Ok(()),
+            ended = doors::serve_unprepared(&listeners) => return ended.map_err(failed),
             () = shutdown.cancelled() => return Ok(()),
         };
-        let daemon = Daemon::start(&settings, settled, policies.clone(), metrics.clone(), listener);
+        let mut daemon = Daemon::start(&settings, settled, metrics.clone(), &keepers, listeners);
+        keepers.spawn(&mut daemon.tasks, reload.clone(), &daemon.stop_source);
         // Boxed: it holds everything.
         match Box::pin(daemon.run(&shutdown)).await? {
             Some(why) => again = Some(why),
@@ -170,8 +179,7 @@ fn log_note(note: Note) {
 struct Entry {
     gate: Gate,
     lineage: Lineage,
-    /// Who may have what, now and later; `None` when nothing says so.
-    policies: Option<watch::Receiver<Arc<Policies>>>,
+    entrance: doors::EntranceSettings,
 }
 
 /// The running daemon: its tasks, and the two signals by which they are told to end.
@@ -193,9 +201,9 @@ impl Daemon {
     fn start(
         settings: &ServeSettings,
         settled: Settled,
-        policies: Option<Arc<PolicyFile>>,
         metrics: PrometheusHandle,
-        listener: TcpListener,
+        keepers: &Keepers,
+        listeners: Vec<doors::Listener>,
     ) -> Self {
         let Settled { record, origin, lineage, unproven } = settled;
         let (set_up_again, again) = watch::channel(None);
@@ -235,7 +243,6 @@ impl Daemon {
         daemon.tasks.spawn("replicator", replicator.run(stop).map(Ok));
         daemon.publish(settings, &record);
         daemon.watch_wal(settings);
-        let policies = policies.map(|policies| daemon.follow_policies(policies));
         let gate = Gate::closed();
         let proof = {
             let (history, record, lineage) = (settings.history.clone(), record.clone(), lineage.clone());
@@ -243,7 +250,14 @@ impl Daemon {
         };
         let opening = open_gate(gate.clone(), barriers.clone(), feed, proof, daemon.drain.clone());
         daemon.tasks.spawn("gate", opening.map(Ok));
-        daemon.open_doors(settings, record, Entry { gate, lineage, policies }, barriers, metrics, listener);
+        daemon.open_doors(
+            settings,
+            record,
+            Entry { gate, lineage, entrance: keepers.entrance() },
+            barriers,
+            metrics,
+            listeners,
+        );
         daemon
     }
 
@@ -298,17 +312,6 @@ impl Daemon {
         self.tasks.spawn("wal budget", watch.run(stop).map(Ok));
     }
 
-    /// What is in force, from now on.
-    fn follow_policies(&mut self, policies: Arc<PolicyFile>) -> watch::Receiver<Arc<Policies>> {
-        let (in_force, stop) = (policies.in_force(), self.drain.clone());
-        let following = async move {
-            policies.follow(stop).map_err(|error| format!("SIGHUP cannot be caught: {error}"))?.await;
-            Ok(())
-        };
-        self.tasks.spawn("policies", following);
-        in_force
-    }
-
     fn open_doors(
         &mut self,
         settings: &ServeSettings,
@@ -316,7 +319,7 @@ impl Daemon {
         entry: Entry,
         barriers: Barriers,
         metrics: PrometheusHandle,
-        listener: TcpListener,
+        listeners: Vec<doors::Listener>,
     ) {
         let pool = Pool::new(settings.history.clone(), "walcast history", settings.history_readers_max);
         let publications = settings.publication.names();
@@ -331,10 +334,8 @@ impl Daemon {
             source: Arc::new(snapshots),
             gate: entry.gate,
         };
-        // For those who check tokens: `access::Access::new(verifier, policies)`.
-        let _policies = entry.policies;
         let broadcaster = Broadcaster::new(sources, settings.broadcast);
-        let doors = doors::serve(listener, broadcaster, Some(metrics), self.drain.clone());
+        let doors = doors::serve(listeners, broadcaster, entry.entrance, Some(metrics), self.drain.clone());
         self.tasks.spawn("doors", doors.map(|ended| ended.map_err(|error| error.to_string())));
     }
 

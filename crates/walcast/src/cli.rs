@@ -183,6 +183,9 @@ pub(crate) struct TailArgs {
     /// The token to show to the daemon
     #[arg(long, env = "WALCAST_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+    /// A file with the token, read again before it expires
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    pub(crate) token_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) form: FormArgs,
 }

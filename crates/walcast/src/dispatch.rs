@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -110,21 +111,41 @@ fn setup_failure(error: &SetupError) -> Failure {
 
 fn serve(args: ServeArgs) -> Result<(), Failure> {
     let settings = load(args.settings, telemetry::DAEMON)?;
-    let policies = settings.policies.clone().map(PolicyFile::open).transpose();
+    let policies = settings.entrance.policies().map(PolicyFile::open).transpose();
     let policies = policies.map_err(|error| Failure::usage(error.to_string()))?;
-    in_runtime(|stop| daemon(settings, policies, stop))
+    in_runtime(|stop| async move {
+        let (said, reload) = watch::channel(());
+        let _hangups = AbortOnDropHandle::new(tokio::spawn(watch_hangups(said)?));
+        daemon(settings, policies, reload, stop).await
+    })
+}
+
+/// SIGHUP says that keys, certificate or policies have changed. Caught from here on.
+fn watch_hangups(said: watch::Sender<()>) -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangups = signal(SignalKind::hangup())?;
+    Ok(async move {
+        while hangups.recv().await.is_some() {
+            said.send_replace(());
+        }
+    })
 }
 
 async fn daemon(
     settings: ServeSettings,
     policies: Option<PolicyFile>,
+    reload: watch::Receiver<()>,
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     let metrics = telemetry::count()?;
     let _upkeep = AbortOnDropHandle::new(tokio::spawn(telemetry::upkeep(metrics.clone())));
     let version = env!("CARGO_PKG_VERSION");
-    let listening = |address| tracing::info!(version, "listening on ws://{address}/v1/stream");
-    app::serve(settings, policies, metrics, stop, listening).await.map_err(|error| Failure::because(&error))
+    let listening = |addresses: &[String]| {
+        addresses.iter().for_each(|address| tracing::info!(version, "listening on {address}"));
+    };
+    app::serve(settings, policies, metrics, reload, stop, listening)
+        .await
+        .map_err(|error| Failure::because(&error))
 }
 
 async fn demo(args: DemoArgs, stop: CancellationToken) -> Result<(), Failure> {
@@ -134,11 +155,14 @@ async fn demo(args: DemoArgs, stop: CancellationToken) -> Result<(), Failure> {
             ("listen", plan.listen.to_string()),
             ("slot", plan.slot),
             ("publication", plan.publication),
+            // Nothing in the shop is worth a secret, and whoever names an address means it.
+            ("insecure", true.to_string()),
         ];
         let flags = flags.into_iter().map(|(flag, value)| (flag, vec![value]));
         // Not the environment's: its settings are for the user's own database.
         let settings = ServeSettings::load(&Sources::of(flags.collect(), BTreeMap::new()))?;
-        daemon(settings, None, stop).await.map_err(|failure| failure.message.into())
+        let (_said, reload) = watch::channel(());
+        daemon(settings, None, reload, stop).await.map_err(|failure| failure.message.into())
     };
     let sources = Sources::of_process(BTreeMap::new(), None);
     let log = ServeSettings::load_log(&sources).map_err(|mistakes| Failure::usage(mistakes.to_string()))?;
@@ -235,7 +259,9 @@ fn explain(args: ExplainArgs) -> Result<(), Failure> {
 fn status(args: StatusArgs) -> Result<(), Failure> {
     let (form, settings) = (Form::choose(args.form), load(args.settings, telemetry::COMMAND)?);
     in_runtime(|stop| async move {
-        let listen = args.daemon.unwrap_or_else(|| settings.listen.to_string());
+        let listen = args.daemon.unwrap_or_else(|| {
+            settings.entrance.health_address().map(ToString::to_string).unwrap_or_default()
+        });
         let target = target(&settings);
         let status =
             stop.run_until_cancelled(Status::gather(&target, &listen, settings.wal_budget.wal_budget)).await;
@@ -261,7 +287,7 @@ fn doctor(args: DoctorArgs) -> Result<(), Failure> {
         let findings =
             stop.run_until_cancelled(doctor::examine(&target, settings.wal_budget.wal_budget)).await;
         let mut findings = findings.ok_or_else(Failure::interrupted)?;
-        findings.extend(settings.policies.as_deref().map(doctor::policies_finding));
+        findings.extend(settings.entrance.policies().as_deref().map(doctor::policies_finding));
         for finding in &findings {
             match form {
                 Form::Json => json_line(finding)?,

@@ -7,6 +7,7 @@
 //! [`key`] is the one list of settings; flags, variables, the file's keys and the help are made from it. Everything is
 //! parsed to its real type here, once, and every mistake of a run is reported together, with where it stands.
 
+pub(crate) mod entrance;
 pub(crate) mod flags;
 pub(crate) mod key;
 mod mistake;
@@ -17,8 +18,6 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use walcast_broadcaster::Limits;
@@ -31,6 +30,7 @@ use walcast_replication::publication::{PublicationSettings, Selection};
 use walcast_replication::slot::SlotSettings;
 use walcast_snapshot::SnapshotLimits;
 
+use entrance::EntranceSettings;
 pub(crate) use mistake::Mistakes;
 use reader::Reader;
 pub(crate) use source::Sources;
@@ -49,10 +49,8 @@ pub(crate) struct ServeSettings {
     pub(crate) slot: SlotSettings,
     /// What to do when the feed cannot go on because changes are missing.
     pub(crate) on_hole: OnHole,
-    /// Where clients connect.
-    pub(crate) listen: SocketAddr,
-    /// The file that says who may have what; `None` when there is none.
-    pub(crate) policies: Option<PathBuf>,
+    /// Who is let in, and where.
+    pub(crate) entrance: EntranceSettings,
     /// The bounds of the feed in memory.
     pub(crate) feed: FeedLimits,
     /// JSON bytes after which a part of a transaction is closed. Default 1 MiB.
@@ -120,8 +118,7 @@ impl ServeSettings {
         let publication = publication(&mut reader);
         let slot = slot(&mut reader);
         let on_hole = reader.parse(&key::ON_HOLE, value::on_hole).unwrap_or_default();
-        let listen = reader.parse(&key::LISTEN, value::address);
-        let policies = reader.parse(&key::POLICIES, value::path);
+        let entrance = EntranceSettings::read(&mut reader);
         let mut feed = FeedLimits::default();
         reader.size(&key::FEED_MEMORY, &mut feed.memory_bytes_max, 1 << 20);
         let (mut part_bytes_max, mut history_readers_max) = (1 << 20, 4);
@@ -131,20 +128,21 @@ impl ServeSettings {
         let retention = retention(&mut reader);
         let wal_budget = wal_budget(&mut reader);
         let snapshot = snapshot(&mut reader);
-        let broadcast = broadcast(&mut reader);
+        let mut broadcast = broadcast(&mut reader);
+        // One queue, which the broadcaster keeps.
+        broadcast.snapshots_max = snapshot.snapshots_max;
         let mut grace = Duration::from_secs(15);
         reader.duration(&key::GRACE, &mut grace);
         let log = log(&mut reader);
         let mistakes = reader.finish();
-        match (database, listen) {
-            (Some(database), Some(listen)) if mistakes.is_empty() => Ok(Self {
+        match database {
+            Some(database) if mistakes.is_empty() => Ok(Self {
                 history: history.unwrap_or_else(|| database.clone()),
                 database,
                 publication,
                 slot,
                 on_hole,
-                listen,
-                policies,
+                entrance,
                 feed,
                 part_bytes_max,
                 append,
@@ -245,6 +243,13 @@ fn broadcast(reader: &mut Reader<'_>) -> Limits {
     let mut limits = Limits::default();
     reader.duration(&key::HEARTBEAT, &mut limits.heartbeat);
     reader.count(&key::CONNECTIONS_MAX, &mut limits.connections_max);
+    reader.count(&key::CONNECTIONS_PER_ADDRESS_MAX, &mut limits.connections_per_address_max);
+    reader.count(&key::CONNECTIONS_PER_USER_MAX, &mut limits.connections_per_user_max);
+    reader.duration(&key::AUTH_MAX, &mut limits.auth_max);
+    reader.duration(&key::IDLE, &mut limits.idle_max);
+    reader.count(&key::MESSAGES_PER_SECOND, &mut limits.messages_per_second_max);
+    reader.count(&key::SUBSCRIBES_PER_SECOND, &mut limits.subscribes_per_second_max);
+    reader.count(&key::SNAPSHOTS_PER_USER_MAX, &mut limits.snapshots_per_user_max);
     reader.count(&key::SUBSCRIPTIONS_MAX, &mut limits.subscriptions_max);
     reader.count(&key::TABLES_MAX, &mut limits.tables_max);
     reader.size(&key::MESSAGE_BYTES, &mut limits.message_bytes_max, 1 << 10);

@@ -38,7 +38,7 @@ fn mistakes_in_flags_variables_and_file_are_listed_together_with_code_2() {
 walcast: 4 mistakes in the settings
   walcast.toml:2: feed_memmory: there is no such setting; did you mean feed_memory?
   --slot: \"A\": expected a slot name: 1 to 63 of a-z, 0-9 and _
-  --listen: \"4700\": expected an IP address with a port such as 127.0.0.1:4700, 0.0.0.0:4700 or [::1]:4700
+  --listen: \"4700\": expected an IP address with a port such as 127.0.0.1:4700, 0.0.0.0:4700 or [::1]:4700, or unix:/path
   WALCAST_HEARTBEAT: \"often\": expected a duration with its unit such as 250ms, 10s, 5min, 2h
 ";
     assert_eq!(text(&output.stderr), expected);

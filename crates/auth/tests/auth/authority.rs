@@ -114,6 +114,11 @@ impl Authority {
         jsonwebtoken::encode(&header, claims, &self.key).unwrap()
     }
 
+    /// A token with this payload, byte for byte.
+    pub(crate) fn token_of(&self, payload: &serde_json::value::RawValue) -> String {
+        jsonwebtoken::encode(&Header::new(self.algorithm), &payload, &self.key).unwrap()
+    }
+
     /// A token of the same key by another algorithm, where the key is able to.
     pub(crate) fn token_by(&self, algorithm: Algorithm, claims: &Value) -> Option<String> {
         let mut header = Header::new(algorithm);

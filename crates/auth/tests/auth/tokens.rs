@@ -49,6 +49,17 @@ async fn a_token_of_every_algorithm_is_verified_by_its_key_and_by_no_other() {
 }
 
 #[tokio::test]
+async fn large_numbers_in_claims_keep_their_digits() {
+    let authority = Authority::new(Algorithm::HS256);
+    let verifier = verifier(authority.source(), Rules::default()).await;
+    let number = "123456789012345678901234567890.10";
+    let payload = format!(r#"{{"sub":"ada","org":{number},"exp":{}}}"#, in_seconds(60));
+    let payload: Box<serde_json::value::RawValue> = serde_json::from_str(&payload).unwrap();
+    let identity = verifier.verify(&authority.token_of(&payload)).unwrap();
+    assert!(identity.claims_json().contains(number), "{}", identity.claims_json());
+}
+
+#[tokio::test]
 async fn a_public_key_is_never_taken_for_a_secret() {
     let authority = Authority::new(Algorithm::RS256);
     let verifier = verifier(authority.source(), Rules::default()).await;

@@ -1,20 +1,25 @@
-//! Accepting connections: how many, how long they may take to say what they want, and their socket's options.
+//! Accepting connections: how many, and how long they may take to say what they want.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::entrance::Entrance;
+use super::listener::Listener;
+use super::peer::Arrival;
+use super::transport::Transport;
 use crate::limits::Limits;
+use crate::metrics as names;
 
 /// Connections beyond `connections_max` that are still answered: health checks, and clients that are told that
 /// there is no place. Further ones wait in the kernel's queue.
@@ -25,51 +30,89 @@ const REQUEST_HEAD_BYTES_MAX: usize = 16 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections until `stop`.
+///
+/// # Errors
+/// When TLS cannot be used as it is set up.
 pub(super) async fn run(
-    listener: &TcpListener,
+    listener: &Listener,
     router: Router,
     limits: &Limits,
+    entrance: &Entrance,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) {
+) -> io::Result<()> {
+    let tls = listener.acceptor()?;
     let requests = Arc::new(Semaphore::new(limits.connections_max.saturating_add(SPARE_CONNECTIONS)));
     loop {
         let accepted = async {
             // The semaphore is never closed.
             let place = Arc::clone(&requests).acquire_owned().await.ok();
-            (listener.accept().await, place)
+            (listener.accept(limits).await, place)
         };
         let (accepted, place) = tokio::select! {
             // Cancel-safe: accepting is, and the place is given back.
             accepted = accepted => accepted,
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return Ok(()),
         };
-        match accepted {
-            Ok((socket, _)) => {
-                if let Err(error) = set_options(&socket, limits) {
-                    tracing::debug!(%error, "a socket option cannot be set");
-                }
-                let serving = serve(socket, router.clone(), limits.handshake_max, stop.clone());
-                tasks.spawn(async move {
-                    serving.await;
-                    drop(place);
-                });
-            }
+        let (raw, arrival) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection cannot be accepted; raise the limit of open files if it is that");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
             }
-        }
+        };
+        // One that says nothing has a place for a while; nobody shall take them all.
+        let Ok(counted) = entrance.knock(arrival.peer, limits.connections_per_address_max) else {
+            metrics::counter!(names::CONNECTIONS_REFUSED, "limit" => "connections_per_address_max")
+                .increment(1);
+            continue;
+        };
+        let (router, tls, stop, handshake_max) =
+            (router.clone(), tls.clone(), stop.clone(), limits.handshake_max);
+        tasks.spawn(async move {
+            match raw.open(tls, handshake_max).await {
+                Ok(transport) => serve(transport, arrival, router, handshake_max, stop).await,
+                Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+            }
+            drop((place, counted));
+        });
+    }
+}
+
+/// The paths, for requests that came in by one connection.
+struct Arrived {
+    paths: TowerToHyperService<Router>,
+    arrival: Arrival,
+}
+
+impl Service<hyper::Request<Incoming>> for Arrived {
+    type Response = <TowerToHyperService<Router> as Service<hyper::Request<Incoming>>>::Response;
+    type Error = <TowerToHyperService<Router> as Service<hyper::Request<Incoming>>>::Error;
+    type Future = <TowerToHyperService<Router> as Service<hyper::Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: hyper::Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.arrival);
+        self.paths.call(request)
     }
 }
 
 /// Serves the requests of one connection, until it becomes a WebSocket or ends.
-async fn serve(socket: TcpStream, router: Router, handshake_max: Duration, stop: CancellationToken) {
+async fn serve(
+    transport: Transport,
+    arrival: Arrival,
+    router: Router,
+    handshake_max: Duration,
+    stop: CancellationToken,
+) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(handshake_max)
         .max_buf_size(REQUEST_HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router))
+        .serve_connection(
+            TokioIo::new(transport),
+            Arrived { paths: TowerToHyperService::new(router), arrival },
+        )
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {
@@ -82,21 +125,4 @@ async fn serve(socket: TcpStream, router: Router, handshake_max: Duration, stop:
     if let Err(error) = served {
         tracing::debug!(%error, "an HTTP connection ended with an error");
     }
-}
-
-fn set_options(socket: &TcpStream, limits: &Limits) -> io::Result<()> {
-    // walcast batches by itself.
-    socket.set_nodelay(true)?;
-    let socket = SockRef::from(socket);
-    let keepalive = TcpKeepalive::new()
-        .with_time(limits.tcp_keepalive)
-        .with_interval(Duration::from_secs(10))
-        .with_retries(3);
-    socket.set_tcp_keepalive(&keepalive)?;
-    #[cfg(target_os = "linux")]
-    {
-        socket.set_tcp_user_timeout(limits.tcp_user_timeout)?;
-        socket.set_tcp_notsent_lowat(limits.tcp_unsent_bytes_max)?;
-    }
-    Ok(())
 }

@@ -1,42 +1,56 @@
 //! One client: its socket and its subscriptions.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
+use futures_util::StreamExt;
 use futures_util::future::select_all;
-use futures_util::{SinkExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout_at};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_util::sync::CancellationToken;
 use walcast_feed::SourceState;
-use walcast_policy::Rights;
+use walcast_policy::Policies;
 use walcast_protocol::{
     CloseCode, Limits as ClientLimits, PROTOCOL_VERSION, ServerMessage, SourceStatus, Status, Welcome,
 };
 
+use super::entrance::Entrance;
+use super::pace::Pace;
+use super::stranger::{Farewell, count_user, finish};
+use super::tally::Counted;
 use super::wire::{Wire, reason};
+use crate::access::{NotRenewed, Pass};
 use crate::broadcaster::Broadcaster;
 use crate::metrics::{self as names, Hot, InGauge};
 use crate::subscription::{Output, Subscription};
+use crate::turns::Applicant;
 
-/// What tungstenite reads at once, resident in every connection, in bytes. Messages of clients are small.
-const READ_BUFFER_BYTES: usize = 4096;
 /// Close codes of RFC 6455 section 7.4.1 that the contract gives no meaning of its own.
 const PROTOCOL_ERROR: u16 = 1002;
 const INVALID_TEXT: u16 = 1007;
 
-/// One WebSocket connection.
+/// One WebSocket connection, of a client that was let in.
 pub(super) struct Connection<S> {
     pub(super) broadcaster: Broadcaster,
-    socket: WebSocketStream<Wire<S>>,
+    pub(super) entrance: Arc<Entrance>,
+    pub(super) socket: WebSocketStream<Wire<S>>,
     pub(super) subscriptions: Vec<Subscription>,
-    /// What the client may have.
-    pub(super) rights: Arc<Rights>,
+    /// Who the client is, and what it may have.
+    pub(super) pass: Pass,
+    /// Counts it as its user's.
+    pub(super) user: Option<Counted<Arc<str>>>,
+    number: u64,
+    /// When it is no longer let in, unless another token comes.
+    ends_at: Option<Instant>,
+    /// Since when it has no subscription.
+    idle_since: Option<Instant>,
+    messages: Pace,
+    pub(super) subscribes: Pace,
     /// Whose turn it is to give a frame.
     turn: usize,
     /// Refused messages in a row.
@@ -65,7 +79,7 @@ impl From<CloseCode> for End {
 }
 
 /// What the socket did.
-enum Io {
+pub(super) enum Io {
     /// It took bytes.
     Sent,
     /// It gave a message.
@@ -74,21 +88,27 @@ enum Io {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// A connection over a socket whose handshake is done, and of which `early` was read already.
-    pub(super) async fn new(socket: S, early: Vec<u8>, broadcaster: Broadcaster) -> Self {
-        let limits = broadcaster.limits();
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(0)
-            .max_message_size(Some(limits.message_bytes_max))
-            .max_frame_size(Some(limits.message_bytes_max));
-        let wire = Wire::new(socket, BytesMut::new());
-        let socket = WebSocketStream::from_partially_read(wire, early, Role::Server, Some(config)).await;
+    /// A connection of a client that was let in.
+    pub(super) fn new(
+        socket: WebSocketStream<Wire<S>>,
+        broadcaster: Broadcaster,
+        entrance: Arc<Entrance>,
+        pass: Pass,
+        user: Option<Counted<Arc<str>>>,
+    ) -> Self {
+        let (limits, now) = (*broadcaster.limits(), Instant::now());
         Self {
+            number: entrance.number(),
             broadcaster,
+            entrance,
             socket,
             subscriptions: Vec::new(),
-            rights: Arc::new(Rights::Everything),
+            ends_at: pass.left().and_then(|left| now.checked_add(left)),
+            pass,
+            user,
+            idle_since: Some(now),
+            messages: Pace::new(limits.messages_per_second_max, limits.messages_per_second_max * 4, now),
+            subscribes: Pace::new(limits.subscribes_per_second_max, limits.subscriptions_max, now),
             turn: 0,
             refused: 0,
             status_due: true,
@@ -98,12 +118,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Serves the client until it goes, breaks a rule, or `shutdown` is cancelled.
+    /// Serves the client until it goes, breaks a rule, is no longer let in, or `shutdown` is cancelled.
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
         self.welcome();
+        if self.pass.expires_at().is_some() {
+            self.push_heartbeat();
+        }
         let end = self.serve(&shutdown).await;
         self.subscriptions.clear();
-        self.finish(end).await;
+        let limits = *self.broadcaster.limits();
+        finish(self.socket, end, &limits).await;
+    }
+
+    /// In whose line its initial syncs stand.
+    pub(super) fn applicant(&self) -> Applicant {
+        match self.pass.user() {
+            Some(user) => Applicant::User(Arc::from(user)),
+            None => Applicant::Connection(self.number),
+        }
     }
 
     fn welcome(&mut self) {
@@ -136,8 +168,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.pending_bytes() < self.broadcaster.limits().batch_bytes_max
     }
 
+    /// Whether nothing is on its way to the client.
+    pub(super) fn is_clear(&self) -> bool {
+        self.socket.get_ref().is_clear()
+    }
+
+    /// Tells subscriptions that wait for their initial sync where they are in the queue, when that has changed.
+    pub(super) fn tell_places(&mut self) {
+        let told: Vec<_> = self.subscriptions.iter_mut().filter_map(Subscription::waiting).collect();
+        told.into_iter().for_each(|waiting| self.push(waiting));
+    }
+
     /// Bytes that are on their way to the socket.
-    pub(super) fn pending_bytes(&self) -> usize {
+    fn pending_bytes(&self) -> usize {
         self.socket.get_ref().pending_bytes()
     }
 
@@ -147,14 +190,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut source = self.broadcaster.source();
         source.mark_unchanged();
+        let mut policies = self.entrance.authority.changes();
+        // They may have changed since the client was let in.
+        self.review();
+        let mut alarm = pin!(sleep_until(Instant::now()));
+        let mut armed = None;
         loop {
             self.fill();
             let room = self.has_room();
+            let (due, paused) = self.due();
+            if let Some(due) = due
+                && armed != Some(due)
+            {
+                alarm.as_mut().reset(due);
+                armed = Some(due);
+            }
             let (socket, subscriptions) = (&mut self.socket, &mut self.subscriptions);
             tokio::select! {
                 // All are cancel-safe: what the socket or a subscription has begun is kept in it.
                 () = shutdown.cancelled() => return CloseCode::Restart.into(),
-                io = poll_fn(|cx| poll_io(socket, room, cx)) => match io {
+                io = poll_fn(|cx| poll_io(socket, room && !paused, cx)) => match io {
                     Io::Sent => self.moved = true,
                     Io::Message(message) => if let Some(end) = self.hear(message) {
                         return end;
@@ -163,10 +218,99 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 },
                 // While there is no room nothing is taken of them, so nothing need be waited for.
                 () = any_ready(subscriptions), if room => {}
-                _ = ticks.tick() => self.heartbeat(),
+                _ = ticks.tick() => {
+                    self.heartbeat();
+                    // The machine may have slept, which no timer counts.
+                    if let Some(end) = self.over(Instant::now()) {
+                        return end;
+                    }
+                }
                 Ok(()) = source.changed() => self.status_due = true,
+                () = changed(policies.as_mut()) => self.review(),
+                () = alarm.as_mut(), if due.is_some() => {
+                    // Once: it is over from now on.
+                    armed = None;
+                    if let Some(end) = self.over(Instant::now()) {
+                        return end;
+                    }
+                }
             }
         }
+    }
+
+    /// When something is due that nothing else wakes for, and whether the client talks too fast to be read now.
+    fn due(&mut self) -> (Option<Instant>, bool) {
+        if self.subscriptions.is_empty() {
+            self.idle_since.get_or_insert_with(Instant::now);
+        } else {
+            self.idle_since = None;
+        }
+        let idle_until =
+            self.idle_since.and_then(|since| since.checked_add(self.broadcaster.limits().idle_max));
+        let free_at = self.messages.free_at().max(self.subscribes.free_at());
+        let paused = free_at.filter(|free_at| *free_at > Instant::now());
+        let due = [self.ends_at, idle_until, paused].into_iter().flatten().min();
+        (due, paused.is_some())
+    }
+
+    /// How the connection ends now, if it does.
+    fn over(&mut self, now: Instant) -> Option<End> {
+        if self.pass.left().is_some_and(|left| left.is_zero()) {
+            let hint = "send another one with auth before heartbeat.token_expires_at";
+            let farewell = Farewell::unauthorized("expired_connected", "the token has expired", Some(hint));
+            return Some(farewell.say(self.socket.get_mut()));
+        }
+        // By its clock the token is good for longer than was thought.
+        self.ends_at = self.pass.left().and_then(|left| now.checked_add(left));
+        let idle_max = self.broadcaster.limits().idle_max;
+        let is_idle = self.idle_since.is_some_and(|since| now.duration_since(since) >= idle_max);
+        is_idle.then_some(End::Close(CloseCode::Restart.number(), "nothing was subscribed to for idle_max"))
+    }
+
+    /// Policies may have changed.
+    fn review(&mut self) {
+        if self.entrance.authority.review(&mut self.pass) {
+            self.rights_changed();
+        }
+    }
+
+    fn rights_changed(&mut self) {
+        let rights = self.pass.rights();
+        self.subscriptions.iter_mut().for_each(|subscription| subscription.change_rights(rights));
+    }
+
+    /// Another token of the client.
+    pub(super) fn authenticate(&mut self, token: &str) -> Option<End> {
+        if self.entrance.authority.is_open() {
+            return None;
+        }
+        let was_known = self.pass.user().is_some();
+        let farewell = match self.entrance.authority.renew(&mut self.pass, token) {
+            Ok(changed) => {
+                if changed {
+                    self.rights_changed();
+                }
+                let counted = match was_known {
+                    true => Ok(self.user.take()),
+                    false => count_user(&self.entrance, &self.pass, self.broadcaster.limits()),
+                };
+                match counted {
+                    Ok(user) => {
+                        self.user = user;
+                        self.ends_at = self.pass.left().and_then(|left| Instant::now().checked_add(left));
+                        self.refused = 0;
+                        self.push_heartbeat();
+                        return None;
+                    }
+                    Err(farewell) => farewell,
+                }
+            }
+            Err(NotRenewed::Rejected(rejection)) => Farewell::rejected(&rejection),
+            Err(error @ NotRenewed::AnotherSubject) => {
+                Farewell::unauthorized("another_subject", error.to_string(), None)
+            }
+        };
+        Some(farewell.say(self.socket.get_mut()))
     }
 
     /// Takes frames of the subscriptions in turn, until there is no room or they have none.
@@ -205,6 +349,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn hear(&mut self, message: Message) -> Option<End> {
+        self.messages.take(Instant::now());
         match message {
             Message::Text(text) => self.text(&text),
             Message::Binary(_) => self.binary(),
@@ -213,36 +358,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => None,
         }
     }
-
-    /// Writes what is queued and the close frame, and waits for the client to go, so that it reads them.
-    async fn finish(mut self, end: End) {
-        let deadline = Instant::now() + self.broadcaster.limits().drain_max;
-        match end {
-            End::Close(code, reason) => {
-                tracing::debug!(code, reason, "a connection is closed");
-                self.socket.get_mut().push_close(code, reason);
-            }
-            // The answer to a close frame goes behind what is queued. It does not wait, and what it says of a connection
-            // that is over is known.
-            End::Gone => drop(self.socket.flush().await),
-        }
-        let wire = self.socket.get_mut();
-        let closing = async {
-            poll_fn(|cx| wire.poll_send(cx)).await?;
-            let socket = wire.socket();
-            socket.shutdown().await?;
-            // A socket that is closed while it holds unread bytes is reset, and the client may lose the close frame.
-            let mut rest = [0_u8; 1024];
-            while socket.read(&mut rest).await? > 0 {}
-            std::io::Result::Ok(())
-        };
-        // Late or failed: nothing more can be done for it.
-        let _ = timeout_at(deadline, closing).await;
-    }
 }
 
 /// Reads a message if there is room for an answer, and writes what is queued.
-fn poll_io<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) fn poll_io<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut WebSocketStream<Wire<S>>,
     room: bool,
     cx: &mut Context<'_>,
@@ -257,7 +376,7 @@ fn poll_io<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let wire = socket.get_mut();
     let before = wire.pending_bytes();
-    if before == 0 {
+    if wire.is_clear() {
         return Poll::Pending;
     }
     match wire.poll_send(cx) {
@@ -287,6 +406,17 @@ async fn any_ready(subscriptions: &mut [Subscription]) {
             select_all(many.iter_mut().map(|subscription| Box::pin(subscription.ready()))).await;
         }
     }
+}
+
+/// Waits until policies change; for ever when there are none.
+async fn changed(policies: Option<&mut watch::Receiver<Arc<Policies>>>) {
+    // Without its sender they never do.
+    if let Some(policies) = policies
+        && policies.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 fn status(state: &SourceState) -> Status {

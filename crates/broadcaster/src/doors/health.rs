@@ -1,14 +1,15 @@
 //! What load balancers, probes and Prometheus ask.
 
 use axum::Json;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use walcast_feed::{BudgetState, SlotWal, SourceState};
 use walcast_protocol::STREAM_PATH;
 
 use super::Door;
+use super::peer::Arrival;
 
 /// `GET /livez`: the process answers.
 pub(super) async fn livez() -> &'static str {
@@ -16,19 +17,28 @@ pub(super) async fn livez() -> &'static str {
 }
 
 /// `GET /readyz`: 200 once the initial poll is done and until the daemon goes down, else 503. What is wrong without
-/// keeping anybody from being served is among the reasons too.
-pub(super) async fn readyz(State(door): State<Door>) -> Response {
+/// keeping anybody from being served is among the reasons too. Strangers are told whether it is ready, and nothing else.
+pub(super) async fn readyz(
+    State(door): State<Door>,
+    Extension(arrival): Extension<Arrival>,
+    headers: HeaderMap,
+) -> Response {
     let broadcaster = &door.broadcaster;
     let (feed, limits) = (broadcaster.feed(), broadcaster.limits());
     let mut reasons = Vec::new();
     let is_open = broadcaster.gate().is_open();
+    let is_stopping = door.shutdown.is_cancelled();
+    let is_ready = is_open && !is_stopping;
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if !door.entrance.tells(&arrival, &headers) {
+        return (status, Json(json!({"ready": is_ready}))).into_response();
+    }
     if !is_open {
         reasons.push(
             "the initial poll is not done: what was committed before the start is still being read"
                 .to_owned(),
         );
     }
-    let is_stopping = door.shutdown.is_cancelled();
     if is_stopping {
         reasons.push("the daemon is going down".to_owned());
     }
@@ -52,7 +62,6 @@ pub(super) async fn readyz(State(door): State<Door>) -> Response {
     }
     let wal = feed.slot_wal();
     reasons.extend(wal.as_ref().and_then(over_budget).map(str::to_owned));
-    let is_ready = is_open && !is_stopping;
     let body = json!({
         "ready": is_ready,
         "gate": if is_open { "open" } else { "closed" },
@@ -69,7 +78,6 @@ pub(super) async fn readyz(State(door): State<Door>) -> Response {
         })),
         "reasons": reasons,
     });
-    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body)).into_response()
 }
 
@@ -88,7 +96,15 @@ fn over_budget(wal: &SlotWal) -> Option<&'static str> {
 }
 
 /// `GET /metrics`: Prometheus's text format.
-pub(super) async fn metrics(State(door): State<Door>) -> Response {
+pub(super) async fn metrics(
+    State(door): State<Door>,
+    Extension(arrival): Extension<Arrival>,
+    headers: HeaderMap,
+) -> Response {
+    if !door.entrance.tells(&arrival, &headers) {
+        let hint = "ask on the machine itself, or where admin_listen says";
+        return refused(StatusCode::FORBIDDEN, "forbidden", "metrics are not for everybody", Some(hint));
+    }
     match &door.prometheus {
         Some(prometheus) => {
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], prometheus.render())

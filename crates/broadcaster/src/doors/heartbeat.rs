@@ -16,7 +16,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// The time has come for a heartbeat.
     pub(super) fn heartbeat(&mut self) {
         let took_something = std::mem::take(&mut self.moved);
-        if self.pending_bytes() > 0 {
+        if !self.is_clear() {
             // What is on its way shows well enough that the connection is alive.
             if !took_something {
                 self.subscriptions.iter_mut().for_each(Subscription::let_go);
@@ -24,12 +24,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return;
         }
         self.moved = true;
+        self.tell_places();
+        self.push_heartbeat();
+    }
+
+    /// A heartbeat, whatever is on its way.
+    pub(super) fn push_heartbeat(&mut self) {
         let sessions = self.subscriptions.iter_mut().map(Subscription::session);
         let cursor = common_cursor(sessions.map(|session| (session.position(), session.last_cursor())));
         if let Some(cursor) = cursor {
             self.subscriptions.iter_mut().for_each(|subscription| subscription.session().cursor_told(cursor));
         }
-        self.push(Heartbeat { cursor, time: Timestamp::now() });
+        let token_expires_at = self.pass.expires_at().map(Timestamp::from);
+        self.push(Heartbeat { cursor, time: Timestamp::now(), token_expires_at });
     }
 }
 

@@ -1,6 +1,7 @@
 //! What clients say.
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use walcast_protocol::{
     ClientMessage, CloseCode, ErrorCode, ErrorMessage, Subscribe, SubscriptionId, Unsubscribe,
 };
@@ -33,10 +34,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             ClientMessage::Unsubscribe(message) => {
                 self.unsubscribe(&message).map_err(|refusal| (None, refusal))
             }
-            ClientMessage::Ack(_)
-            | ClientMessage::Auth(_)
-            | ClientMessage::Publish(_)
-            | ClientMessage::Presence(_) => Err((None, later(name))),
+            ClientMessage::Auth(auth) => return self.authenticate(&auth.token),
+            ClientMessage::Ack(_) | ClientMessage::Publish(_) | ClientMessage::Presence(_) => {
+                Err((None, later(name)))
+            }
         };
         match answer {
             Ok(()) => {
@@ -57,6 +58,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn subscribe(&mut self, message: Subscribe) -> Result<(), Refusal> {
+        self.subscribes.take(Instant::now());
         let limits = *self.broadcaster.limits();
         let over = |what: &str, max: usize| {
             let message = format!("{what}: at most {max}");
@@ -68,7 +70,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if message.tables.len() > limits.tables_max {
             return over("tables in one subscription (tables_max)", limits.tables_max);
         }
-        let subscription = self.broadcaster.subscribe(Request::try_from(message)?, &self.rights)?;
+        let subscription =
+            self.broadcaster.subscribe(Request::try_from(message)?, self.pass.rights(), self.applicant())?;
         self.subscriptions.push(subscription);
         Ok(())
     }

@@ -1,3 +1,6 @@
+mod entrance;
+mod listening;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +20,7 @@ use walcast_model::Part;
 use walcast_protocol::{ErrorCode, ServerMessage, SourceStatus};
 use walcast_snapshot::SnapshotEvent;
 
-use super::serve;
+use super::{EntranceSettings, Listener, serve};
 use crate::broadcaster::{Broadcaster, Sources};
 use crate::gate::Gate;
 use crate::limits::Limits;
@@ -41,6 +44,22 @@ struct House {
 
 impl House {
     async fn open(limits: Limits, memory_bytes_max: usize) -> Self {
+        Self::behind(EntranceSettings::open(), limits, memory_bytes_max).await
+    }
+
+    async fn behind(entrance: EntranceSettings, limits: Limits, memory_bytes_max: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        Self::at(vec![listener.into()], address, entrance, limits, memory_bytes_max).await
+    }
+
+    async fn at(
+        listeners: Vec<Listener>,
+        address: SocketAddr,
+        entrance: EntranceSettings,
+        limits: Limits,
+        memory_bytes_max: usize,
+    ) -> Self {
         // Clients of tests do not answer when they are told to go.
         let limits = Limits { drain_max: Duration::from_millis(500), ..limits };
         let (writer, feed) = Feed::new(at(1), FeedLimits { memory_bytes_max });
@@ -58,11 +77,9 @@ impl House {
             source: source.clone(),
             gate: gate.clone(),
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let broadcaster = Broadcaster::new(sources, limits);
-        let served = tokio::spawn(serve(listener, broadcaster, None, shutdown.clone()));
+        let served = tokio::spawn(serve(listeners, broadcaster, entrance, None, shutdown.clone()));
         let barriers = tokio::spawn(answer_barriers(requests, barriers, feed.clone()));
         Self { address, writer, feed, gate, past, source, shutdown, served, barriers }
     }
@@ -211,7 +228,6 @@ async fn bad_input_gets_an_error_that_names_it_and_the_connection_goes_on() {
         ("not json", ErrorCode::BadMessage),
         ("{}", ErrorCode::BadMessage),
         (r#"{"type":"dance"}"#, ErrorCode::BadMessage),
-        (r#"{"type":"auth","token":"x"}"#, ErrorCode::BadMessage),
         (r#"{"type":"ack","id":"s","cursor":"0/1"}"#, ErrorCode::BadMessage),
         (r#"{"type":"publish","channel":"c","payload":1}"#, ErrorCode::BadMessage),
         (r#"{"type":"presence","channel":"c","state":1}"#, ErrorCode::BadMessage),

@@ -1,24 +1,35 @@
 //! The door before there is a feed: the process lives, and can serve nobody yet.
 
+use std::io;
+
 use axum::Router;
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
-use tokio::net::TcpListener;
+use futures_util::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{accept, health};
+use super::entrance::{Entrance, EntranceSettings};
+use super::{accept, health, listener::Listener};
 use crate::limits::Limits;
 
 /// Answers `/livez` with 200 and everything else with 503 `not_ready`, until dropped; then connections are closed
 /// after the request that they are at. For the time in which databases cannot be reached, so that nobody takes
 /// a waiting daemon for a dead one.
-pub async fn serve_unprepared(listener: &TcpListener) {
+///
+/// # Errors
+/// When TLS cannot be used as it is set up.
+pub async fn serve_unprepared(listeners: &[Listener]) -> io::Result<()> {
     let stop = CancellationToken::new();
     let _stop_when_dropped = stop.clone().drop_guard();
     let router = Router::new().route("/livez", get(health::livez)).fallback(not_ready);
-    accept::run(listener, router, &Limits::default(), &TaskTracker::new(), &stop).await;
+    let (entrance, limits, tasks) =
+        (Entrance::new(EntranceSettings::open(), false), Limits::default(), TaskTracker::new());
+    let all = listeners
+        .iter()
+        .map(|listener| accept::run(listener, router.clone(), &limits, &entrance, &tasks, &stop));
+    try_join_all(all).await.map(drop)
 }
 
 async fn not_ready() -> Response {

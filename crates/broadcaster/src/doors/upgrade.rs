@@ -1,22 +1,38 @@
 //! From an HTTP request to a WebSocket (RFC 6455 section 4.2).
 
-use axum::extract::{Request, State};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use walcast_protocol::{STREAM_PATH, SUBPROTOCOL};
 
 use super::Door;
-use super::connection::Connection;
+use super::entrance::{Full, token};
 use super::health::refused;
+use super::peer::Arrival;
+use super::stranger::{Stranger, websocket};
+use super::tally::Counted;
+use super::transport::Transport;
 use crate::metrics as names;
 
-/// `GET /v1/stream`.
-pub(super) async fn stream(State(door): State<Door>, mut request: Request) -> Response {
+/// What a connection is counted in, until it ends.
+struct Places {
+    _all: OwnedSemaphorePermit,
+    _address: Option<Counted<IpAddr>>,
+}
+
+/// `GET /v1/stream`. A token is looked at after the upgrade, because no browser shows a page why one was refused.
+pub(super) async fn stream(
+    State(door): State<Door>,
+    Extension(arrival): Extension<Arrival>,
+    mut request: Request,
+) -> Response {
     let key = match check(request.method(), request.headers()) {
         Ok(key) => derive_accept_key(key.as_bytes()),
         Err(refusal) => return *refusal,
@@ -24,13 +40,36 @@ pub(super) async fn stream(State(door): State<Door>, mut request: Request) -> Re
     if door.shutdown.is_cancelled() {
         return unavailable("not_ready", "the daemon is going down");
     }
-    let Ok(place) = door.places.clone().try_acquire_owned() else {
-        metrics::counter!(names::CONNECTIONS_REFUSED).increment(1);
+    let (entrance, headers) = (Arc::clone(&door.entrance), request.headers());
+    if !entrance.origins.allow(headers, &arrival, &entrance.proxies, entrance.authority.is_open()) {
+        metrics::counter!(names::UNAUTHORIZED, "reason" => "origin").increment(1);
+        let hint = "add its origin to allowed_origins; behind a proxy, pass the header Host on";
+        let message = "pages of this origin may not connect";
+        return refused(StatusCode::FORBIDDEN, "forbidden", message, Some(hint));
+    }
+    let full =
+        |limit: &'static str| metrics::counter!(names::CONNECTIONS_REFUSED, "limit" => limit).increment(1);
+    let max = door.broadcaster.limits().connections_per_address_max;
+    let address = match entrance.enter(&arrival, headers, max) {
+        Ok(counted) => counted,
+        Err(Full) => {
+            full("connections_per_address_max");
+            let message = "too many connections from this address (connections_per_address_max)";
+            let hint = "close some; behind a proxy, have walcast trust it (trusted_proxies)";
+            let mut response = refused(StatusCode::TOO_MANY_REQUESTS, "limit_exceeded", message, Some(hint));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+            return response;
+        }
+    };
+    let Ok(all) = door.places.clone().try_acquire_owned() else {
+        full("connections_max");
         return unavailable("limit_exceeded", "there is no place for another connection (connections_max)");
     };
+    let places = Places { _all: all, _address: address };
+    let token = token(headers, request.uri().query());
     let speaks_ours = request.headers().contains_key(header::SEC_WEBSOCKET_PROTOCOL);
     let upgrade = hyper::upgrade::on(&mut request);
-    door.tasks.clone().spawn(serve(door, upgrade, place));
+    door.tasks.clone().spawn(serve(door, upgrade, token, places));
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -90,20 +129,24 @@ fn check<'a>(method: &Method, headers: &'a HeaderMap) -> Result<&'a HeaderValue,
 }
 
 /// Serves the connection once it is a WebSocket.
-async fn serve(door: Door, upgrade: OnUpgrade, place: OwnedSemaphorePermit) {
+async fn serve(door: Door, upgrade: OnUpgrade, token: Option<String>, places: Places) {
     let limits = *door.broadcaster.limits();
     let upgraded: Upgraded = match tokio::time::timeout(limits.handshake_max, upgrade).await {
         Ok(Ok(upgraded)) => upgraded,
         Ok(Err(error)) => return tracing::debug!(%error, "a connection did not become a WebSocket"),
         Err(_) => return tracing::debug!("a connection did not become a WebSocket in time"),
     };
-    let (socket, early) = match upgraded.downcast::<TokioIo<TcpStream>>() {
+    let (transport, early) = match upgraded.downcast::<TokioIo<Transport>>() {
         Ok(parts) => (parts.io.into_inner(), parts.read_buf),
         Err(_) => {
             return tracing::error!("a connection is not over the transport that was accepted; it is closed");
         }
     };
-    let connection = Connection::new(socket, early.to_vec(), door.broadcaster.clone()).await;
-    connection.run(door.shutdown.clone()).await;
-    drop(place);
+    let socket = websocket(transport, early.to_vec(), &limits).await;
+    let stranger = Stranger::new(socket, door.broadcaster.clone(), Arc::clone(&door.entrance));
+    // Boxed: a stranger is over before the connection begins.
+    if let Some(connection) = Box::pin(stranger.identify(token, &door.shutdown)).await {
+        connection.run(door.shutdown.clone()).await;
+    }
+    drop(places);
 }

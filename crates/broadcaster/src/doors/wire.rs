@@ -33,11 +33,18 @@ pub(super) struct Wire<S> {
     /// What follows them and is still being collected.
     small: BytesMut,
     pending_bytes: usize,
+    /// The socket has bytes that it may not have passed on: TLS holds what its own socket did not take.
+    unflushed: bool,
 }
 
 impl<S> Wire<S> {
     pub(super) const fn new(socket: S, small: BytesMut) -> Self {
-        Self { socket, pieces: VecDeque::new(), small, pending_bytes: 0 }
+        Self { socket, pieces: VecDeque::new(), small, pending_bytes: 0, unflushed: false }
+    }
+
+    /// Whether everything has left.
+    pub(super) const fn is_clear(&self) -> bool {
+        self.pending_bytes == 0 && !self.unflushed
     }
 
     /// Bytes that are on their way to the socket.
@@ -95,6 +102,10 @@ impl<S: AsyncWrite + Unpin> Wire<S> {
             if self.pieces.is_empty() {
                 // An idle connection keeps no buffer.
                 self.small = BytesMut::new();
+                if self.unflushed {
+                    ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+                    self.unflushed = false;
+                }
                 return Poll::Ready(Ok(()));
             }
             let mut slices = [IoSlice::new(&[]); PIECES_MAX];
@@ -108,6 +119,7 @@ impl<S: AsyncWrite + Unpin> Wire<S> {
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.unflushed = true;
             self.advance(written);
         }
     }

@@ -6,6 +6,7 @@ mod network;
 mod resuming;
 mod retrying;
 mod silence;
+mod tokens;
 mod transactions;
 
 use std::future::Future;

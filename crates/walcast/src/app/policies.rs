@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, gauge};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use walcast_policy::Policies;
@@ -66,43 +65,25 @@ impl PolicyFile {
         self.in_force.subscribe()
     }
 
-    /// Sees to it that SIGHUP never ends the process from here on, also while nobody follows the file yet: a handler that
-    /// is installed once stays.
-    ///
-    /// # Errors
-    /// When the signal cannot be caught.
-    pub(crate) fn survive_hangups() -> io::Result<()> {
-        signal(SignalKind::hangup()).map(drop)
-    }
-
-    /// Follows the file until `stop`. SIGHUP is caught from the call on, not from the first poll on.
-    ///
-    /// # Errors
-    /// When the signal cannot be caught.
-    pub(crate) fn follow(
-        self: Arc<Self>,
-        stop: CancellationToken,
-    ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
-        let mut hangup = signal(SignalKind::hangup())?;
-        Ok(async move {
-            let mut looks = tokio::time::interval(self.look_interval);
-            looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            let (mut last, mut settled): (Option<Seen>, Option<Seen>) = (None, None);
-            loop {
-                // All are cancel-safe: a signal or a tick that is not received now is received by the next call.
-                let asked = tokio::select! {
-                    () = stop.cancelled() => return,
-                    _ = hangup.recv() => true,
-                    _ = looks.tick() => false,
-                };
-                let seen = self.look().await;
-                if asked || (last.as_ref() == Some(&seen) && settled.as_ref() != Some(&seen)) {
-                    self.apply(&seen, asked);
-                    settled = Some(seen.clone());
-                }
-                last = Some(seen);
+    /// Follows the file until `stop`; `reload` says that it changed.
+    pub(crate) async fn follow(self: Arc<Self>, mut reload: watch::Receiver<()>, stop: CancellationToken) {
+        let mut looks = tokio::time::interval(self.look_interval);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut last, mut settled): (Option<Seen>, Option<Seen>) = (None, None);
+        loop {
+            // All are cancel-safe: what is not received now is received by the next call.
+            let asked = tokio::select! {
+                () = stop.cancelled() => return,
+                Ok(()) = reload.changed() => true,
+                _ = looks.tick() => false,
+            };
+            let seen = self.look().await;
+            if asked || (last.as_ref() == Some(&seen) && settled.as_ref() != Some(&seen)) {
+                self.apply(&seen, asked);
+                settled = Some(seen.clone());
             }
-        })
+            last = Some(seen);
+        }
     }
 
     async fn look(&self) -> Seen {
@@ -165,8 +146,13 @@ mod tests {
         file.look_interval = Duration::from_millis(5);
         let in_force = file.in_force();
         let stop = CancellationToken::new();
-        tokio::spawn(Arc::new(file).follow(stop.clone()).unwrap());
-        (in_force, stop.drop_guard())
+        let guard = stop.clone().drop_guard();
+        let (said, reload) = watch::channel(());
+        tokio::spawn(async move {
+            Arc::new(file).follow(reload, stop).await;
+            drop(said);
+        });
+        (in_force, guard)
     }
 
     /// Waits until the policies are those of `role`.
@@ -220,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hangup_reads_the_file_at_once() {
+    async fn it_is_read_at_once_when_somebody_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policies.toml");
         std::fs::write(&path, text("a")).unwrap();
@@ -228,11 +214,10 @@ mod tests {
         file.look_interval = Duration::from_secs(3600);
         let mut in_force = file.in_force();
         let stop = CancellationToken::new();
-        let following = tokio::spawn(Arc::new(file).follow(stop.clone()).unwrap());
+        let (said, reload) = watch::channel(());
+        let following = tokio::spawn(Arc::new(file).follow(reload, stop.clone()));
         std::fs::write(&path, text("b")).unwrap();
-        let killed =
-            std::process::Command::new("kill").args(["-HUP", &std::process::id().to_string()]).status();
-        assert!(killed.unwrap().success());
+        said.send_replace(());
         has(&mut in_force, "b").await;
         stop.cancel();
         following.await.unwrap();

@@ -1,6 +1,7 @@
 //! `walcast tail`: what happens, as it happens, through a running daemon.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 use walcast_client::{
@@ -39,12 +40,21 @@ pub(crate) async fn run(args: TailArgs, stop: CancellationToken) -> Result<(), F
     if let Some(token) = &args.token {
         builder = builder.token(token);
     }
+    if let Some(path) = args.token_file.clone() {
+        builder = builder.token_from(move || read_token(path.clone()));
+    }
     let mut client = builder.build().map_err(|error| failure(&error))?;
     let mut tail = Tail::new(Form::choose(args.form), args.limit);
     let outcome = stop.run_until_cancelled(tail.follow(&mut client, subscription, &args)).await;
     client.close().await;
     tail.say_where_it_stopped();
     outcome.unwrap_or(Ok(()))
+}
+
+async fn read_token(path: PathBuf) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+    let text = tokio::fs::read_to_string(&path).await;
+    let text = text.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    Ok(text.trim().to_owned())
 }
 
 fn failure(error: &Error) -> Failure {

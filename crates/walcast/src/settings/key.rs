@@ -143,14 +143,36 @@ keys! {
             "JSON after which a large transaction is split into another part";
     }
     "Clients" {
-        LISTEN = Serve Value "listen" "ADDRESS" "127.0.0.1:4700"
-            "Address for WebSocket and HTTP; 0.0.0.0:4700 for every interface";
+        LISTEN = Serve List "listen" "ADDRESS,…" "127.0.0.1:4700"
+            "Where clients connect: an address with a port, 0.0.0.0:4700 for every interface, or unix:/path for a Unix socket";
+        ADMIN_LISTEN = Serve Value "admin-listen" "ADDRESS" ""
+            "Where health and metrics are served instead, without TLS and without clients";
+        INSECURE = Serve Switch "insecure" "" "false"
+            "Let everybody in who reaches an address that is not this machine's own, without authentication";
+        TLS_CERT_FILE = Serve Value "tls-cert-file" "FILE" ""
+            "Certificate in PEM, with those that lead to its authority; turns TLS on for listen; read again when it changes";
+        TLS_KEY_FILE = Serve Value "tls-key-file" "FILE" ""
+            "Its private key in PEM";
+        ALLOWED_ORIGINS = Serve List "allowed-origins" "ORIGIN,…" ""
+            "Web pages that may connect, such as https://app.example.org; * for all [default: those of the daemon's own host]";
+        TRUSTED_PROXIES = Serve List "trusted-proxies" "ADDRESS,…" ""
+            "Proxies whose X-Forwarded-For, -Proto and -Host are believed: addresses, networks such as 10.0.0.0/8, or unix";
         POLICIES = Serve Value "policies" "FILE" ""
             "Which role may have which tables, rows and columns; read again on SIGHUP and when it changes";
         HEARTBEAT = Serve Value "heartbeat" "DURATION" "15s"
             "Time between heartbeats";
         CONNECTIONS_MAX = Serve Value "connections-max" "COUNT" "10000"
             "Connections at the same time; a further one is refused";
+        CONNECTIONS_PER_ADDRESS_MAX = Serve Value "connections-per-address-max" "COUNT" "1000"
+            "Connections for one address (of IPv6: one /64 network); a further one is refused";
+        CONNECTIONS_PER_USER_MAX = Serve Value "connections-per-user-max" "COUNT" "100"
+            "Connections of one user (sub of the token); a further one is closed";
+        IDLE = Serve Value "idle-max" "DURATION" "10min"
+            "How long a connection may have no subscription";
+        MESSAGES_PER_SECOND = Serve Value "messages-per-second-max" "COUNT" "50"
+            "Messages of one connection in a second; what is faster is read later";
+        SUBSCRIBES_PER_SECOND = Serve Value "subscribes-per-second-max" "COUNT" "10"
+            "Subscriptions of one connection in a second; what is faster is read later";
         SUBSCRIPTIONS_MAX = Serve Value "subscriptions-max" "COUNT" "64"
             "Subscriptions of one connection";
         TABLES_MAX = Serve Value "tables-max" "COUNT" "256"
@@ -158,7 +180,9 @@ keys! {
         MESSAGE_BYTES = Serve Value "message-bytes-max" "SIZE" "64KiB"
             "The largest message from a client; a larger one closes its connection";
         SNAPSHOTS_MAX = Serve Value "snapshots-max" "COUNT" "4"
-            "Initial syncs at the same time, each with a session on the source; further ones wait";
+            "Initial syncs at the same time, each with a session on the source; further ones wait, and everybody is served in turn";
+        SNAPSHOTS_PER_USER_MAX = Serve Value "snapshots-per-user-max" "COUNT" "2"
+            "Of these, for one user, or for one connection of which nobody knows whose it is";
         SNAPSHOT_CHUNK_BYTES = Serve Value "snapshot-chunk-bytes-max" "SIZE" "256KiB"
             "JSON in one message of an initial sync";
         SNAPSHOT_CHUNK_ROWS = Serve Value "snapshot-chunk-rows-max" "COUNT" "10000"
@@ -171,6 +195,32 @@ keys! {
             "How long clients may take to receive what is being written when the daemon stops";
         GRACE = Serve Value "grace" "DURATION" "15s"
             "How long an orderly shutdown may take in all";
+    }
+    "Authentication" {
+        JWT_SECRET = Serve Secret "jwt-secret" "SECRET" ""
+            "Let in who has a token (JWT) that is signed with this secret, of 32 bytes or more; better in a file";
+        JWT_SECRET_FILE = Serve Value "jwt-secret-file" "FILE" ""
+            "… with the secret in this file";
+        JWT_PEM_FILE = Serve Value "jwt-pem-file" "FILE" ""
+            "… with the private key of the public key or certificate in this file";
+        JWT_JWKS_FILE = Serve Value "jwt-jwks-file" "FILE" ""
+            "… with a key of the JSON Web Key Set in this file";
+        JWT_JWKS_URL = Serve Value "jwt-jwks-url" "URL" ""
+            "… with a key of the JSON Web Key Set at this URL";
+        JWT_AUDIENCE = Serve List "jwt-audience" "NAME,…" ""
+            "A token must be for one of these (aud)";
+        JWT_ISSUER = Serve List "jwt-issuer" "NAME,…" ""
+            "A token must be from one of these (iss)";
+        JWT_LEEWAY = Serve Value "jwt-leeway" "DURATION" "30s"
+            "How far clocks may be apart, for exp and nbf; whole seconds";
+        JWT_ROLE_CLAIM = Serve Value "jwt-role-claim" "CLAIM" "role"
+            "Claim that names the role for policies; dots lead into objects (app.role)";
+        JWT_DEFAULT_ROLE = Serve Value "jwt-default-role" "ROLE" "authenticated"
+            "Role of a token that names none";
+        ANONYMOUS_ROLE = Serve Value "anonymous-role" "ROLE" ""
+            "Role of those who come without a token [default: they are not let in]";
+        AUTH_MAX = Serve Value "auth-max" "DURATION" "10s"
+            "How long a client may take to send its token";
     }
     "Logging" {
         LOG = Any Value "log" "FILTER" ""

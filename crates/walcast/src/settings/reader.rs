@@ -129,6 +129,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Whether it was given anywhere.
+    pub(crate) fn is_given(&self, key: &Key) -> bool {
+        self.sources.find(key).is_some()
+    }
+
+    /// Something is wrong with what `key` says, though its text can be read.
+    pub(crate) fn wrong(&mut self, key: &Key, message: impl Into<String>) {
+        let origin =
+            self.given(key).map_or_else(|| Origin::Default(key.flag.to_owned()), |(origin, _)| origin);
+        self.mistake(origin, message.into());
+    }
+
     /// Two settings exclude each other.
     pub(crate) fn contradiction(&mut self, one: &Key, other: &Key) {
         let place = |key: &Key| {

@@ -35,7 +35,7 @@ fn a_flag_wins_over_a_variable_over_the_file_over_the_default() {
     assert_eq!(settings.broadcast.heartbeat, Duration::from_secs(2));
     assert_eq!(settings.feed.memory_bytes_max, 1 << 20);
     assert_eq!(settings.publication.name, "walcast");
-    assert_eq!(settings.listen.to_string(), "127.0.0.1:4700");
+    assert_eq!(settings.entrance.listen[0].to_string(), "127.0.0.1:4700");
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn every_mistake_is_reported_in_one_run_with_its_place() {
         "walcast.toml:5: tables: \"b\": expected schema.table",
         "--all-tables: cannot be used together with walcast.toml:5: tables",
         "walcast.toml:2: slot: \"Bad-Slot\": expected a slot name: 1 to 63 of a-z, 0-9 and _",
-        "--listen: \"localhost\": expected an IP address with a port such as 127.0.0.1:4700, 0.0.0.0:4700 or [::1]:4700",
+        "--listen: \"localhost\": expected an IP address with a port such as 127.0.0.1:4700, 0.0.0.0:4700 or [::1]:4700, or unix:/path",
         "WALCAST_FEED_MEMORY: \"lots\": expected a size such as 64KiB, 64MiB, 4GiB, or a number of bytes",
         "--snapshots-max: \"0\": expected a whole number from 1",
         "walcast.toml:1: heartbeat: \"10\": expected a duration with its unit such as 250ms, 10s, 5min, 2h",
@@ -109,20 +109,32 @@ fn tables_come_as_a_list_in_every_source() {
 
 #[test]
 fn the_defaults_that_the_help_shows_are_those_in_force() {
-    let unset = load(&[], &[], "");
-    let written: Vec<(&'static str, &str)> =
+    // Without it, what is about tokens is a mistake.
+    let jwt = ("jwt-secret", SECRET);
+    let unset = load(&[jwt], &[], "");
+    let mut written: Vec<(&'static str, &str)> =
         KEYS.iter().filter(|key| !key.default.is_empty()).map(|key| (key.flag, key.default)).collect();
+    written.push(jwt);
     assert_eq!(format!("{:?}", load(&written, &[], "")), format!("{unset:?}"));
     assert_eq!((unset.log.filter, unset.log.format), (None, LogFormat::Human));
 }
 
 #[test]
 fn every_setting_reaches_its_place() {
-    let unset = format!("{:?}", load(&[], &[], ""));
     for key in KEYS {
+        let beside = match key.flag {
+            "jwt-audience" | "jwt-issuer" | "jwt-leeway" | "jwt-role-claim" | "jwt-default-role"
+            | "anonymous-role" => vec![("jwt-secret", SECRET)],
+            _ => Vec::new(),
+        };
+        let unset = format!("{:?}", load(&beside, &[], ""));
         let other = match (key.flag, key.kind, key.default) {
             ("database-url" | "history-url", ..) => "postgresql://x@elsewhere/y",
-            ("listen", ..) => "[::1]:9",
+            ("listen" | "admin-listen", ..) => "[::1]:9",
+            ("jwt-secret", ..) => SECRET,
+            ("jwt-jwks-url", ..) => "https://id.example/keys",
+            ("allowed-origins", ..) => "https://a.b",
+            ("trusted-proxies", ..) => "10.0.0.0/8",
             ("log-format", ..) => "json",
             ("log", ..) => "debug",
             (_, Kind::List, _) => "a.b",
@@ -135,7 +147,49 @@ fn every_setting_reaches_its_place() {
             (_, _, default) if default.ends_with(['s', 'n', 'd']) => "77s",
             _ => "seventy_seven",
         };
-        let set = format!("{:?}", load(&[(key.flag, other)], &[], ""));
+        let mut given = vec![(key.flag, other)];
+        match key.flag {
+            "tls-cert-file" => given.push(("tls-key-file", "k")),
+            "tls-key-file" => given.push(("tls-cert-file", "c")),
+            _ => {}
+        }
+        given.extend(beside);
+        let set = format!("{:?}", load(&given, &[], ""));
         assert_ne!(set, unset, "--{} changes nothing", key.flag);
     }
+}
+
+/// A secret that is long enough.
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+#[test]
+fn nobody_is_let_in_without_authentication_from_elsewhere_by_mistake() {
+    let refused = |flags: &[(&'static str, &str)]| mistakes(flags, &[], "").join("\n");
+    for address in ["0.0.0.0:4700", "[::]:4700", "192.168.1.1:4700"] {
+        let found = refused(&[("listen", address)]);
+        assert!(found.contains(address) && found.contains("insecure"), "{found}");
+        load(&[("listen", address), ("insecure", "true")], &[], "");
+        load(&[("listen", address), ("jwt-secret", SECRET)], &[], "");
+    }
+    for address in ["127.0.0.1:4700", "127.0.0.2:1", "[::1]:4700", "unix:/run/walcast.sock"] {
+        load(&[("listen", address)], &[], "");
+    }
+    let both = "listen = ['127.0.0.1:1', '0.0.0.0:2']";
+    assert!(mistakes(&[], &[], both)[0].contains("0.0.0.0:2"));
+    assert_eq!(load(&[], &[], "listen = ['127.0.0.1:1', 'unix:/s']").entrance.listen.len(), 2);
+}
+
+#[test]
+fn authentication_is_on_or_off_and_never_half() {
+    let refused = |flags: &[(&'static str, &str)]| mistakes(flags, &[], "").join("\n");
+    let short = refused(&[("jwt-secret", "hunter2")]);
+    assert!(short.contains("32 bytes") && !short.contains("hunter2"), "{short}");
+    let two = refused(&[("jwt-secret-file", "a"), ("jwt-pem-file", "b")]);
+    assert!(two.contains("--jwt-pem-file: cannot be used together with --jwt-secret-file"), "{two}");
+    assert!(refused(&[("jwt-audience", "app")]).contains("not looked at"));
+    assert!(refused(&[("anonymous-role", "guest")]).contains("not looked at"));
+    assert!(refused(&[("jwt-jwks-url", "http://id.example/keys")]).contains("https"));
+    assert!(refused(&[("tls-cert-file", "c")]).contains("tls_key_file"));
+    assert!(refused(&[("allowed-origins", "app.example")]).contains("https://"));
+    assert!(refused(&[("trusted-proxies", "proxy")]).contains("10.0.0.0/8"));
 }

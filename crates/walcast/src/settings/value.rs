@@ -1,6 +1,5 @@
 //! The texts of values.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use tracing_subscriber::EnvFilter;
 use walcast_model::RelationName;
 use walcast_replication::WalBudgetPolicy;
 
+use super::entrance::ListenAddress;
 use super::{LogFormat, OnHole};
 
 /// A number and its unit.
@@ -89,10 +89,33 @@ pub(crate) fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
-pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        "expected an IP address with a port such as 127.0.0.1:4700, 0.0.0.0:4700 or [::1]:4700".to_owned()
-    })
+/// An IP address with a port, or `unix:` and a path.
+pub(crate) fn listen_address(text: &str) -> Result<ListenAddress, String> {
+    let error = || {
+        "expected an IP address with a port such as 127.0.0.1:4700, 0.0.0.0:4700 or [::1]:4700, or unix:/path"
+            .to_owned()
+    };
+    match text.strip_prefix("unix:") {
+        Some("") => Err(error()),
+        Some(path) => Ok(ListenAddress::Unix(path.into())),
+        None => text.parse().map(ListenAddress::Tcp).map_err(|_| error()),
+    }
+}
+
+/// An origin as browsers write it, or `*`.
+pub(crate) fn origin(text: &str) -> Result<String, String> {
+    let is_origin = text.split_once("://").is_some_and(|(scheme, host)| {
+        !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@', '*', ' '])
+    });
+    if text == "*" || is_origin {
+        return Ok(text.to_owned());
+    }
+    Err("expected an origin such as https://app.example.org, without a path, or *".to_owned())
+}
+
+/// Any text but none.
+pub(crate) fn text(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("expected a text".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 /// A name in Postgres.

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use walcast_auth::Rules;
 use walcast_filter::{Claims, Filter, FilterError};
 use walcast_model::{Cursor, RelationName};
 use walcast_policy::{Policies, Rights};
@@ -14,9 +15,6 @@ use crate::commands::tail::qualified;
 use crate::output::Failure;
 use crate::policy_file;
 use crate::settings::ServeSettings;
-
-/// The claim that is the role when nothing else is said.
-const ROLE_CLAIM: &str = "role";
 
 /// One question.
 #[derive(Debug)]
@@ -61,7 +59,7 @@ impl Request {
         let table = qualified(&args.table).parse().map_err(|_| {
             Failure::usage(format!("--table {:?} is not a table such as public.orders", args.table))
         })?;
-        let policies = args.policies.clone().or_else(|| settings.policies.clone());
+        let policies = args.policies.clone().or_else(|| settings.entrance.policies());
         let bearer = match (&args.claims, policies) {
             (None, None) => None,
             (Some(_), None) => {
@@ -70,7 +68,9 @@ impl Request {
             (None, Some(_)) => {
                 return Err(Failure::usage("policies are in force: say with --as whose claims to take"));
             }
-            (Some(claims), Some(policies)) => Some(bearer(claims, args.role, policies)?),
+            (Some(claims), Some(policies)) => {
+                Some(bearer(claims, args.role, policies, &settings.entrance.rules())?)
+            }
         };
         let what = match (&args.key, &args.lsn) {
             (Some(key), _) => What::Row(serde_json::from_str(key).map_err(|error| {
@@ -97,7 +97,7 @@ fn transaction(text: &str) -> Result<Transaction, Failure> {
     Ok(Transaction { from, only_one: text.contains(':') })
 }
 
-fn bearer(claims: &Path, role: Option<String>, path: PathBuf) -> Result<Bearer, Failure> {
+fn bearer(claims: &Path, role: Option<String>, path: PathBuf, rules: &Rules) -> Result<Bearer, Failure> {
     let text = read(claims).map_err(|error| {
         Failure::usage(format!("the claims in {} cannot be read: {error}", claims.display()))
     })?;
@@ -105,13 +105,15 @@ fn bearer(claims: &Path, role: Option<String>, path: PathBuf) -> Result<Bearer, 
         |error: FilterError| Failure::usage(format!("{}: {error}; {}", claims.display(), error.hint()));
     let said = Claims::parse(&text).map_err(wrong)?;
     let policies = policy_file::read(&path).map_err(|error| Failure::usage(error.to_string()))?;
-    let of_claims = || {
-        let members: Map<String, Value> = serde_json::from_str(&text).ok()?;
-        members.get(ROLE_CLAIM)?.as_str().map(str::to_owned)
+    let role = match role {
+        Some(role) => role,
+        None => {
+            let identity = rules.identity(&text);
+            let identity =
+                identity.map_err(|error| Failure::usage(format!("{}: {error}", claims.display())))?;
+            identity.role().to_owned()
+        }
     };
-    let role = role
-        .or_else(of_claims)
-        .ok_or_else(|| Failure::usage("the claims name no role (claim \"role\"): name it with --role"))?;
     let rights = policies.rights(&role, &said);
     Ok(Bearer { role, policies, path, rights })
 }

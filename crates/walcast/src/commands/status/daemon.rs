@@ -5,8 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 
 /// How long the daemon may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -57,8 +57,14 @@ impl fmt::Display for Daemon {
 
 /// One request in HTTP/1.0, so that the answer ends with the connection.
 async fn get_readyz(address: &str) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(format!("GET /readyz HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+    match address.strip_prefix("unix:") {
+        Some(path) => exchange(UnixStream::connect(path).await?, "localhost").await,
+        None => exchange(TcpStream::connect(address).await?, address).await,
+    }
+}
+
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, host: &str) -> io::Result<Vec<u8>> {
+    stream.write_all(format!("GET /readyz HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
     Ok(answer)
@@ -67,6 +73,10 @@ async fn get_readyz(address: &str) -> io::Result<Vec<u8>> {
 /// The status code and the body as one line.
 fn parse(answer: &[u8]) -> (Option<u16>, String) {
     let text = String::from_utf8_lossy(answer);
+    if !text.starts_with("HTTP/") {
+        let detail = "what listens there does not answer plain HTTP; where clients use TLS, set admin_listen";
+        return (None, detail.to_owned());
+    }
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let status = head.split_whitespace().nth(1).and_then(|code| code.parse().ok());
     (status, body.split_whitespace().collect::<Vec<_>>().join(" "))
