@@ -49,7 +49,9 @@ fn wrong_policies_keep_the_daemon_from_starting_with_all_their_mistakes_and_code
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("p.toml"), "[[policy]]\nrole = 'a'\ntable = 'orders'\nwhere = 'a ='\n")
         .unwrap();
-    let output = walcast(folder.path(), &["serve", "--policies", "p.toml"], &[("PGUSER", "u")]);
+    let variables =
+        [("PGUSER", "u"), ("WALCAST_JWT_SECRET", "a secret of tests that is long enough for tokens")];
+    let output = walcast(folder.path(), &["serve", "--policies", "p.toml"], &variables);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
     let said = text(&output.stderr);
     assert!(
@@ -57,7 +59,7 @@ fn wrong_policies_keep_the_daemon_from_starting_with_all_their_mistakes_and_code
         "{said}"
     );
     assert!(said.contains("\n  policy 1, line 4: where: "), "{said}");
-    let output = walcast(folder.path(), &["serve", "--policies", "nowhere.toml"], &[("PGUSER", "u")]);
+    let output = walcast(folder.path(), &["serve", "--policies", "nowhere.toml"], &variables);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("nowhere.toml cannot be read"), "{}", text(&output.stderr));
 }

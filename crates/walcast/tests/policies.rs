@@ -20,6 +20,7 @@ async fn a_file_that_becomes_wrong_is_said_and_counted_and_the_daemon_goes_on() 
     let mut daemon = Daemon::of(&database)
         .program(env!("CARGO_BIN_EXE_walcast"))
         .flag("--policies", path.display())
+        .flag("--jwt-secret", "a secret of tests that nobody else has, and long enough")
         .start()
         .await;
     std::fs::write(&path, "[[policy]]\nrole = 'clerk'\ntable = 'orders'\n").expect("a file");

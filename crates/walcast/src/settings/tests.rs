@@ -124,7 +124,7 @@ fn every_setting_reaches_its_place() {
     for key in KEYS {
         let beside = match key.flag {
             "jwt-audience" | "jwt-issuer" | "jwt-leeway" | "jwt-role-claim" | "jwt-default-role"
-            | "anonymous-role" => vec![("jwt-secret", SECRET)],
+            | "anonymous-role" | "policies" => vec![("jwt-secret", SECRET)],
             _ => Vec::new(),
         };
         let unset = format!("{:?}", load(&beside, &[], ""));
