@@ -44,9 +44,13 @@ test-matrix: ## The whole suite on Postgres 14, 15, 16, 17 and 18
 	@for version in 14 15 16 17 18; do \
 	  echo "== Postgres $$version"; $(MAKE) --no-print-directory e2e PG_VERSIONS=$$version; done
 
-fuzz: ## Fuzz decoder and values for SECONDS each (needs cargo-fuzz and a nightly toolchain); make test runs the corpora
-	cd crates/pgoutput/fuzz && for target in decode values; do \
-	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(or $(SECONDS),60); done
+fuzz: ## Fuzz everything that comes from outside for SECONDS each (60); with cargo-fuzz and nightly also by coverage
+	WALCAST_FUZZ_SECONDS=$(or $(SECONDS),60) WALCAST_FUZZ_SEED=$(or $(SEED),1) $(CARGO) test --locked \
+	  -p walcast-pgoutput -p walcast-protocol -p walcast-filter -p walcast-broadcaster -p walcast of_any_text of_any_bytes -- --nocapture
+	@if ! $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then \
+	  echo "make fuzz: cargo-fuzz or a nightly toolchain is not here, so libFuzzer was left out"; exit 0; fi; \
+	for target in pgoutput/decode pgoutput/values protocol/frames protocol/cursors filter/filters; do \
+	  (cd crates/$$(dirname $$target) && $(CARGO) +nightly fuzz run $$(basename $$target) -- -max_total_time=$(or $(SECONDS),60)) || exit 1; done
 
 soak: ## Workloads and faults against the oracle for MINUTES (10), by SEED (the clock), on Postgres PG (the newest)
 	$(CARGO) build --locked --release -p walcast

@@ -343,6 +343,9 @@ impl<'a> Run<'a> {
         if self.world.daemon().has_ended() {
             return Err(Violation::new(ViolationKind::Stuck, "the daemon has ended by itself"));
         }
+        if self.witness.has_ended() {
+            return Err(Violation::new(ViolationKind::Stuck, "the witness has panicked: see above"));
+        }
         Ok(())
     }
 
