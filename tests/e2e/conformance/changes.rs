@@ -54,7 +54,7 @@ const ROWS: &[Case] = &[
         number: "6, 8",
         steps: &["INSERT INTO f VALUES ('x', 1); UPDATE f SET id = 2; DELETE FROM f"],
         told: &[
-            "relation public.f: v text, id integer key, big text",
+            "relation public.f: v text, id integer key, big text (full)",
             r#"insert public.f key {"id":1} row {"v":"x","id":1,"big":null}"#,
             r#"update public.f key {"id":1} row {"v":"x","id":2,"big":null} old {"v":"x","id":1,"big":null}"#,
             r#"delete public.f key {"id":2} old {"v":"x","id":2,"big":null}"#,
@@ -65,7 +65,7 @@ const ROWS: &[Case] = &[
         number: "7",
         steps: &["INSERT INTO i VALUES (1, 'a'); UPDATE i SET id = 2; UPDATE i SET v = 'b'; DELETE FROM i"],
         told: &[
-            "relation public.i: id integer, v text key",
+            "relation public.i: id integer, v text key (index)",
             r#"insert public.i key {"v":"a"} row {"id":1,"v":"a"}"#,
             r#"update public.i key {"v":"a"} row {"id":2,"v":"a"}"#,
             r#"update public.i key {"v":"a"} row {"id":2,"v":"b"}"#,

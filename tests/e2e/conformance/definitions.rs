@@ -228,6 +228,7 @@ async fn definitions_come_alike_in_live_and_in_catch_up_at_every_cursor() {
             trial.daemon.terminate().await;
             trial.daemon.restart().await;
         }
+        trial.reconnect().await;
         trial.finish().await;
     })
     .await;
