@@ -46,7 +46,7 @@ test-matrix: ## The whole suite on Postgres 14, 15, 16, 17 and 18
 
 fuzz: ## Fuzz everything that comes from outside for SECONDS each (60); with cargo-fuzz and nightly also by coverage
 	WALCAST_FUZZ_SECONDS=$(or $(SECONDS),60) WALCAST_FUZZ_SEED=$(or $(SEED),1) $(CARGO) test --locked \
-	  -p walcast-pgoutput -p walcast-protocol -p walcast-filter -p walcast-broadcaster -p walcast of_any_text of_any_bytes -- --nocapture
+	  -p walcast-pgoutput -p walcast-protocol -p walcast-filter -p walcast-broadcaster -p walcast -- of_any --nocapture
 	@if ! $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then \
 	  echo "make fuzz: cargo-fuzz or a nightly toolchain is not here, so libFuzzer was left out"; exit 0; fi; \
 	for target in pgoutput/decode pgoutput/values protocol/frames protocol/cursors filter/filters; do \
