@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint deny doc contract unit e2e simulate fuzz soak bench test-matrix tools clean
+.PHONY: help demo test lint deny doc contract unit e2e simulate fuzz soak bench bench-memory test-matrix tools clean
 
 # The versions of Postgres that `make test` runs against; `make test-matrix` takes them all.
 PG_VERSIONS ?= 14 18
@@ -47,13 +47,18 @@ test-matrix: ## The whole suite on Postgres 14, 15, 16, 17 and 18
 contract: ## Write docs/protocol.schema.json and docs/asyncapi.json from the types of crates/protocol
 	WALCAST_WRITE_CONTRACT=1 $(CARGO) test --locked --quiet -p walcast-protocol contract
 
-fuzz: ## Fuzz decoder and values for SECONDS each (needs cargo-fuzz and a nightly toolchain); make test runs the corpora
-	cd crates/pgoutput/fuzz && for target in decode values; do \
-	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(or $(SECONDS),60); done
+fuzz: ## Fuzz everything that comes from outside for SECONDS each (60); with cargo-fuzz and nightly also by coverage
+	WALCAST_FUZZ_SECONDS=$(or $(SECONDS),60) WALCAST_FUZZ_SEED=$(or $(SEED),1) $(CARGO) test --locked \
+	  -p walcast-pgoutput -p walcast-protocol -p walcast-filter -p walcast-broadcaster -p walcast -- of_any --nocapture
+	@if ! $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then \
+	  echo "make fuzz: cargo-fuzz or a nightly toolchain is not here, so libFuzzer was left out"; exit 0; fi; \
+	for target in pgoutput/decode pgoutput/values protocol/frames protocol/cursors filter/filters; do \
+	  (cd crates/$$(dirname $$target) && name=$$(basename $$target) && mkdir -p fuzz/found/$$name && \
+	    $(CARGO) +nightly fuzz run $$name fuzz/found/$$name fuzz/corpus/$$name -- -max_total_time=$(or $(SECONDS),60)) || exit 1; done
 
-soak: ## Workloads and faults against the oracle for MINUTES (10), by SEED (the clock), on Postgres PG (the newest)
+soak: ## Workloads and faults against the oracle for MINUTES (10), by SEED (the clock), on Postgres PG (the newest); IDLE_MINUTES=n: idle instead
 	$(CARGO) build --locked --release -p walcast
-	$(CARGO) bench --locked -p walcast-tests --bench soak -- --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(if $(PG),--pg $(PG)) $(if $(ROWS),--rows $(ROWS))
+	$(CARGO) bench --locked -p walcast-tests --bench soak -- --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(if $(PG),--pg $(PG)) $(if $(ROWS),--rows $(ROWS)) $(if $(IDLE_MINUTES),--idle-minutes $(IDLE_MINUTES))
 	@if [ -n "$(SIMULATION_SECONDS)" ]; then WALCAST_SIMULATION_SECONDS=$(SIMULATION_SECONDS) $(if $(SEED),WALCAST_SIMULATION_SEED=$(SEED)) \
 	  $(CARGO) test --locked --release -p walcast-broadcaster --lib simulation; fi
 
@@ -63,6 +68,10 @@ simulate: ## Random schedules of faults in a simulation for SECONDS (60), from t
 
 bench: ## Compare with pg_recvlogical (pgoutput, wal2json) in one run; BENCH="--help" shows its options
 	$(CARGO) bench --locked -p walcast-tests --bench pipeline -- $(BENCH)
+
+bench-memory: ## The most memory that the daemon needs, in the cases that could need much; BENCH="--help" shows its options
+	$(CARGO) build --locked --release -p walcast
+	$(CARGO) bench --locked -p walcast-tests --bench memory -- $(BENCH)
 
 tools: ## Install what the checks need and the machine lacks (says what it does)
 	@tests/tools.sh

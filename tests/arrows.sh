@@ -18,6 +18,7 @@ declare -A may=(
   [broadcaster]="model feed protocol history snapshot filter policy auth"
   [client]="model protocol"
   [cluster]=""
+  [corpus]=""
 )
 
 failed=0

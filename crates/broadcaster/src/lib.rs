@@ -30,6 +30,8 @@ mod broadcaster;
 mod catalog;
 pub mod doors;
 mod encode;
+#[cfg(test)]
+mod fuzz_tests;
 mod gate;
 mod limits;
 mod lineage;

@@ -50,9 +50,17 @@ pub struct FilterError {
     at: Option<usize>,
 }
 
+/// Characters of a message: it quotes the filter, of which a single literal can be all.
+const MESSAGE_CHARACTERS_MAX: usize = 400;
+
 impl FilterError {
     pub(crate) fn new(refusal: Refusal, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { refusal, message: message.into(), hint: hint.into(), at: None }
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(MESSAGE_CHARACTERS_MAX) {
+            message.truncate(end);
+            message.push('…');
+        }
+        Self { refusal, message, hint: hint.into(), at: None }
     }
 
     /// At this character, unless a place inside of it is known already.

@@ -216,8 +216,8 @@ impl FeedRecord {
         get(&row, 0)
     }
 
-    /// Gives up what is stored, of which a part is missing: no cursor before the position is served any more. A
-    /// transaction that was being stored is read again as a whole.
+    /// Gives up what is stored, of which a part is missing: no cursor of a client is served any more that has not the last
+    /// change. A transaction that was being stored is read again as a whole.
     ///
     /// # Errors
     /// When the feed is gone, or the history's Postgres fails.
@@ -227,17 +227,19 @@ impl FeedRecord {
             session.build_transaction().isolation_level(IsolationLevel::ReadCommitted).read_only(false);
         let transaction = builder.start().await.doing(DOING)?;
         let position = Cursor::from(self.position.lsn());
-        let sql = "UPDATE walcast.feed SET oldest_lsn = position_lsn, position_seq = 0, last_lsn = NULL, last_seq = NULL \
-                   WHERE feed_id = $1 AND position_lsn = $2";
-        let updated =
-            transaction.execute(sql, &[&self.id.as_str(), &parameter(position.lsn())]).await.doing(DOING)?;
-        if updated == 0 {
-            return Err(Error::FeedGone { feed: self.id.clone() });
-        }
+        // An idle position is past the last transaction, and so may be cursors between the two that lack nothing.
+        let sql = "UPDATE walcast.feed SET oldest_lsn = least(position_lsn, last_lsn + 1), position_seq = 0, \
+                   last_lsn = NULL, last_seq = NULL WHERE feed_id = $1 AND position_lsn = $2 RETURNING oldest_lsn";
+        let updated = transaction
+            .query_opt(sql, &[&self.id.as_str(), &parameter(position.lsn())])
+            .await
+            .doing(DOING)?;
+        let row = updated.ok_or_else(|| Error::FeedGone { feed: self.id.clone() })?;
+        let oldest = Cursor::from(lsn(&row, 0)?);
         let sql = "DELETE FROM walcast.change_history WHERE lsn >= $1";
         transaction.execute(sql, &[&parameter(position.lsn())]).await.doing(DOING)?;
         transaction.commit().await.doing(DOING)?;
-        (self.position, self.oldest, self.last) = (position, position, None);
+        (self.position, self.oldest, self.last) = (position, oldest, None);
         Ok(())
     }
 }

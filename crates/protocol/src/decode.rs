@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// The text is not a JSON object with a `type`.
-    #[error("a message is one JSON object with a string field \"type\": {source}")]
+    #[error("a message is one JSON object with a string field \"type\": {}", brief(source))]
     NotAMessage {
         /// What the parser says, with the place.
         source: serde_json::Error,
@@ -23,13 +23,26 @@ pub enum DecodeError {
         known: &'static [&'static str],
     },
     /// The `type` is known, a field of it is missing or does not fit.
-    #[error("malformed {name} message: {source}")]
+    #[error("malformed {name} message: {}", brief(source))]
     Malformed {
         /// The message's type.
         name: &'static str,
         /// What the parser says, with the field and the place.
         source: serde_json::Error,
     },
+}
+
+/// Characters of what the parser says that are passed on.
+const REASON_CHARACTERS_MAX: usize = 240;
+
+/// What the parser says, which quotes what it did not expect: all of a frame that is one long string.
+fn brief(error: &serde_json::Error) -> String {
+    let mut text = error.to_string();
+    if let Some((end, _)) = text.char_indices().nth(REASON_CHARACTERS_MAX) {
+        text.truncate(end);
+        text.push_str(&format!("… at line {} column {}", error.line(), error.column()));
+    }
+    text
 }
 
 /// The first look at a frame. A pass of its own, because serde's tagged enums buffer their content, and a buffered

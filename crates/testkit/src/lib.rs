@@ -58,5 +58,5 @@ pub use database::TestDatabase;
 pub use deadline::{LIMIT, eventually, within};
 pub use proxy::{Direction, Proxy};
 pub use session::TestSession;
-pub use soak::{Soak, SoakReport};
+pub use soak::{IdleReport, IdleWatch, Soak, SoakReport};
 pub use walcast_cluster::{Cluster, ClusterBuilder, Installation, StopMode, Version};

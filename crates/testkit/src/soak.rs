@@ -8,8 +8,10 @@
 //! A round is repeated until the time is over. The seed decides the statements of each writer, the flags of the daemon and
 //! the schedule of the faults; the operating system decides how they interleave.
 
+mod idle;
 mod report;
 mod settle;
+mod subscribed;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -23,6 +25,7 @@ use crate::Installation;
 use crate::fault::{ClientFault, Fault, Planned, Schedule, World, WorldSettings};
 use crate::oracle::{Audit, Client, ClientBuilder, Command, Storing, Violation, ViolationKind, Witness};
 use crate::workload::{Mix, TpcB, TpcBRunner, Workload};
+pub use idle::{IdleReport, IdleWatch};
 pub use report::SoakReport;
 
 /// What is run.
@@ -342,6 +345,9 @@ impl<'a> Run<'a> {
     fn check_alive(&self) -> Result<(), Violation> {
         if self.world.daemon().has_ended() {
             return Err(Violation::new(ViolationKind::Stuck, "the daemon has ended by itself"));
+        }
+        if self.witness.has_ended() {
+            return Err(Violation::new(ViolationKind::Stuck, "the witness has panicked: see above"));
         }
         Ok(())
     }

@@ -112,6 +112,11 @@ pub(crate) async fn serve(
     }
 }
 
+/// The longest pause between two tries to set up.
+const SETUP_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// The longest pause between two looks whether the slot is free: a part of how long a take-over takes.
+const STANDBY_PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// Retries what may pass by itself for ever; a mistake in the configuration is for a person.
 async fn until_set_up(settings: &ServeSettings, again: Option<Again>) -> Result<Settled, SetupError> {
     let target = Target {
@@ -122,6 +127,8 @@ async fn until_set_up(settings: &ServeSettings, again: Option<Again>) -> Result<
     };
     let mut wait = Duration::from_millis(250);
     let mut again = again;
+    // Who has the slot is said once: a spare waits for days.
+    let mut said = String::new();
     loop {
         let prepared = async {
             require_free_slot(&target).await?;
@@ -135,11 +142,18 @@ async fn until_set_up(settings: &ServeSettings, again: Option<Again>) -> Result<
             Err(error) if error.class() == ErrorClass::Transient || is_overtaken(&error) => error,
             Err(error) => return Err(error),
         };
+        let longest = if error.is_slot_in_use() { STANDBY_PAUSE_MAX } else { SETUP_PAUSE_MAX };
         // Full jitter, so that many daemons do not come back together.
-        let pause = wait.mul_f64(rand::random_range(0.5..1.0));
-        tracing::warn!(%error, hint = error.hint(), "not set up yet; trying again in {pause:?}");
+        let pause = wait.min(longest).mul_f64(rand::random_range(0.5..1.0));
+        let text = error.to_string();
+        if error.is_slot_in_use() && said == text {
+            tracing::debug!(%error, "still not set up; trying again in {pause:?}");
+        } else {
+            tracing::warn!(%error, hint = error.hint(), "not set up yet; trying again in {pause:?}");
+        }
+        said = text;
         tokio::time::sleep(pause).await;
-        wait = (wait * 2).min(Duration::from_secs(10));
+        wait = (wait * 2).min(longest);
     }
 }
 

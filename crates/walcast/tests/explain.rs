@@ -89,7 +89,8 @@ async fn scene(cluster: &walcast_testkit::Cluster) -> (Scene, Daemon) {
     database.until("SELECT count(*) FROM walcast.change_history WHERE table_name = 'loose'", "1").await;
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("policies.toml"), POLICIES).expect("a file");
-    std::fs::write(folder.path().join("claims.json"), r#"{"sub": "7", "customer": "7", "role": "customer"}"#).expect("a file");
+    std::fs::write(folder.path().join("claims.json"), r#"{"sub": "7", "customer": "7", "role": "customer"}"#)
+        .expect("a file");
     std::fs::write(folder.path().join("evil.json"), r#"{"customer": ["7", "8"], "role": "customer"}"#)
         .expect("a file");
     (Scene { database, folder }, daemon)

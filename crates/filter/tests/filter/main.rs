@@ -1,5 +1,8 @@
 //! What a filter answers, beside what Postgres answers; what is refused; and what nobody can make it do.
 
+#[path = "../../fuzz/checks.rs"]
+mod checks;
+mod corpus;
 mod differential;
 mod generate;
 mod injection;

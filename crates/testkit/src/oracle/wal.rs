@@ -170,6 +170,9 @@ impl Cell {
     }
 }
 
+/// Hexadecimal digits with which walcast's own messages begin.
+const SECRET_BYTES: usize = 64;
+
 /// Puts messages together; begun anew for every read of the slot, as the plugin is.
 #[derive(Debug, Default)]
 pub(crate) struct WalReader {
@@ -264,9 +267,12 @@ impl WalReader {
         if !is_transactional || &*prefix != "walcast.rows" {
             return;
         }
-        // A secret that the oracle does not know, a line's end, and the kind. Those that the workloads forge have none.
-        let Some(at) = message.iter().position(|byte| *byte == b'\n').filter(|at| *at >= 16) else { return };
-        message.advance(at + 1);
+        // A secret that the oracle does not know, a line's end, and the kind. What the workloads forge begins otherwise.
+        let is_secret = |start: &[u8]| start.iter().all(u8::is_ascii_hexdigit);
+        if message.get(SECRET_BYTES) != Some(&b'\n') || !is_secret(&message[..SECRET_BYTES]) {
+            return;
+        }
+        message.advance(SECRET_BYTES + 1);
         match message.get_u8() {
             b'H' => {
                 let header: PickupHeader =

@@ -52,6 +52,11 @@ impl Witness {
         Self { ledger, task }
     }
 
+    /// Whether it has ended, which is a mistake of its own: nothing is known to be right any more.
+    pub fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+
     /// What it has read.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger

@@ -134,6 +134,11 @@ impl SetupError {
         }
     }
 
+    /// Whether nothing is in the way but another consumer of the slot.
+    pub(crate) const fn is_slot_in_use(&self) -> bool {
+        matches!(self, Self::Replication(walcast_replication::Error::SlotInUse { .. }))
+    }
+
     /// What a person can do about it.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {

@@ -193,3 +193,34 @@ fn authentication_is_on_or_off_and_never_half() {
     assert!(refused(&[("allowed-origins", "app.example")]).contains("https://"));
     assert!(refused(&[("trusted-proxies", "proxy")]).contains("10.0.0.0/8"));
 }
+
+/// Whatever stands in the file, its settings are read, or every mistake is said with its place.
+#[test]
+fn files_of_any_text_are_read_or_their_mistakes_are_said() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/configuration");
+    let names: Vec<String> = KEYS.iter().map(|key| format!("\n{} = ", key.name())).collect();
+    let mut words: Vec<&str> = names.iter().map(String::as_str).collect();
+    words.extend([
+        "'",
+        "\"\"\"",
+        "true",
+        "[]",
+        "{}",
+        "\n[",
+        "postgresql://",
+        "host=",
+        "18446744073709551616GiB",
+        "999999999999d",
+    ]);
+    walcast_corpus::Corpus::read(folder).words(&words).check(|data| {
+        let Ok(text) = std::str::from_utf8(data) else { return };
+        let sources = sources(&[], &[], text);
+        match ServeSettings::load(&sources) {
+            Ok(settings) => assert!(!settings.slot.name.is_empty() && settings.feed.memory_bytes_max > 0),
+            Err(mistakes) => {
+                assert!(!mistakes.0.is_empty());
+                assert!(mistakes.0.iter().all(|mistake| !mistake.to_string().is_empty()));
+            }
+        }
+    });
+}

@@ -1,0 +1,8 @@
+//! Filters of clients.
+
+#![no_main]
+
+#[path = "../checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::filters(data));
