@@ -16,9 +16,9 @@ use walcast_testkit::{Daemon, LIMIT, TestDatabase, eventually, shared_cluster, w
 
 use crate::observer::{Socket, close_code, open, receive, send};
 
-const SECRET: &str = "a secret of tests that is long enough for HS256";
+pub(crate) const SECRET: &str = "a secret of tests that is long enough for HS256";
 
-fn token(subject: &str, seconds: u64) -> String {
+pub(crate) fn token(subject: &str, seconds: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs();
     let claims = json!({"sub": subject, "exp": now + seconds});
     let key = EncodingKey::from_secret(SECRET.as_bytes());

@@ -1,5 +1,6 @@
 //! The promises of walcast, each a module, against real Postgres, the real daemon and real sockets.
 
+mod acks;
 mod bad_input;
 mod conformance;
 mod crash;

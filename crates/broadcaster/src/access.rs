@@ -172,6 +172,15 @@ impl Pass {
         self.bearer.subject()
     }
 
+    /// Of whom what it acknowledges is: empty where nobody asks who clients are; `None` where that is not known, since
+    /// those who are not known could read and overwrite one another's.
+    pub(crate) fn owner(&self) -> Option<&str> {
+        match &self.bearer {
+            Bearer::Anybody => Some(""),
+            bearer => bearer.subject().filter(|subject| !subject.is_empty()),
+        }
+    }
+
     /// When its token expires, as the token says.
     pub(crate) fn expires_at(&self) -> Option<SystemTime> {
         match &self.bearer {

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use walcast_feed::{Barriers, Feed, SourceState};
+use walcast_history::KnownClient;
 use walcast_model::{Cursor, FeedId};
 use walcast_policy::Rights;
+use walcast_protocol::{ClientList, ClientState};
 
+use crate::acks::{Acks, ClientPositions};
 use crate::catalog::Catalog;
 use crate::gate::Gate;
 use crate::limits::Limits;
@@ -20,8 +23,8 @@ use crate::refusal::Refusal;
 use crate::request::Request;
 use crate::router::Router;
 use crate::session::World;
-use crate::subscription::{Services, Subscription};
-use crate::turns::{Applicant, Turns};
+use crate::subscription::{Client, Services, Subscription};
+use crate::turns::Turns;
 
 /// How often it is asked how far history reaches back, for `welcome`.
 const OLDEST_INTERVAL: Duration = Duration::from_secs(10);
@@ -55,6 +58,8 @@ pub struct Sources {
     pub past: Arc<dyn PastPages>,
     /// Initial syncs: [`walcast_snapshot::Snapshots`].
     pub source: Arc<dyn InitialSync>,
+    /// What clients acknowledge: [`walcast_history::Clients`].
+    pub clients: Arc<dyn ClientPositions>,
     /// Opened when the initial poll is done.
     pub gate: Gate,
 }
@@ -64,12 +69,14 @@ impl Broadcaster {
     #[must_use]
     pub fn new(sources: Sources, limits: Limits) -> Self {
         metrics::describe();
-        let Sources { feed_id, lineage, feed, barriers, past, source, gate } = sources;
+        let Sources { feed_id, lineage, feed, barriers, past, source, clients, gate } = sources;
         let router = Router::new(feed.clone(), limits);
         let catalog = Catalog::new(Arc::clone(&source));
         let folds = Arc::new(Semaphore::new(limits.folds_max));
         let turns = Turns::new(limits.snapshots_max, limits.snapshots_per_user_max);
-        let services = Services { past, source, turns, catalog, barriers, folds, tasks: TaskTracker::new() };
+        let acks = Acks::new(clients, limits.ack_interval);
+        let tasks = TaskTracker::new();
+        let services = Services { past, source, turns, catalog, barriers, acks, folds, tasks };
         let world = World { feed_id, lineage, feed, gate, router, limits };
         let (world, services) = (Arc::new(world), Arc::new(services));
         Self { shared: Arc::new(Shared { world, services, oldest: Mutex::default() }) }
@@ -87,20 +94,41 @@ impl Broadcaster {
                 tokio::time::sleep(OLDEST_INTERVAL).await;
             }
         };
+        let acks = &self.shared.services.acks;
         tokio::select! {
-            () = router.follow(cancel) => {}
+            // Both end when they are told to, or not at all.
+            ((), ()) = async { tokio::join!(router.follow(cancel.clone()), acks.run(cancel.clone())) } => {}
             () = oldest => {}
         }
     }
 
-    /// A subscription of a client that has these rights, and whose initial syncs stand in this line.
+    /// A subscription of a client that has these rights.
     pub(crate) fn subscribe(
         &self,
         request: Request,
         rights: &Arc<Rights>,
-        applicant: Applicant,
+        client: &Client<'_>,
     ) -> Result<Subscription, Refusal> {
-        Subscription::new(request, rights, applicant, &self.shared.world, &self.shared.services)
+        Subscription::new(request, rights, client, &self.shared.world, &self.shared.services)
+    }
+
+    /// What the clients of a user have acknowledged.
+    pub(crate) fn clients_of(&self, user: String) -> AbortOnDropHandle<Result<ClientList, Refusal>> {
+        let (acks, head) = (self.shared.services.acks.clone(), self.feed().head());
+        let list = async move {
+            let state = |known: KnownClient| ClientState {
+                client_id: known.key.name.client_id,
+                id: known.key.subscription,
+                tables: known.tables,
+                feed: known.feed,
+                lag_bytes: head.lsn().bytes_since(known.cursor.lsn()),
+                cursor: known.cursor,
+                seen_at: known.seen_at,
+            };
+            let clients = acks.of_user(&user).await?.into_iter().map(state).collect();
+            Ok(ClientList { clients })
+        };
+        AbortOnDropHandle::new(self.shared.services.tasks.spawn(list))
     }
 
     pub(crate) fn limits(&self) -> &Limits {

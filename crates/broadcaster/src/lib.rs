@@ -26,6 +26,7 @@
 //! of sockets outside [`doors`].
 
 pub mod access;
+mod acks;
 mod broadcaster;
 mod catalog;
 pub mod doors;
@@ -50,6 +51,7 @@ mod testing;
 mod turns;
 mod wanted;
 
+pub use acks::ClientPositions;
 pub use broadcaster::{Broadcaster, Sources};
 pub use gate::Gate;
 pub use limits::Limits;

@@ -46,6 +46,8 @@ pub struct Limits {
     /// `drain_max`: how long clients may take to receive what is being written and the close frame, when the
     /// daemon goes down or has closed their connection. Then the socket is closed under them.
     pub drain_max: Duration,
+    /// `ack_interval`: what a client acknowledges is stored at most this often.
+    pub ack_interval: Duration,
     /// `batch_bytes_max`: bytes of frames that are taken for one client before they are written, beside the frame
     /// that reaches the limit. Held while the client does not read; nothing else is queued for it.
     pub batch_bytes_max: usize,
@@ -100,6 +102,7 @@ impl Default for Limits {
             handshake_max: Duration::from_secs(10),
             heartbeat: Duration::from_secs(15),
             drain_max: Duration::from_secs(5),
+            ack_interval: Duration::from_secs(1),
             batch_bytes_max: 64 << 10,
             read_bytes_max: 64 << 10,
             page_bytes_max: 512 << 10,

@@ -37,6 +37,13 @@ pub(crate) const RETRIED: &str = "walcast_session_retries_total";
 /// Times that the router was overtaken by the feed and woke everybody.
 pub(crate) const OVERTAKEN: &str = "walcast_router_overtaken_total";
 
+/// Times that a client's cursor was stored.
+pub(crate) const ACKS_STORED: &str = "walcast_acks_stored_total";
+/// Times that storing clients' cursors failed and was tried again.
+pub(crate) const ACK_FAILURES: &str = "walcast_ack_failures_total";
+/// Clients that were forgotten because they were not seen for long.
+pub(crate) const CLIENTS_EXPIRED: &str = "walcast_clients_expired_total";
+
 /// Describes the metrics to the recorder; once per process.
 pub(crate) fn describe() {
     static ONCE: Once = Once::new();
@@ -55,6 +62,9 @@ pub(crate) fn describe() {
         metrics::describe_gauge!(ENCODED_BYTES, metrics::Unit::Bytes, "Frames kept encoded");
         metrics::describe_counter!(FELL_BACK, "History pages served to sessions behind the feed");
         metrics::describe_counter!(RETRIED, "Questions to history or source that were asked again");
+        metrics::describe_counter!(ACKS_STORED, "Cursors stored that clients acknowledged");
+        metrics::describe_counter!(ACK_FAILURES, "Times storing clients' cursors was tried again");
+        metrics::describe_counter!(CLIENTS_EXPIRED, "Clients forgotten because they were not seen for long");
         metrics::describe_counter!(OVERTAKEN, "Times the feed overtook the router");
     });
 }

@@ -94,7 +94,7 @@ impl PastPages for Reader {
     }
 }
 
-fn of_history(error: &walcast_history::Error) -> Unanswered {
+pub(crate) fn of_history(error: &walcast_history::Error) -> Unanswered {
     use walcast_history::Error;
     match error {
         Error::TooOld { cursor, oldest } => return Unanswered::Never(Refusal::too_old(*cursor, *oldest)),

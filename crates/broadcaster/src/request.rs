@@ -7,6 +7,9 @@ use walcast_protocol::{Catchup, ErrorCode, Payload, StartAt, Subscribe, Subscrip
 
 use crate::refusal::Refusal;
 
+/// The longest `client_id`, in bytes.
+const CLIENT_ID_BYTES_MAX: usize = 128;
+
 /// What a client asks for of a table, or of the tables of a pattern.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Asked {
@@ -16,6 +19,34 @@ pub(crate) struct Asked {
     pub(crate) rows: Option<Filter>,
 }
 
+/// What a client calls itself: 1 to 128 bytes without control characters.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ClientId(String);
+
+impl ClientId {
+    pub(crate) fn into_string(self) -> String {
+        self.0
+    }
+}
+
+impl TryFrom<String> for ClientId {
+    type Error = Refusal;
+
+    fn try_from(text: String) -> Result<Self, Refusal> {
+        if text.is_empty() || text.len() > CLIENT_ID_BYTES_MAX || has_control(&text) {
+            let message =
+                format!("a client_id has 1 to {CLIENT_ID_BYTES_MAX} bytes and no control characters");
+            return Err(Refusal::bad(message).hint("make a UUID once, and keep it beside what is stored"));
+        }
+        Ok(Self(text))
+    }
+}
+
+/// Postgres has no place for some of them in a text.
+pub(crate) fn has_control(text: &str) -> bool {
+    text.chars().any(char::is_control)
+}
+
 /// A `subscribe` that was understood.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
@@ -23,6 +54,8 @@ pub(crate) struct Request {
     pub(crate) tables: BTreeMap<TablePattern, Asked>,
     pub(crate) start: StartAt,
     pub(crate) feed: Option<walcast_model::FeedId>,
+    /// Who acknowledges what it has stored.
+    pub(crate) client_id: Option<ClientId>,
     pub(crate) catchup: Catchup,
 }
 
@@ -30,8 +63,7 @@ impl TryFrom<Subscribe> for Request {
     type Error = Refusal;
 
     fn try_from(message: Subscribe) -> Result<Self, Refusal> {
-        // `client_id` alone asks for nothing: it names who would acknowledge.
-        let Subscribe { id, tables: entries, cursor, feed, client_id: _, origin, payload, catchup } = message;
+        let Subscribe { id, tables: entries, cursor, feed, client_id, origin, payload, catchup } = message;
         if entries.is_empty() {
             let hint = r#"write "tables": [{"table": "schema.table"}], or schema.* or * for many"#;
             return Err(Refusal::bad("a subscription names at least one table").hint(hint));
@@ -42,11 +74,13 @@ impl TryFrom<Subscribe> for Request {
         if payload != Payload::Row {
             return Err(Refusal::not_available(ErrorCode::BadMessage, "a payload other than \"row\""));
         }
-        if cursor == StartAt::Acked {
-            let refusal = Refusal::not_available(ErrorCode::BadMessage, "the cursor \"acked\"");
-            return Err(
-                refusal.hint("store the cursor of each transaction with its changes, and resume there")
-            );
+        let client_id = client_id.map(ClientId::try_from).transpose()?;
+        if cursor == StartAt::Acked && client_id.is_none() {
+            let refusal = Refusal::bad("the cursor \"acked\" is what a client_id has acknowledged");
+            return Err(refusal.hint("send the client_id with which the client acknowledges"));
+        }
+        if client_id.is_some() && has_control(id.as_str()) {
+            return Err(Refusal::bad("with a client_id, the id has no control characters"));
         }
         let mut tables = BTreeMap::new();
         for entry in entries {
@@ -56,7 +90,7 @@ impl TryFrom<Subscribe> for Request {
                 return Err(Refusal::bad(format!("{} is named twice in one subscription", entry.table)));
             }
         }
-        Ok(Self { id, tables, start: cursor, feed, catchup })
+        Ok(Self { id, tables, start: cursor, feed, client_id, catchup })
     }
 }
 
@@ -86,6 +120,8 @@ mod tests {
             (r#""tables":[{"table":"*"}],"origin":"me""#, ErrorCode::BadMessage, "origin"),
             (r#""tables":[{"table":"*"}],"payload":"key""#, ErrorCode::BadMessage, "payload"),
             (r#""tables":[{"table":"*"}],"cursor":"acked""#, ErrorCode::BadMessage, "acked"),
+            (r#""tables":[{"table":"*"}],"client_id":"""#, ErrorCode::BadMessage, "client_id"),
+            (r#""tables":[{"table":"*"}],"client_id":"a\u0000""#, ErrorCode::BadMessage, "client_id"),
         ];
         for (fields, code, words) in refused {
             let refusal = request(fields).unwrap_err();

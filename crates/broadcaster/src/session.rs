@@ -1,7 +1,7 @@
 //! One subscription as a state machine: from where it is in the feed to its next frame.
 //!
 //! ```text
-//!  Gate ──open──► Tables ──► Binding ──► Place ─────────► Streaming ◄──────┐ ring, else a page of history
+//!  Gate ──open──► Acked? ─► Tables ──► Binding ──► Place ─────────► Streaming ◄──────┐ ring, else a page of history
 //!                   filters │   a cursor    cursor valid     │  └──────────┘
 //!                     fit   │ 0/0                            │ own barrier passed: caught_up, once
 //!                           └► Syncing ──► Relisting ──► Seam ┘ snapshot_complete
@@ -75,6 +75,8 @@ pub(crate) enum Step {
 /// What a session cannot find out by itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Question {
+    /// What its client has acknowledged.
+    Acked,
     /// The published tables: as they are now, or as they were lately if that has all that the shape names.
     Tables { now: bool },
     /// How far history reaches back.
@@ -97,6 +99,8 @@ pub(crate) enum Question {
 /// The answer to a [`Question`]. Failures that pass by themselves are not among them: the driver asks again.
 #[derive(Debug)]
 pub(crate) enum Answer {
+    /// `None` for the feed: this one.
+    Acked(Result<Option<(Option<FeedId>, Cursor)>, Refusal>),
     Tables(Result<Arc<Vec<KnownTable>>, Refusal>),
     Oldest(Result<Cursor, Refusal>),
     Page(Result<Page, Refusal>),
@@ -130,7 +134,9 @@ pub(crate) enum Wait {
 enum Phase {
     /// Entered when it is made; left when the gate is open.
     Gate,
-    /// Entered from `Gate`; left when the published tables are known, or cannot be known.
+    /// Entered from `Gate` by those who start where they have acknowledged; left when that is known.
+    Acked { asked: bool },
+    /// Entered from `Gate` or `Acked`; left when the published tables are known, or cannot be known.
     Tables { asked: bool },
     /// Entered when tables have filters; left when these fit the tables, or cannot be tried.
     Binding(Binding),
@@ -167,6 +173,8 @@ pub(crate) struct Session {
     barrier: Option<Cursor>,
     /// The newest cursor that the client was told.
     last_cursor: Cursor,
+    /// The first cursor that the client can have stored since it last started.
+    first_cursor: Cursor,
 }
 
 impl Session {
@@ -175,7 +183,7 @@ impl Session {
     /// # Errors
     /// When the cursor is from another feed, and when the client may not have what it asks for.
     pub(crate) fn new(request: Request, rights: &Rights, world: Arc<World>) -> Result<Self, Refusal> {
-        let Request { id, tables, start, feed, catchup } = request;
+        let Request { id, tables, start, feed, client_id: _, catchup } = request;
         let shape = ShapeKey::resolve(&tables, rights)?;
         // `latest` and `0/0` mean the same in every feed.
         if let (Some(feed), StartAt::At(cursor)) = (&feed, start) {
@@ -197,6 +205,7 @@ impl Session {
             waiting_told: false,
             barrier: None,
             last_cursor: Cursor::ZERO,
+            first_cursor: Cursor::ZERO,
         })
     }
 
@@ -241,6 +250,7 @@ impl Session {
             }
             let wait = match self.phase {
                 Phase::Gate => self.pass_gate(),
+                Phase::Acked { .. } => self.ask_acked(),
                 Phase::Tables { .. } => self.ask_tables(),
                 Phase::Binding(_) => self.bind_tables(),
                 Phase::Place { .. } => self.place(),
@@ -259,13 +269,15 @@ impl Session {
     /// Hands in the answer to its question.
     pub(crate) fn answer(&mut self, answer: Answer) {
         match answer {
+            Answer::Acked(Ok(acked)) => self.acked(acked),
             Answer::Tables(tables) => self.tables(tables),
             Answer::Oldest(Ok(oldest)) => self.placed(Some(oldest)),
             Answer::Page(Ok(page)) => self.page(page),
             Answer::Latest(Ok(folded)) => self.latest(folded),
             Answer::FirstInvisible(Ok(first)) => self.seam(first),
             Answer::Sync(Ok(event)) => self.event(event),
-            Answer::Oldest(Err(refusal))
+            Answer::Acked(Err(refusal))
+            | Answer::Oldest(Err(refusal))
             | Answer::Page(Err(refusal))
             | Answer::Latest(Err(refusal))
             | Answer::FirstInvisible(Err(refusal)) => self.refuse(refusal),
@@ -290,6 +302,14 @@ impl Session {
                 // Frames that are waiting to be taken are not given out yet.
                 self.frames.is_empty().then_some(stream.cursor())
             }
+            _ => None,
+        }
+    }
+
+    /// Which cursors its client can have stored by now: from the first to the last. `None` while there is none.
+    pub(crate) fn storable(&self) -> Option<(Cursor, Cursor)> {
+        match &self.phase {
+            Phase::Streaming(stream) if stream.is_synced() => Some((self.first_cursor, self.last_cursor)),
             _ => None,
         }
     }

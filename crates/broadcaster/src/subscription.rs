@@ -10,18 +10,19 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use walcast_feed::Barriers;
-use walcast_history::PageLimits;
+use walcast_history::{ClientKey, ClientName, PageLimits};
 use walcast_model::{Cursor, RelationName};
 use walcast_policy::Rights;
-use walcast_protocol::{ServerMessage, Waiting};
+use walcast_protocol::{Acked, ServerMessage, StartAt, Waiting};
 use walcast_snapshot::{SnapshotEvent, SnapshotTable};
 
+use crate::acks::{Acks, Claim, Outcome};
 use crate::catalog::Catalog;
 use crate::encode::Frame;
 use crate::metrics::{self as names, InGauge};
 use crate::past::{InitialSync, PastPages, Unanswered, WantsTable};
 use crate::refusal::Refusal;
-use crate::request::Request;
+use crate::request::{Request, has_control};
 use crate::session::{Answer, Folded, Question, Session, Step, Wait, World};
 use crate::turns::{Applicant, Ticket, Turns};
 use crate::wanted::Wanted;
@@ -31,6 +32,11 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 /// The longest pause before a question is asked again.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// The longest subject for which something is kept, in bytes: an index has to hold it.
+const USER_BYTES_MAX: usize = 512;
+/// Names of tables that are kept for people, in bytes; more are left out.
+const NAMED_BYTES_MAX: usize = 200;
+
 /// What sessions ask.
 #[derive(Debug)]
 pub(crate) struct Services {
@@ -39,6 +45,7 @@ pub(crate) struct Services {
     pub(crate) turns: Turns,
     pub(crate) catalog: Catalog,
     pub(crate) barriers: Barriers,
+    pub(crate) acks: Acks,
     /// Places for net effects in memory: `Limits::folds_max`.
     pub(crate) folds: Arc<Semaphore>,
     /// Where questions and initial syncs run: not in the connection's task, which is not looked at while its client
@@ -55,6 +62,14 @@ struct Syncing {
     end: AbortOnDropHandle<Result<(), Unanswered>>,
 }
 
+/// What a client acknowledges, and what becomes of it.
+struct Acknowledging {
+    claim: Arc<Claim>,
+    outcome: watch::Receiver<Outcome>,
+    /// What it acknowledged last since its session started.
+    last: Cursor,
+}
+
 /// A session and what it waits for.
 pub(crate) struct Subscription {
     session: Session,
@@ -68,6 +83,7 @@ pub(crate) struct Subscription {
     question: Option<AbortOnDropHandle<Answer>>,
     barrier: Option<BoxFuture<'static, Option<Cursor>>>,
     syncing: Option<Syncing>,
+    acknowledging: Option<Acknowledging>,
     concerned: watch::Receiver<Cursor>,
     _counted: InGauge,
 }
@@ -89,18 +105,25 @@ impl Subscription {
     /// # Errors
     /// When it is refused at once.
     pub(crate) fn new(
-        request: Request,
+        mut request: Request,
         rights: &Arc<Rights>,
-        applicant: Applicant,
+        client: &Client<'_>,
         world: &Arc<World>,
         services: &Arc<Services>,
     ) -> Result<Self, Refusal> {
+        let key = client.key(&mut request)?;
+        let tables = named(&request);
         let session = Session::new(request, rights, Arc::clone(world))?;
+        let acknowledging = key.map(|key| {
+            let claim = services.acks.claim(key, tables);
+            Acknowledging { outcome: claim.watch(), claim, last: Cursor::ZERO }
+        });
         let barriers = services.barriers.clone();
         Ok(Self {
             concerned: session.shape().watch(),
             session,
-            applicant,
+            applicant: client.applicant.clone(),
+            acknowledging,
             first: None,
             world: Arc::clone(world),
             services: Arc::clone(services),
@@ -122,7 +145,60 @@ impl Subscription {
         if self.session.change_rights(rights) {
             // What it asked is dropped, and what it waited for is another thing now.
             (self.question, self.syncing, self.wait) = (None, None, None);
+            if let Some(acknowledging) = &mut self.acknowledging {
+                acknowledging.last = Cursor::ZERO;
+            }
             self.concerned = self.session.shape().watch();
+        }
+    }
+
+    /// The client says what it has stored.
+    ///
+    /// # Errors
+    /// When it cannot have stored that, and when it has no name under which that could be kept.
+    pub(crate) fn acknowledge(&mut self, cursor: Cursor) -> Result<(), Refusal> {
+        let Some(acknowledging) = &mut self.acknowledging else {
+            let refusal = Refusal::bad("the subscription has no client_id, so nothing is kept for it");
+            return Err(refusal.hint("subscribe with a client_id, and with a token that has a subject (sub)"));
+        };
+        let Some((first, last)) = self.session.storable() else {
+            let refusal = Refusal::bad("there is no cursor yet that could be acknowledged");
+            return Err(refusal.hint("acknowledge cursors that were sent since the last subscribed"));
+        };
+        let first = first.max(acknowledging.last);
+        if cursor < first {
+            let message =
+                format!("the cursor {cursor} is before {first}: what was acknowledged does not go back");
+            return Err(Refusal::bad(message).hint("to start over, subscribe at the cursor that is stored"));
+        }
+        if cursor > last {
+            let message = format!("the cursor {cursor} is ahead of {last}, the last that was sent");
+            return Err(
+                Refusal::bad(message).hint("acknowledge cursors as they were sent, once they are stored")
+            );
+        }
+        acknowledging.claim.acknowledge(cursor)?;
+        acknowledging.last = cursor;
+        Ok(())
+    }
+
+    /// What became of what the client acknowledged, unless it was told.
+    fn acked(&mut self) -> Option<ServerMessage> {
+        let outcome = &mut self.acknowledging.as_mut()?.outcome;
+        // An error: it is somebody else's by now.
+        if !outcome.has_changed().ok()? {
+            return None;
+        }
+        let outcome = outcome.borrow_and_update().clone();
+        match outcome {
+            Outcome::Durable(cursor) if cursor > Cursor::ZERO => {
+                Some(Acked { id: self.session.id().clone(), cursor }.into())
+            }
+            Outcome::Nothing | Outcome::Durable(_) => None,
+            Outcome::Refused(refusal) => {
+                metrics::counter!(names::ERRORS, "code" => refusal.code.to_string()).increment(1);
+                Some(refusal.into_message(None, false).into())
+            }
         }
     }
 
@@ -138,6 +214,9 @@ impl Subscription {
         loop {
             if let Some(waiting) = self.first.take() {
                 return Output::Frame(ServerMessage::from(waiting).into());
+            }
+            if let Some(message) = self.acked() {
+                return Output::Frame(message.into());
             }
             match self.session.next() {
                 Step::Frame(frame) => return Output::Frame(frame),
@@ -159,9 +238,22 @@ impl Subscription {
         }
         let (services, world) = (Arc::clone(&self.services), Arc::clone(&self.world));
         let shape = Arc::clone(self.session.shape().key());
+        let claim = self.acknowledging.as_ref().map(|acknowledging| Arc::clone(&acknowledging.claim));
         let answer = async move {
             match question {
-                Question::Tables { now: true } => Answer::Tables(insist(|| services.catalog.now()).await),
+                Question::Acked => match claim {
+                    Some(claim) => Answer::Acked(insist(|| claim.position()).await),
+                    None => Answer::Acked(Ok(None)),
+                },
+                Question::Tables { now: true } => {
+                    // An initial sync follows, at whose beginning the client discards what it has acknowledged.
+                    if let Some(claim) = claim
+                        && let Err(refusal) = insist(|| claim.forget()).await
+                    {
+                        return Answer::Tables(Err(refusal));
+                    }
+                    Answer::Tables(insist(|| services.catalog.now()).await)
+                }
                 // Asked once: a source that is away keeps nobody from history.
                 Question::Tables { now: false } => {
                     let tables = services.catalog.for_shape(&shape).await;
@@ -274,10 +366,62 @@ impl Subscription {
                 }
                 self.session.answer(Answer::Sync(event));
             }
+            () = changed(self.acknowledging.as_mut()) => {}
             () = waited(self.wait, &self.world, &mut self.concerned) => {}
         }
         self.wait = None;
     }
+}
+
+/// Who subscribes.
+pub(crate) struct Client<'a> {
+    /// In whose line its initial syncs stand.
+    pub(crate) applicant: Applicant,
+    /// Of whom what it acknowledges is; empty where nobody asks who clients are, `None` where that is not known.
+    pub(crate) user: Option<&'a str>,
+}
+
+impl Client<'_> {
+    /// Under which name it acknowledges; `None` for one who does not.
+    fn key(&self, request: &mut Request) -> Result<Option<ClientKey>, Refusal> {
+        let Some(client_id) = request.client_id.take() else { return Ok(None) };
+        let Some(user) = self.user.filter(|user| user.len() <= USER_BYTES_MAX && !has_control(user)) else {
+            if request.start != StartAt::Acked {
+                return Ok(None);
+            }
+            let message = "nothing is kept for a client without a user: others could use the same client_id";
+            let refusal = Refusal::new(walcast_protocol::ErrorCode::Forbidden, message);
+            return Err(refusal.hint("send a token with a subject (sub)"));
+        };
+        let name = ClientName { user: user.to_owned(), client_id: client_id.into_string() };
+        Ok(Some(ClientKey { name, subscription: request.id.as_str().to_owned() }))
+    }
+}
+
+/// What a request is over, for people.
+fn named(request: &Request) -> String {
+    let mut text = String::new();
+    for pattern in request.tables.keys() {
+        if text.len() > NAMED_BYTES_MAX {
+            text.push_str(" …");
+            break;
+        }
+        // Names of tables may hold anything.
+        let name = pattern.to_string().replace(char::is_control, "?");
+        text.push_str(if text.is_empty() { "" } else { ", " });
+        text.push_str(&name);
+    }
+    text
+}
+
+async fn changed(acknowledging: Option<&mut Acknowledging>) {
+    let Some(Acknowledging { outcome, .. }) = acknowledging else { return std::future::pending().await };
+    if outcome.changed().await.is_err() {
+        // It is somebody else's, and nothing comes any more.
+        return std::future::pending().await;
+    }
+    // For `acked` to see.
+    outcome.mark_changed();
 }
 
 fn page_limits(world: &World) -> PageLimits {
@@ -288,7 +432,7 @@ fn page_limits(world: &World) -> PageLimits {
     }
 }
 
-fn crashed() -> Refusal {
+pub(crate) fn crashed() -> Refusal {
     let refusal = Refusal::new(
         walcast_protocol::ErrorCode::Internal,
         "the daemon failed to answer a question of its own",

@@ -1,22 +1,25 @@
 //! What the tests of this crate stand on: logs made by hand, a history in memory, a source that is scripted.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use walcast_feed::{Feed, FeedLimits, FeedWriter, Read};
 use walcast_filter::{Collation, Schema};
-use walcast_history::{LatestPage, Page, PageLimits};
+use walcast_history::{Acknowledged, ClientKey, KnownClient, LatestPage, Page, PageLimits};
 use walcast_model::{
-    Column, CommitEnd, CommitStart, Cursor, Lsn, Oid, Op, Part, PartBuilder, Relation, RelationName,
+    Column, CommitEnd, CommitStart, Cursor, FeedId, Lsn, Oid, Op, Part, PartBuilder, Relation, RelationName,
     ReplicaIdentity, Seq, Snapshot, Timestamp, Transaction, Xid,
 };
 use walcast_policy::Rights;
 use walcast_protocol::{ClientMessage, ServerMessage};
 use walcast_snapshot::{SnapshotEvent, SnapshotTable};
 
+use crate::acks::ClientPositions;
 use crate::encode::Frame;
 use crate::gate::Gate;
 use crate::limits::Limits;
@@ -270,12 +273,95 @@ impl InitialSync for FakeSource {
     }
 }
 
+/// What clients acknowledged, in memory. A client that is called `poison` can never be stored.
+#[derive(Debug, Default)]
+pub(crate) struct FakeClients {
+    kept: Mutex<HashMap<ClientKey, Cursor>>,
+    writes: AtomicUsize,
+    is_away: AtomicBool,
+}
+
+impl FakeClients {
+    pub(crate) fn get(&self, key: &ClientKey) -> Option<Cursor> {
+        self.kept.lock().unwrap().get(key).copied()
+    }
+
+    pub(crate) fn writes(&self) -> usize {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn go_away(&self, is_away: bool) {
+        self.is_away.store(is_away, Ordering::Relaxed);
+    }
+
+    fn there(&self) -> Result<(), Unanswered> {
+        match self.is_away.load(Ordering::Relaxed) {
+            true => Err(Unanswered::Later("away".into())),
+            false => Ok(()),
+        }
+    }
+}
+
+impl ClientPositions for FakeClients {
+    fn store<'a>(&'a self, batch: &'a [Acknowledged]) -> BoxFuture<'a, Result<Vec<usize>, Unanswered>> {
+        async move {
+            self.there()?;
+            if batch.iter().any(|one| one.key.name.client_id == "poison") {
+                return Err(Unanswered::Never(Refusal::bad("poison")));
+            }
+            self.writes.fetch_add(1, Ordering::Relaxed);
+            self.kept.lock().unwrap().extend(batch.iter().map(|one| (one.key.clone(), one.cursor)));
+            Ok(Vec::new())
+        }
+        .boxed()
+    }
+
+    fn position<'a>(
+        &'a self,
+        key: &'a ClientKey,
+    ) -> BoxFuture<'a, Result<Option<(FeedId, Cursor)>, Unanswered>> {
+        async move {
+            self.there()?;
+            let found = self.get(key).filter(|cursor| *cursor != Cursor::ZERO);
+            Ok(found.map(|cursor| ("f_1".parse().unwrap(), cursor)))
+        }
+        .boxed()
+    }
+
+    fn of_user<'a>(
+        &'a self,
+        user: &'a str,
+        count_max: usize,
+    ) -> BoxFuture<'a, Result<Vec<KnownClient>, Unanswered>> {
+        let kept = self.kept.lock().unwrap();
+        let known = |(key, cursor): (&ClientKey, &Cursor)| KnownClient {
+            key: key.clone(),
+            feed: "f_1".parse().unwrap(),
+            cursor: *cursor,
+            tables: String::new(),
+            seen_at: Timestamp::default(),
+        };
+        let of_user = kept.iter().filter(|(key, _)| key.name.user == user).map(known).take(count_max);
+        std::future::ready(Ok(of_user.collect())).boxed()
+    }
+
+    fn upkeep<'a>(&'a self, _: &'a [ClientKey]) -> BoxFuture<'a, Result<(), Unanswered>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn expiry(&self) -> Duration {
+        Duration::from_secs(86_400)
+    }
+}
+
 /// A feed with everything around it, driven by hand.
 pub(crate) struct Bench {
     pub(crate) writer: FeedWriter,
     pub(crate) world: Arc<World>,
     pub(crate) past: FakePast,
     pub(crate) source: FakeSource,
+    /// What every client has acknowledged.
+    pub(crate) acked: Option<(Option<FeedId>, Cursor)>,
 }
 
 impl Bench {
@@ -292,7 +378,7 @@ impl Bench {
         let tables = ["a", "b", "c"].map(|name| table(name, &["x", "y"]));
         source.tables.lock().unwrap().extend(tables.iter().map(|table| published(table)));
         source.defined.lock().unwrap().extend(tables);
-        Self { writer, world: Arc::new(world), past, source }
+        Self { writer, world: Arc::new(world), past, source, acked: None }
     }
 
     /// Appends parts, and has history store all but the last `unstored` of all.
@@ -349,6 +435,7 @@ impl Bench {
                 },
                 Step::Wait(wait) => return (messages, Some(wait)),
                 Step::Ask(question) => match question {
+                    Question::Acked => session.answer(Answer::Acked(Ok(self.acked.clone()))),
                     Question::Tables { .. } => {
                         let tables = self.source.tables.lock().unwrap().clone();
                         session.answer(Answer::Tables(Ok(Arc::new(tables))));

@@ -6,7 +6,10 @@ use walcast_postgres::Pool;
 
 use crate::column::{get, lsn};
 use crate::error::Doing;
-use crate::{Error, FeedRecord, schema};
+use crate::{Error, FeedRecord, KnownClient, schema};
+
+/// Clients that are listed.
+const CLIENTS_MAX: i64 = 10_000;
 
 const INSPECT: &str = "be inspected";
 
@@ -40,6 +43,16 @@ impl History {
     #[must_use]
     pub const fn new(pool: Pool) -> Self {
         Self { pool }
+    }
+
+    /// The clients that have acknowledged something, those that were seen last first; 10,000 at most.
+    ///
+    /// # Errors
+    /// When there is no schema of this version; or when the history's Postgres fails.
+    pub async fn clients(&self) -> Result<Vec<KnownClient>, Error> {
+        let session = self.pool.get().await.doing(INSPECT)?;
+        schema::check(&session).await?;
+        KnownClient::all(&session, CLIENTS_MAX).await
     }
 
     /// Looks at everything once. Takes milliseconds, whatever the size of the history.

@@ -13,6 +13,7 @@
 //! - [`Reader`] reads pages of the same [`walcast_model::Part`]s from any cursor, up to a position that was stored
 //!   before; and finds what a snapshot did not see.
 //! - [`Retention`] drops old partitions, by age and by size.
+//! - [`Clients`] keeps what clients have acknowledged.
 //! - [`History`] is for `status` and `doctor`.
 //!
 //! The history may live in another Postgres than the source; nothing here assumes that they are the same.
@@ -43,6 +44,7 @@
 //! encoding, or is UTF8 and the source is not SQL_ASCII.
 
 mod appender;
+mod clients;
 mod column;
 mod copy;
 mod error;
@@ -57,6 +59,9 @@ pub mod schema;
 mod stored_relation;
 
 pub use appender::{AppendLimits, Appender, AppenderState};
+pub use clients::{
+    Acknowledged, ClientKey, ClientLimits, ClientName, Clients, KnownClient, ParseClientNameError,
+};
 pub use error::Error;
 pub use feed_record::{FeedRecord, Line, NewFeed, Secret};
 pub use inspection::{History, Inspection};

@@ -33,6 +33,9 @@ pub const DROPPED_BYTES: &str = "walcast_history_dropped_bytes_total";
 /// Times that retention had something to drop and could not, by reason.
 pub const RETENTION_RETRIES: &str = "walcast_history_retention_retries_total";
 
+/// Bytes on disk that are only kept because a client in `keep_clients` has not acknowledged them.
+pub const HELD_BYTES: &str = "walcast_history_held_bytes";
+
 /// Describes the metrics of this crate to the recorder that is installed.
 pub fn describe() {
     describe_counter!(APPENDED_CHANGES, Unit::Count, "Changes stored in change_history");
@@ -49,5 +52,6 @@ pub fn describe() {
     describe_gauge!(OLDEST_POSITION, Unit::Bytes, "The oldest position that can be served, in bytes of WAL");
     describe_counter!(DROPPED_PARTITIONS, Unit::Count, "Partitions dropped by retention");
     describe_counter!(DROPPED_BYTES, Unit::Bytes, "Bytes on disk dropped by retention");
+    describe_gauge!(HELD_BYTES, Unit::Bytes, "change_history that is kept for clients alone");
     describe_counter!(RETENTION_RETRIES, Unit::Count, "Times that retention could not drop what was due");
 }

@@ -27,7 +27,7 @@ use walcast_postgres::{ConnectionConfig, Session};
 use crate::column::{get, lsn, optional_lsn, parameter};
 use crate::error::{Doing, FENCED_SQLSTATE, LOCKED_SQLSTATE};
 use crate::metrics as names;
-use crate::{Error, FeedRecord, schema};
+use crate::{ClientName, Error, FeedRecord, clients, schema};
 use plan::{Kept, Partition};
 
 /// How long dropping may wait for those who read `change_history`; others wait behind it for as long.
@@ -75,7 +75,10 @@ pub struct Retention {
     writer: i64,
     limits: RetentionLimits,
     source: SourceSnapshot,
+    keep: Vec<ClientName>,
     blocked: u32,
+    /// Whether it was said that a client holds history back.
+    holding_told: bool,
 }
 
 impl fmt::Debug for Retention {
@@ -108,7 +111,22 @@ impl Retention {
         limits: RetentionLimits,
         source: SourceSnapshot,
     ) -> Self {
-        Self { config, feed: record.id.clone(), writer, limits, source, blocked: 0 }
+        Self {
+            config,
+            feed: record.id.clone(),
+            writer,
+            limits,
+            source,
+            keep: Vec::new(),
+            blocked: 0,
+            holding_told: false,
+        }
+    }
+
+    /// Keeps what these clients have not acknowledged.
+    #[must_use]
+    pub fn keeping(self, clients: Vec<ClientName>) -> Self {
+        Self { keep: clients, ..self }
     }
 
     /// Looks and drops until cancelled; what fails is logged and tried again. Dropping the future is safe at any time.
@@ -153,9 +171,11 @@ impl Retention {
         }
     }
 
-    async fn look(&self, session: &Session) -> Result<Outcome, Error> {
+    async fn look(&mut self, session: &Session) -> Result<Outcome, Error> {
         let Some((partitions, kept)) = self.partitions(session).await? else { return Ok(Outcome::Nothing) };
-        let due = plan::due(&partitions, &kept, &self.limits).min(PARTITIONS_MAX);
+        let due = plan::due(&partitions, &kept, &self.limits);
+        self.tell_held(&partitions, &kept, due);
+        let due = due.min(PARTITIONS_MAX);
         if due == 0 {
             return Ok(Outcome::Nothing);
         }
@@ -195,8 +215,9 @@ impl Retention {
         let sql = "SELECT least(position_lsn, last_lsn), oldest_lsn FROM walcast.feed WHERE feed_id = $1 AND writer = $2";
         let row = session.query_opt(sql, &[&self.feed.as_str(), &self.writer]).await.doing(RETAIN)?;
         let Some(row) = row else { return Ok(None) };
-        let kept = Kept { position: lsn(&row, 0)? };
-        gauge!(names::OLDEST_POSITION).set(lsn(&row, 1)?.get() as f64);
+        let oldest = lsn(&row, 1)?;
+        let kept = Kept { position: lsn(&row, 0)?, acknowledged: self.acknowledged(session, oldest).await? };
+        gauge!(names::OLDEST_POSITION).set(oldest.get() as f64);
         // A partition is as old as its successor: nothing was stored in it since that was made.
         let sql = "SELECT p.name, p.upper_lsn, coalesce(pg_total_relation_size(p.oid::oid), 0)::int8,
                           extract(epoch FROM clock_timestamp() - r.made_at)::float8,
@@ -219,6 +240,40 @@ impl Retention {
         let age = rows.first().map(|row| get::<Option<f64>>(row, 3)).transpose()?.flatten();
         gauge!(names::OLDEST_AGE_SECONDS).set(age.unwrap_or_default().max(0.0));
         Ok(Some((partitions, kept)))
+    }
+
+    /// What the slowest of the clients has acknowledged that are kept, and that can still be served.
+    async fn acknowledged(&self, session: &Session, oldest: Lsn) -> Result<Option<Lsn>, Error> {
+        if self.keep.is_empty() {
+            return Ok(None);
+        }
+        let (users, ids) = clients::columns(&self.keep);
+        let sql =
+            "SELECT min(c.lsn) FROM walcast.client AS c
+                   JOIN unnest($1::text[], $2::text[]) AS kept (user_name, client_id) USING (user_name, client_id)
+                   WHERE c.lsn > '0/0' AND c.lsn >= $3
+                   AND (c.feed_id = $4 OR EXISTS (SELECT FROM walcast.lineage AS l
+                                                  WHERE l.feed_id = c.feed_id AND c.lsn <= l.valid_to))";
+        let feed = self.feed.as_str();
+        let row = session.query_one(sql, &[&users, &ids, &parameter(oldest), &feed]).await.doing(RETAIN)?;
+        optional_lsn(&row, 0)
+    }
+
+    /// Says what is kept for clients alone: `due` of the partitions are dropped.
+    fn tell_held(&mut self, partitions: &[Partition], kept: &Kept, due: usize) {
+        let without = plan::due(partitions, &Kept { acknowledged: None, ..*kept }, &self.limits);
+        let held: u64 = partitions.iter().take(without).skip(due).map(|partition| partition.bytes).sum();
+        gauge!(names::HELD_BYTES).set(held as f64);
+        let is_held = without > due;
+        if is_held && !self.holding_told {
+            tracing::warn!(
+                bytes = held,
+                acknowledged = kept.acknowledged.map(tracing::field::display),
+                "old changes are kept because a client in keep_clients has not acknowledged them; \
+                 walcast status --clients says which"
+            );
+        }
+        self.holding_told = is_held;
     }
 
     async fn drop_below(

@@ -20,6 +20,8 @@ messages! {
         "subscribe" => Subscribe(Subscribe),
         /// Tells the server what this client has stored.
         "ack" => Ack(Ack),
+        /// Asks which clients of the same user have acknowledged what.
+        "clients" => Clients(ListClients),
         /// Ends a subscription.
         "unsubscribe" => Unsubscribe(Unsubscribe),
         /// Says something to a channel.
@@ -142,7 +144,7 @@ pub enum Catchup {
     Latest,
 }
 
-/// `ack`: the durable position of this `client_id`.
+/// `ack`: what this client has stored of a subscription that has a `client_id`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Ack {
@@ -153,6 +155,11 @@ pub struct Ack {
     #[cfg_attr(test, schemars(with = "schema::CursorText"))]
     pub cursor: Cursor,
 }
+
+/// `clients`: asks which clients of the same user have acknowledged what.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ListClients {}
 
 /// `unsubscribe`: ends a subscription. Frames of it that were on their way may still arrive.
 #[derive(Clone, Debug, Serialize, Deserialize)]

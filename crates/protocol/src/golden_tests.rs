@@ -51,7 +51,8 @@ fn unknown_fields_are_ignored_in_every_message_and_the_type_may_come_last() {
         assert_eq!(ServerMessage::decode(&more).unwrap().to_json(), text, "{name}");
     }
     for (name, text) in golden("client") {
-        let (head, rest) = text.split_once(',').unwrap();
+        // One without fields has nothing that could come first.
+        let Some((head, rest)) = text.split_once(',') else { continue };
         let (_, type_field) = head.split_once('{').unwrap();
         let last = format!("{{{},{type_field}}}", rest.strip_suffix('}').unwrap());
         assert_eq!(ClientMessage::decode(&last).unwrap().to_json(), text, "{name}");

@@ -40,15 +40,15 @@ mod subscription_id;
 mod table_pattern;
 
 pub use client_message::{
-    Ack, Auth, Catchup, ClientMessage, Payload, PublishMessage, SetPresence, Subscribe, TableSelection,
-    Unsubscribe,
+    Ack, Auth, Catchup, ClientMessage, ListClients, Payload, PublishMessage, SetPresence, Subscribe,
+    TableSelection, Unsubscribe,
 };
 pub use code::{CloseCode, ErrorCode};
 pub use decode::DecodeError;
 pub use server_message::{
-    CaughtUp, Change, ChannelMessage, Column, ErrorMessage, Heartbeat, Limits, Mode, Presence, Progress,
-    RelationMessage, ServerMessage, SnapshotComplete, SnapshotRows, SourceStatus, Status, Subscribed,
-    TransactionMessage, Waiting, Welcome,
+    Acked, CaughtUp, Change, ChannelMessage, ClientList, ClientState, Column, ErrorMessage, Heartbeat,
+    Limits, Mode, Presence, Progress, RelationMessage, ServerMessage, SnapshotComplete, SnapshotRows,
+    SourceStatus, Status, Subscribed, TransactionMessage, Waiting, Welcome,
 };
 pub use start_at::{ParseStartAtError, StartAt};
 pub use subscription_id::{ParseSubscriptionIdError, SubscriptionId};

@@ -30,6 +30,10 @@ messages! {
         "transaction" => Transaction(TransactionMessage),
         /// Everything committed before the subscription was asked for has been delivered.
         "caught_up" => CaughtUp(CaughtUp),
+        /// What the client acknowledged is durable.
+        "acked" => Acked(Acked),
+        /// What the clients of a user have acknowledged.
+        "clients" => Clients(ClientList),
         /// The connection is alive.
         "heartbeat" => Heartbeat(Heartbeat),
         /// How the source is doing.
@@ -351,6 +355,49 @@ pub struct ChannelMessage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<schema::LsnText>"))]
     pub lsn: Option<Lsn>,
+}
+
+/// `acked`: what the client acknowledged is durable with the server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Acked {
+    /// Which subscription.
+    #[cfg_attr(test, schemars(with = "schema::SubscriptionIdText"))]
+    pub id: SubscriptionId,
+    /// The newest cursor that is durable.
+    #[cfg_attr(test, schemars(with = "schema::CursorText"))]
+    pub cursor: Cursor,
+}
+
+/// `clients`: what the clients of a user have acknowledged, those that were seen last first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ClientList {
+    /// At most 1,000.
+    pub clients: Vec<ClientState>,
+}
+
+/// One subscription of a client, in `clients`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ClientState {
+    /// What the client calls itself.
+    pub client_id: String,
+    /// What it calls the subscription.
+    pub id: String,
+    /// What it is over, for people.
+    pub tables: String,
+    /// The feed that `cursor` is of.
+    #[cfg_attr(test, schemars(with = "schema::FeedIdText"))]
+    pub feed: FeedId,
+    /// What it has acknowledged; `0/0` since an initial sync began.
+    #[cfg_attr(test, schemars(with = "schema::CursorText"))]
+    pub cursor: Cursor,
+    /// When it was last known to be there.
+    #[cfg_attr(test, schemars(with = "schema::TimestampText"))]
+    pub seen_at: Timestamp,
+    /// WAL between `cursor` and how far the feed has come, in bytes; not all of it is for this client.
+    pub lag_bytes: u64,
 }
 
 /// `presence`: who came, who went, who is there. *(later)*

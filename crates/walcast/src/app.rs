@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use walcast_auth::KeyError;
 use walcast_broadcaster::{Broadcaster, Gate, Lineage, Sources, doors};
 use walcast_feed::{Barriers, Feed};
-use walcast_history::{Appender, FeedRecord, Reader, Retention};
+use walcast_history::{Appender, Clients, FeedRecord, Reader, Retention};
 use walcast_model::{Cursor, Lsn};
 use walcast_postgres::{ConnectionConfig, ErrorClass, Pool};
 use walcast_replication::metrics::ENDED_TOTAL;
@@ -112,6 +112,8 @@ pub(crate) async fn serve(
     }
 }
 
+/// Sessions that store and read what clients acknowledge.
+const CLIENT_SESSIONS_MAX: usize = 2;
 /// The longest pause between two tries to set up.
 const SETUP_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// The longest pause between two looks whether the slot is free: a part of how long a take-over takes.
@@ -193,6 +195,7 @@ fn log_note(note: Note) {
 struct Entry {
     gate: Gate,
     lineage: Lineage,
+    clients: Clients,
     entrance: doors::EntranceSettings,
 }
 
@@ -235,7 +238,7 @@ impl Daemon {
             again,
         };
         let (has_slot, held) = watch::channel(false);
-        daemon.store(settings, &record, acknowledge, held, set_up_again.clone());
+        let clients = daemon.store(settings, &record, acknowledge, held, set_up_again.clone());
         let emitter = BarrierEmitter::new(settings.database.clone(), requests);
         let stop = daemon.stop_source.clone();
         daemon.tasks.spawn("barrier emitter", emitter.run(stop).map(Ok));
@@ -267,7 +270,7 @@ impl Daemon {
         daemon.open_doors(
             settings,
             record,
-            Entry { gate, lineage, entrance: keepers.entrance() },
+            Entry { gate, lineage, clients, entrance: keepers.entrance() },
             barriers,
             metrics,
             listeners,
@@ -282,13 +285,16 @@ impl Daemon {
         acknowledge: watch::Sender<Lsn>,
         mut held: watch::Receiver<bool>,
         again: watch::Sender<Option<Again>>,
-    ) {
+    ) -> Clients {
         let (history, feed) = (settings.history.clone(), self.feed.clone());
         let appender = Appender::new(history, record.clone(), feed, settings.append, acknowledge);
         let stop = self.stop_history.clone();
+        let pool = Pool::new(settings.history.clone(), "walcast clients", CLIENT_SESSIONS_MAX);
+        let clients = Clients::new(pool, record, appender.writer(), settings.clients.clone());
         let (history, limits) = (settings.history.clone(), settings.retention);
         let source = upkeep::source_snapshot(settings.database.clone());
-        let retention = Retention::new(history, record, appender.writer(), limits, source);
+        let retention = Retention::new(history, record, appender.writer(), limits, source)
+            .keeping(settings.clients.keep_clients.clone());
         self.tasks.spawn("retention", retention.run(stop.clone()).map(Ok));
         let run = async move {
             let held = async move {
@@ -307,6 +313,7 @@ impl Daemon {
             }
         };
         self.tasks.spawn("appender", run);
+        clients
     }
 
     fn publish(&mut self, settings: &ServeSettings, record: &FeedRecord) {
@@ -346,6 +353,7 @@ impl Daemon {
             barriers,
             past: Arc::new(Reader::new(pool)),
             source: Arc::new(snapshots),
+            clients: Arc::new(entry.clients),
             gate: entry.gate,
         };
         let broadcaster = Broadcaster::new(sources, settings.broadcast);

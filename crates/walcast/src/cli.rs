@@ -240,6 +240,9 @@ pub(crate) struct StatusArgs {
     /// Where the daemon listens [default: the setting listen]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) daemon: Option<String>,
+    /// List the clients that have acknowledged something, those that were seen last first
+    #[arg(long)]
+    pub(crate) clients: bool,
     #[command(flatten)]
     pub(crate) form: FormArgs,
     #[command(flatten)]

@@ -265,7 +265,9 @@ fn status(args: StatusArgs) -> Result<(), Failure> {
         let target = target(&settings);
         let status =
             stop.run_until_cancelled(Status::gather(&target, &listen, settings.wal_budget.wal_budget)).await;
-        let status = status.ok_or_else(Failure::interrupted)?;
+        let mut status = status.ok_or_else(Failure::interrupted)?;
+        let listing = status.set_clients(&target, &settings.clients.keep_clients, args.clients);
+        stop.run_until_cancelled(listing).await.ok_or_else(Failure::interrupted)?;
         match form {
             Form::Json => json_line(&status)?,
             Form::Human => {

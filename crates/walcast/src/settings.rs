@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use walcast_broadcaster::Limits;
 use walcast_feed::FeedLimits;
-use walcast_history::{AppendLimits, RetentionLimits};
+use walcast_history::{AppendLimits, ClientLimits, ClientName, RetentionLimits};
 use walcast_model::RelationName;
 use walcast_postgres::ConnectionConfig;
 use walcast_replication::WalBudget;
@@ -59,6 +59,8 @@ pub(crate) struct ServeSettings {
     pub(crate) append: AppendLimits,
     /// What is kept of history.
     pub(crate) retention: RetentionLimits,
+    /// How many clients are known, and for how long.
+    pub(crate) clients: ClientLimits,
     /// What the slot may keep of the source's WAL.
     pub(crate) wal_budget: WalBudget,
     /// Sessions that read history at the same time; further readers wait for a place. Default 4.
@@ -126,6 +128,7 @@ impl ServeSettings {
         reader.count(&key::HISTORY_READERS, &mut history_readers_max);
         let append = append(&mut reader);
         let retention = retention(&mut reader);
+        let clients = clients(&mut reader);
         let wal_budget = wal_budget(&mut reader);
         let snapshot = snapshot(&mut reader);
         let mut broadcast = broadcast(&mut reader);
@@ -147,6 +150,7 @@ impl ServeSettings {
                 part_bytes_max,
                 append,
                 retention,
+                clients,
                 wal_budget,
                 history_readers_max,
                 snapshot,
@@ -220,6 +224,15 @@ fn retention(reader: &mut Reader<'_>) -> RetentionLimits {
     retention
 }
 
+fn clients(reader: &mut Reader<'_>) -> ClientLimits {
+    let mut clients = ClientLimits::default();
+    reader.count(&key::CLIENTS_PER_USER_MAX, &mut clients.clients_per_user_max);
+    reader.duration(&key::CLIENT_EXPIRY, &mut clients.client_expiry);
+    let parse = |text: &str| text.parse::<ClientName>().map_err(|error| error.to_string());
+    clients.keep_clients = reader.parse_list(&key::KEEP_CLIENTS, parse).unwrap_or_default();
+    clients
+}
+
 fn wal_budget(reader: &mut Reader<'_>) -> WalBudget {
     let mut budget = WalBudget::default();
     let size = |text: &str| value::or_off(text, |text| value::bytes(text, 16 << 20));
@@ -253,6 +266,7 @@ fn broadcast(reader: &mut Reader<'_>) -> Limits {
     reader.count(&key::SUBSCRIPTIONS_MAX, &mut limits.subscriptions_max);
     reader.count(&key::TABLES_MAX, &mut limits.tables_max);
     reader.size(&key::MESSAGE_BYTES, &mut limits.message_bytes_max, 1 << 10);
+    reader.duration(&key::ACK_INTERVAL, &mut limits.ack_interval);
     reader.duration(&key::DRAIN, &mut limits.drain_max);
     reader.bytes(&key::HISTORY_STALL, &mut limits.history_stall_bytes, 0);
     limits

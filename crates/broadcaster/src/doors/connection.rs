@@ -13,10 +13,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use walcast_feed::SourceState;
 use walcast_policy::Policies;
 use walcast_protocol::{
-    CloseCode, Limits as ClientLimits, PROTOCOL_VERSION, ServerMessage, SourceStatus, Status, Welcome,
+    ClientList, CloseCode, Limits as ClientLimits, PROTOCOL_VERSION, ServerMessage, SourceStatus, Status,
+    Welcome,
 };
 
 use super::entrance::Entrance;
@@ -27,7 +29,8 @@ use super::wire::{Wire, reason};
 use crate::access::{NotRenewed, Pass};
 use crate::broadcaster::Broadcaster;
 use crate::metrics::{self as names, Hot, InGauge};
-use crate::subscription::{Output, Subscription};
+use crate::refusal::Refusal;
+use crate::subscription::{Output, Subscription, crashed};
 use crate::turns::Applicant;
 
 /// Close codes of RFC 6455 section 7.4.1 that the contract gives no meaning of its own.
@@ -53,6 +56,8 @@ pub(super) struct Connection<S> {
     pub(super) subscribes: Pace,
     /// Whose turn it is to give a frame.
     turn: usize,
+    /// What the clients of its user have acknowledged, when that was asked for.
+    pub(super) listing: Option<AbortOnDropHandle<Result<ClientList, Refusal>>>,
     /// Refused messages in a row.
     pub(super) refused: u32,
     /// Whether the client is to be told how the source is doing.
@@ -110,6 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             messages: Pace::new(limits.messages_per_second_max, limits.messages_per_second_max * 4, now),
             subscribes: Pace::new(limits.subscribes_per_second_max, limits.subscriptions_max, now),
             turn: 0,
+            listing: None,
             refused: 0,
             status_due: true,
             moved: true,
@@ -206,6 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 armed = Some(due);
             }
             let (socket, subscriptions) = (&mut self.socket, &mut self.subscriptions);
+            let listing = &mut self.listing;
             tokio::select! {
                 // All are cancel-safe: what the socket or a subscription has begun is kept in it.
                 () = shutdown.cancelled() => return CloseCode::Restart.into(),
@@ -218,6 +225,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 },
                 // While there is no room nothing is taken of them, so nothing need be waited for.
                 () = any_ready(subscriptions), if room => {}
+                list = listed(listing.as_mut()), if room => {
+                    self.listing = None;
+                    self.listed(list);
+                }
                 _ = ticks.tick() => {
                     self.heartbeat();
                     // The machine may have slept, which no timer counts.
@@ -348,6 +359,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    fn listed(&mut self, list: Result<ClientList, Refusal>) {
+        match list {
+            Ok(list) => self.push(list),
+            Err(refusal) => self.push(refusal.into_message(None, false)),
+        }
+    }
+
     fn hear(&mut self, message: Message) -> Option<End> {
         self.messages.take(Instant::now());
         match message {
@@ -358,6 +376,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => None,
         }
     }
+}
+
+async fn listed(
+    listing: Option<&mut AbortOnDropHandle<Result<ClientList, Refusal>>>,
+) -> Result<ClientList, Refusal> {
+    let Some(listing) = listing else { return std::future::pending().await };
+    listing.await.unwrap_or_else(|_| Err(crashed()))
 }
 
 /// Reads a message if there is room for an answer, and writes what is queued.

@@ -3,13 +3,14 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use walcast_protocol::{
-    ClientMessage, CloseCode, ErrorCode, ErrorMessage, Subscribe, SubscriptionId, Unsubscribe,
+    Ack, ClientMessage, CloseCode, ErrorCode, ErrorMessage, Subscribe, SubscriptionId, Unsubscribe,
 };
 
 use super::connection::{Connection, End};
 use crate::metrics as names;
 use crate::refusal::Refusal;
 use crate::request::Request;
+use crate::subscription::Client;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// A text frame.
@@ -35,9 +36,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.unsubscribe(&message).map_err(|refusal| (None, refusal))
             }
             ClientMessage::Auth(auth) => return self.authenticate(&auth.token),
-            ClientMessage::Ack(_) | ClientMessage::Publish(_) | ClientMessage::Presence(_) => {
-                Err((None, later(name)))
-            }
+            ClientMessage::Ack(ack) => self.acknowledge(&ack).map_err(|refusal| (None, refusal)),
+            ClientMessage::Clients(_) => self.list_clients().map_err(|refusal| (None, refusal)),
+            ClientMessage::Publish(_) | ClientMessage::Presence(_) => Err((None, later(name))),
         };
         match answer {
             Ok(()) => {
@@ -70,9 +71,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if message.tables.len() > limits.tables_max {
             return over("tables in one subscription (tables_max)", limits.tables_max);
         }
+        let client = Client { applicant: self.applicant(), user: self.pass.owner() };
         let subscription =
-            self.broadcaster.subscribe(Request::try_from(message)?, self.pass.rights(), self.applicant())?;
+            self.broadcaster.subscribe(Request::try_from(message)?, self.pass.rights(), &client)?;
         self.subscriptions.push(subscription);
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, ack: &Ack) -> Result<(), Refusal> {
+        let found = self.subscriptions.iter_mut().find_map(|known| {
+            let is_meant = known.session().id() == &ack.id;
+            is_meant.then_some(known)
+        });
+        match found {
+            Some(subscription) => subscription.acknowledge(ack.cursor),
+            None => Err(Refusal::bad(format!("there is no subscription {:?}", ack.id.as_str()))),
+        }
+    }
+
+    fn list_clients(&mut self) -> Result<(), Refusal> {
+        let Some(user) = self.pass.owner() else {
+            let refusal = Refusal::new(ErrorCode::Forbidden, "nothing is kept for a client without a user");
+            return Err(refusal.hint("send a token with a subject (sub)"));
+        };
+        // One at a time; who asks again meanwhile gets one answer.
+        if self.listing.is_none() {
+            self.listing = Some(self.broadcaster.clients_of(user.to_owned()));
+        }
         Ok(())
     }
 

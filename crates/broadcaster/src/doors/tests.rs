@@ -24,7 +24,7 @@ use super::{EntranceSettings, Listener, serve};
 use crate::broadcaster::{Broadcaster, Sources};
 use crate::gate::Gate;
 use crate::limits::Limits;
-use crate::testing::{FakePast, FakeSource, Insert, at, part, published, table, words};
+use crate::testing::{FakeClients, FakePast, FakeSource, Insert, at, part, published, table, words};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -75,6 +75,7 @@ impl House {
             barriers: barriers.clone(),
             past: past.clone(),
             source: source.clone(),
+            clients: Arc::new(FakeClients::default()),
             gate: gate.clone(),
         };
         let shutdown = CancellationToken::new();

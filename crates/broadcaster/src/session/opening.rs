@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use walcast_model::Cursor;
+use walcast_model::{Cursor, FeedId};
 use walcast_protocol::{Mode, StartAt};
 
 use super::binding::Then;
@@ -16,7 +16,10 @@ use crate::wanted::Origin;
 impl Session {
     pub(super) fn pass_gate(&mut self) -> Turn {
         if self.world.gate.is_open() {
-            self.phase = Phase::Tables { asked: false };
+            self.phase = match self.start {
+                StartAt::Acked => Phase::Acked { asked: false },
+                _ => Phase::Tables { asked: false },
+            };
             // Once more: what the initial poll brought may have shown where an earlier feed really ended.
             if let (Some(feed), StartAt::At(cursor)) = (&self.feed, self.start)
                 && let Err(refusal) = self.world.lineage.check(feed, cursor, &self.world.feed_id)
@@ -27,6 +30,34 @@ impl Session {
         }
         self.waiting("the daemon has not yet read everything that was committed before it started");
         if self.frames.is_empty() { Turn::Wait(Wait::Gate) } else { Turn::Again }
+    }
+
+    pub(super) const fn ask_acked(&mut self) -> Turn {
+        let Phase::Acked { asked } = &mut self.phase else { return Turn::Again };
+        if *asked {
+            return Turn::Wait(Wait::Answer);
+        }
+        *asked = true;
+        Turn::Ask(Question::Acked)
+    }
+
+    /// Goes on where the client has acknowledged, as if it had said so itself.
+    pub(super) fn acked(&mut self, acked: Option<(Option<FeedId>, Cursor)>) {
+        if !matches!(self.phase, Phase::Acked { .. }) {
+            return;
+        }
+        self.start = match acked {
+            None => StartAt::Snapshot,
+            Some((feed, cursor)) => {
+                if let Some(feed) = &feed
+                    && let Err(refusal) = self.world.lineage.check(feed, cursor, &self.world.feed_id)
+                {
+                    return self.refuse(refusal);
+                }
+                StartAt::At(cursor)
+            }
+        };
+        self.phase = Phase::Tables { asked: false };
     }
 
     pub(super) const fn ask_tables(&mut self) -> Turn {
@@ -132,6 +163,7 @@ impl Session {
             return self.refuse(Refusal::too_old(cursor, oldest));
         }
         self.phase = Phase::Streaming(Stream::resume(cursor));
+        self.first_cursor = cursor;
         self.subscribed(if oldest.is_none() { Mode::Live } else { Mode::Catchup }, cursor);
     }
 }

@@ -93,6 +93,11 @@ impl Stream {
         self.seam.is_none() && self.open.is_none() && !self.is_inside_compacted()
     }
 
+    /// Whether what it sends comes with cursors: its initial sync, if it had one, is complete.
+    pub(super) const fn is_synced(&self) -> bool {
+        self.seam.is_none()
+    }
+
     /// Forgets what was read, and what was asked for: whether there was a question.
     pub(super) fn let_go(&mut self) -> bool {
         self.reading = VecDeque::new();

@@ -233,6 +233,7 @@ impl Session {
     pub(super) fn complete(&mut self, cursor: Cursor) {
         let id = self.id.clone();
         self.send(SnapshotComplete { id, cursor });
+        self.first_cursor = cursor;
         self.last_cursor = self.last_cursor.max(cursor);
     }
 }

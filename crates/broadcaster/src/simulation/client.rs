@@ -185,6 +185,8 @@ impl Client {
         let Some(connected) = &mut self.connected else { return false };
         let Some(question) = connected.question.clone() else { return false };
         let answer = match question {
+            // Its clients store their cursors themselves.
+            Question::Acked => Answer::Acked(Ok(None)),
             Question::Tables { now: false } if !daemon.is_linked() => {
                 Answer::Tables(Err(Refusal::bad("the published tables are not known now")))
             }

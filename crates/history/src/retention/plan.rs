@@ -24,17 +24,20 @@ pub(super) struct Kept {
     /// Nothing before it will ever be stored; a transaction of which a part is stored begins at it. It is not after the
     /// last change.
     pub(super) position: Lsn,
+    /// What a client has acknowledged that the operator has named; it has yet to get what is after it.
+    pub(super) acknowledged: Option<Lsn>,
 }
 
 /// How many of the partitions, from the oldest on, are due. Never the newest, and none that may still be stored into.
 pub(super) fn due(partitions: &[Partition], kept: &Kept, limits: &RetentionLimits) -> usize {
+    let free = kept.acknowledged.map_or(kept.position, |acknowledged| acknowledged.min(kept.position));
     let mut bytes: u64 = partitions.iter().map(|partition| partition.bytes).sum();
     let older = partitions.len().saturating_sub(1);
     let is_due = |partition: &&Partition| {
         let is_old = limits.history_retention.zip(partition.complete).is_some_and(|(max, age)| age >= max);
         let is_over = limits.history_bytes_max.is_some_and(|max| bytes > max);
         bytes = bytes.saturating_sub(partition.bytes);
-        partition.upper <= kept.position && (is_old || is_over)
+        partition.upper <= free && (is_old || is_over)
     };
     partitions[..older].iter().take_while(is_due).count()
 }
@@ -66,7 +69,7 @@ mod tests {
         }
     }
 
-    const LATE: Kept = Kept { position: Lsn::new(u64::MAX) };
+    const LATE: Kept = Kept { position: Lsn::new(u64::MAX), acknowledged: None };
 
     #[test]
     fn by_age_what_was_complete_for_long_goes() {
@@ -89,10 +92,19 @@ mod tests {
     #[test]
     fn what_may_still_be_written_stays() {
         let all = partitions(&[9, 9, 9]);
-        let up_to = |position| due(&all, &Kept { position: Lsn::new(position) }, &limits(Some(1), Some(1)));
+        let up_to =
+            |position| due(&all, &Kept { position: Lsn::new(position), ..LATE }, &limits(Some(1), Some(1)));
         assert_eq!([up_to(99), up_to(100), up_to(250), up_to(300), up_to(1000)], [0, 1, 2, 3, 3]);
         assert_eq!(due(&[], &LATE, &limits(Some(1), Some(1))), 0);
         assert_eq!(due(&partitions(&[]), &LATE, &limits(Some(0), Some(0))), 0);
+    }
+
+    #[test]
+    fn what_a_named_client_has_not_acknowledged_stays() {
+        let all = partitions(&[9, 9, 9]);
+        let acknowledged =
+            |at| due(&all, &Kept { acknowledged: Some(Lsn::new(at)), ..LATE }, &limits(Some(1), Some(1)));
+        assert_eq!([acknowledged(99), acknowledged(100), acknowledged(299), acknowledged(300)], [0, 1, 2, 3]);
     }
 
     #[test]

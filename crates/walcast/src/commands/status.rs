@@ -1,15 +1,17 @@
 //! `walcast status`: where the feed stands, as the source, the history and the daemon say.
 
+mod clients;
 mod daemon;
 
 use serde::Serialize;
-use walcast_history::{History, Inspection};
+use walcast_history::{ClientName, History, Inspection};
 use walcast_model::{Cursor, Lsn};
 use walcast_postgres::{Pool, Session};
 
 use super::doctor::{Slot, WalCost, size, span};
 use super::setup::Target;
 
+use clients::ClientStatus;
 pub(crate) use daemon::Daemon;
 
 const APPLICATION_NAME: &str = "walcast status";
@@ -31,6 +33,8 @@ pub(crate) struct Status {
     pub(crate) slot: Option<SlotStatus>,
     /// The history.
     pub(crate) history: Option<HistoryStatus>,
+    /// Those in `keep_clients`; with `--clients`, all that have acknowledged something, 10,000 at most.
+    pub(crate) clients: Vec<ClientStatus>,
     /// The daemon at the address that `serve` listens on.
     pub(crate) daemon: Daemon,
     /// What could not be asked, and why.
@@ -147,6 +151,22 @@ impl Status {
         });
     }
 
+    /// Adds the clients that `keep` names, or `all`.
+    pub(crate) async fn set_clients(&mut self, target: &Target, keep: &[ClientName], all: bool) {
+        if self.history.is_none() || !all && keep.is_empty() {
+            return;
+        }
+        let history = History::new(Pool::new(target.history.clone(), APPLICATION_NAME, 1));
+        match history.clients().await {
+            Ok(known) => {
+                let stored = self.stored.unwrap_or_default();
+                let clients = known.iter().map(|client| ClientStatus::new(client, keep, stored));
+                self.clients = clients.filter(|client| all || client.kept).collect();
+            }
+            Err(error) => self.problems.push(format!("the clients: {error}")),
+        }
+    }
+
     /// Lines of two columns, for people.
     pub(crate) fn lines(&self) -> Vec<(&'static str, String)> {
         let text = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
@@ -180,6 +200,7 @@ impl Status {
             let age = age.unwrap_or_default();
             lines.push(("history", format!("{} in {partitions} partitions{age}", size(history.bytes))));
         }
+        lines.extend(self.clients.iter().map(|client| ("client", client.to_string())));
         lines.push(("daemon", self.daemon.to_string()));
         lines.extend(self.problems.iter().map(|problem| ("problem", problem.clone())));
         lines

@@ -125,6 +125,8 @@ keys! {
             "Size of change_history on disk over which the oldest changes are dropped; off for no limit";
         RETENTION_INTERVAL = Serve Value "retention-interval" "DURATION" "30s"
             "How often it is looked whether old changes are to be dropped";
+        KEEP_CLIENTS = Connect List "keep-clients" "CLIENT,…" ""
+            "Clients (client_id, with authentication user/client_id) that never expire, and for which history is kept until they have acknowledged it";
         APPEND_BYTES = Serve Value "append-bytes-max" "SIZE" "8MiB"
             "JSON in one commit of history";
         APPEND_CHANGES = Serve Value "append-changes-max" "COUNT" "20000"
@@ -167,6 +169,12 @@ keys! {
             "Connections for one address (of IPv6: one /64 network); a further one is refused";
         CONNECTIONS_PER_USER_MAX = Serve Value "connections-per-user-max" "COUNT" "100"
             "Connections of one user (sub of the token); a further one is closed";
+        ACK_INTERVAL = Serve Value "ack-interval" "DURATION" "1s"
+            "What a client acknowledges is stored at most this often";
+        CLIENTS_PER_USER_MAX = Serve Value "clients-per-user-max" "COUNT" "100"
+            "Clients of one user (sub of the token) for which it is kept what they have acknowledged; each subscription of a client counts";
+        CLIENT_EXPIRY = Serve Value "client-expiry" "DURATION" "1d"
+            "A client that was not seen for so long is forgotten";
         IDLE = Serve Value "idle-max" "DURATION" "10min"
             "How long a connection may have no subscription";
         MESSAGES_PER_SECOND = Serve Value "messages-per-second-max" "COUNT" "50"

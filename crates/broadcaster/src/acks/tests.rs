@@ -1,0 +1,119 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use walcast_history::{ClientKey, ClientName};
+use walcast_model::Cursor;
+
+use super::{Acks, Outcome};
+use crate::testing::{FakeClients, at};
+
+fn key(user: &str, client_id: &str) -> ClientKey {
+    let name = ClientName { user: user.to_owned(), client_id: client_id.to_owned() };
+    ClientKey { name, subscription: "s".to_owned() }
+}
+
+fn acks() -> (Arc<FakeClients>, Acks, CancellationToken) {
+    let store = Arc::new(FakeClients::default());
+    let acks = Acks::new(store.clone(), Duration::from_secs(1));
+    let cancel = CancellationToken::new();
+    tokio::spawn({
+        let (acks, cancel) = (acks.clone(), cancel.clone());
+        async move { acks.run(cancel).await }
+    });
+    (store, acks, cancel)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_within_an_interval_is_stored_once_and_confirmed_when_it_is() {
+    let (store, acks, _cancel) = acks();
+    let claim = acks.claim(key("", "a"), String::new());
+    let mut outcome = claim.watch();
+    for position in 1..=50 {
+        claim.acknowledge(at(position)).unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    outcome.wait_for(|outcome| *outcome == Outcome::Durable(at(50))).await.unwrap();
+    assert_eq!(store.get(&claim.key), Some(at(50)));
+    assert!(store.writes() <= 7, "{} writes in 5 s", store.writes());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_confirmed_while_history_is_away_and_nothing_is_lost() {
+    let (store, acks, _cancel) = acks();
+    store.go_away(true);
+    let claim = acks.claim(key("", "a"), String::new());
+    let mut outcome = claim.watch();
+    claim.acknowledge(at(1)).unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    claim.acknowledge(at(2)).unwrap();
+    assert_eq!(*outcome.borrow_and_update(), Outcome::Nothing);
+    // Its client has gone meanwhile, and comes back.
+    drop(claim);
+    let claim = acks.claim(key("", "a"), String::new());
+    assert_eq!(claim.position().await.unwrap(), Some((None, at(2))));
+    store.go_away(false);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(store.get(&claim.key), Some(at(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_is_stored_when_the_daemon_goes_down() {
+    let (store, acks, cancel) = acks();
+    let (one, two) = (acks.claim(key("", "a"), String::new()), acks.claim(key("", "b"), String::new()));
+    one.acknowledge(at(1)).unwrap();
+    one.watch().wait_for(|outcome| *outcome != Outcome::Nothing).await.unwrap();
+    two.acknowledge(at(2)).unwrap();
+    cancel.cancel();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(store.get(&two.key), Some(at(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_came_last_under_a_name_has_it() {
+    let (store, acks, _cancel) = acks();
+    let first = acks.claim(key("ada", "a"), String::new());
+    let second = acks.claim(key("ada", "a"), String::new());
+    let other = acks.claim(key("bob", "a"), String::new());
+    assert!(first.acknowledge(at(9)).is_err());
+    drop(first);
+    second.acknowledge(at(1)).unwrap();
+    other.acknowledge(at(5)).unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!((store.get(&second.key), store.get(&other.key)), (Some(at(1)), Some(at(5))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_initial_sync_takes_back_what_was_acknowledged_before_it_begins() {
+    let (store, acks, _cancel) = acks();
+    let claim = acks.claim(key("", "a"), String::new());
+    for _ in 0..2 {
+        claim.acknowledge(at(7)).unwrap();
+        claim.watch().wait_for(|outcome| *outcome == Outcome::Durable(at(7))).await.unwrap();
+        claim.forget().await.unwrap();
+        assert_eq!(store.get(&claim.key), Some(Cursor::ZERO));
+        assert_eq!(claim.position().await.unwrap(), None);
+    }
+    // Of one that is not the last under its name nothing is taken back.
+    let newer = acks.claim(key("", "a"), String::new());
+    newer.acknowledge(at(8)).unwrap();
+    assert!(claim.forget().await.is_err());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(store.get(&newer.key), Some(at(8)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_cannot_be_stored_keeps_nobody_else_waiting() {
+    let (store, acks, _cancel) = acks();
+    let claims: Vec<_> =
+        ["a", "poison", "b"].map(|name| acks.claim(key("", name), String::new())).into_iter().collect();
+    for claim in &claims {
+        claim.acknowledge(at(3)).unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(
+        claims.iter().map(|claim| store.get(&claim.key)).collect::<Vec<_>>(),
+        [Some(at(3)), None, Some(at(3))]
+    );
+    assert!(matches!(*claims[1].watch().borrow(), Outcome::Refused(_)));
+}
