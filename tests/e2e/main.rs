@@ -11,6 +11,7 @@ mod fire;
 mod gate;
 mod idle;
 mod initial_sync;
+mod keys;
 mod large_transaction;
 mod new_tables;
 mod observer;

@@ -17,6 +17,8 @@ pub(crate) struct Asked {
     pub(crate) columns: Option<BTreeSet<String>>,
     /// Its rows, `None` for all. Only of tables that are named.
     pub(crate) rows: Option<Filter>,
+    /// Whether rows come with their changes.
+    pub(crate) payload: Payload,
 }
 
 /// What a client calls itself: 1 to 128 bytes without control characters.
@@ -71,9 +73,6 @@ impl TryFrom<Subscribe> for Request {
         if origin.is_some() {
             return Err(Refusal::not_available(ErrorCode::BadMessage, "origin"));
         }
-        if payload != Payload::Row {
-            return Err(Refusal::not_available(ErrorCode::BadMessage, "a payload other than \"row\""));
-        }
         let client_id = client_id.map(ClientId::try_from).transpose()?;
         if cursor == StartAt::Acked && client_id.is_none() {
             let refusal = Refusal::bad("the cursor \"acked\" is what a client_id has acknowledged");
@@ -85,7 +84,7 @@ impl TryFrom<Subscribe> for Request {
         let mut tables = BTreeMap::new();
         for entry in entries {
             let rows = entry.filter.as_deref().map(|text| filter(&entry.table, text)).transpose()?;
-            let asked = Asked { columns: entry.columns.map(BTreeSet::from_iter), rows };
+            let asked = Asked { columns: entry.columns.map(BTreeSet::from_iter), rows, payload };
             if tables.insert(entry.table.clone(), asked).is_some() {
                 return Err(Refusal::bad(format!("{} is named twice in one subscription", entry.table)));
             }
@@ -118,7 +117,6 @@ mod tests {
             (r#""tables":[{"table":"a.t","where":"x = (SELECT 1)"}]"#, ErrorCode::BadFilter, "a.t"),
             (r#""tables":[{"table":"a.*","where":"x = 1"}]"#, ErrorCode::BadFilter, "pattern"),
             (r#""tables":[{"table":"*"}],"origin":"me""#, ErrorCode::BadMessage, "origin"),
-            (r#""tables":[{"table":"*"}],"payload":"key""#, ErrorCode::BadMessage, "payload"),
             (r#""tables":[{"table":"*"}],"cursor":"acked""#, ErrorCode::BadMessage, "acked"),
             (r#""tables":[{"table":"*"}],"client_id":"""#, ErrorCode::BadMessage, "client_id"),
             (r#""tables":[{"table":"*"}],"client_id":"a\u0000""#, ErrorCode::BadMessage, "client_id"),

@@ -128,7 +128,7 @@ pub enum Payload {
     /// Keys and rows.
     #[default]
     Row,
-    /// Keys without rows. *(later)*
+    /// Keys without rows.
     Key,
 }
 

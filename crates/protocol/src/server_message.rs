@@ -262,6 +262,10 @@ pub struct Change {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<schema::Object>"))]
     pub key: Option<Box<RawValue>>,
+    /// The key after the change, where that is another one; only with `"payload": "key"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<schema::Object>"))]
+    pub new_key: Option<Box<RawValue>>,
     /// The row after the change, without the columns in `unchanged`; for `insert` and `update`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<schema::Object>"))]

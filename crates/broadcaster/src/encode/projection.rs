@@ -1,6 +1,7 @@
-//! Some columns of a row.
+//! Some columns of a row, or its key alone.
 
 use walcast_model::{Change, Part, Relation, json};
+use walcast_protocol::Payload;
 
 use crate::wanted::Selection;
 
@@ -10,6 +11,8 @@ use crate::wanted::Selection;
 pub(crate) struct Projection {
     /// Names as they stand between the quotes of a JSON key, for each column of the relation that is taken.
     taken: Vec<Box<[u8]>>,
+    /// Of changes the key is all that is told, and no row.
+    payload: Payload,
 }
 
 impl Projection {
@@ -23,7 +26,9 @@ impl Projection {
             .filter(|(_, column)| column.key || columns.contains(&column.name))
             .map(|(index, _)| column_key(relation, index).into())
             .collect();
-        (taken.len() < relation.columns().len()).then_some(Self { taken })
+        let payload = selection.payload;
+        let takes_less = payload == Payload::Key || taken.len() < relation.columns().len();
+        takes_less.then_some(Self { taken, payload })
     }
 
     fn takes(&self, key: &[u8]) -> bool {
@@ -55,6 +60,11 @@ impl Projection {
         if let Some(key) = part.key(change) {
             out.extend_from_slice(b",\"key\":");
             out.extend_from_slice(key);
+            if self.payload == Payload::Key
+                && let Some(row) = part.row(change)
+            {
+                write_new_key(out, key, row);
+            }
         }
         Self::write_images(Some(self), out, part.row(change), part.old(change), part.unchanged(change));
         out.push(b'}');
@@ -68,6 +78,9 @@ impl Projection {
         old: Option<&[u8]>,
         unchanged: Option<&[u8]>,
     ) {
+        if projection.is_some_and(|projection| projection.payload == Payload::Key) {
+            return;
+        }
         for (name, object) in [("row", row), ("old", old)] {
             let Some(object) = object else { continue };
             for piece in [",\"", name, "\":"] {
@@ -103,6 +116,23 @@ impl Projection {
             out.push(b']');
         }
     }
+}
+
+/// Appends the key of a row that had another one before.
+fn write_new_key(out: &mut Vec<u8>, key: &[u8], row: &[u8]) {
+    // What is not in the row was not written.
+    let now = |name: &[u8], was| json::fields(row).find(|(now, _)| *now == name).map_or(was, |(_, now)| now);
+    if json::fields(key).all(|(name, was)| now(name, was) == was) {
+        return;
+    }
+    out.extend_from_slice(b",\"new_key\":{");
+    for (index, (name, was)) in json::fields(key).enumerate() {
+        out.extend_from_slice(if index > 0 { b",\"" } else { b"\"" });
+        out.extend_from_slice(name);
+        out.extend_from_slice(b"\":");
+        out.extend_from_slice(now(name, was));
+    }
+    out.push(b'}');
 }
 
 /// A column's name as it stands between the quotes of a JSON key.

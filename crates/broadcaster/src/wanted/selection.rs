@@ -6,7 +6,7 @@ use std::sync::Arc;
 use walcast_filter::{Filter, FilterError, Predicate, Schema, Verdict};
 use walcast_model::RelationName;
 use walcast_policy::Grant;
-use walcast_protocol::{ErrorCode, TablePattern};
+use walcast_protocol::{ErrorCode, Payload, TablePattern};
 
 use super::Choice;
 use crate::refusal::Refusal;
@@ -27,6 +27,8 @@ pub(crate) struct Selection {
     pub(crate) origin: Origin,
     /// The columns of its rows, beside those of the key, which always come; `None` for all.
     pub(crate) columns: Option<BTreeSet<String>>,
+    /// Whether rows come with their changes; of an initial sync's rows the key is all there is otherwise.
+    pub(crate) payload: Payload,
     /// The rows that are asked for; `None` for all.
     asked: Option<Filter>,
     /// The rows that are granted; `None` for all.
@@ -90,7 +92,19 @@ impl Selection {
             (Some(asked), Some(granted)) => Some(asked.intersection(granted).cloned().collect()),
             (one, other) => one.as_ref().or(other.as_ref()).cloned(),
         };
-        Self { origin, columns, asked: asked.rows.clone(), granted: grant.rows, visible: grant.columns }
+        // Nothing beside the key.
+        let columns = match asked.payload {
+            Payload::Row => columns,
+            Payload::Key => Some(BTreeSet::new()),
+        };
+        Self {
+            origin,
+            columns,
+            payload: asked.payload,
+            asked: asked.rows.clone(),
+            granted: grant.rows,
+            visible: grant.columns,
+        }
     }
 
     /// Whether the table's definition has to be known before it is said that it may be had.

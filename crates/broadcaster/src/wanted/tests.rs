@@ -134,7 +134,7 @@ proptest! {
         };
         let column = |column: String| Some([column, "both".to_owned()].into());
         let tables: BTreeMap<_, _> =
-            chosen(asked).map(|(table, name)| (table, Asked { columns: column(name), rows: None })).collect();
+            chosen(asked).map(|(table, name)| (table, Asked { columns: column(name), ..Asked::default() })).collect();
         let grants: BTreeMap<_, _> =
             chosen(granted).map(|(table, name)| {
                 let entry = if is_denied(&name) { Err(denial()) } else { Ok(Grant { columns: column(name), rows: None }) };
