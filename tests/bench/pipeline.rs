@@ -6,17 +6,22 @@
 //! and is gone. The gate is opened at once: a real daemon would first store the whole backlog and then serve it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use walcast_broadcaster::{Broadcaster, Gate, InitialSync, PastPages, Sources, Unanswered, doors};
+use walcast_broadcaster::{
+    Broadcaster, ClientPositions, Gate, InitialSync, PastPages, Sources, Unanswered, doors,
+};
 use walcast_feed::{Barriers, Feed, FeedLimits, Read};
-use walcast_history::{AppendLimits, Appender, FeedRecord, NewFeed, Page, PageLimits, Reader, schema};
-use walcast_model::{Cursor, Lsn, Snapshot};
+use walcast_history::{
+    Acknowledged, AppendLimits, Appender, ClientKey, FeedRecord, KnownClient, NewFeed, Page, PageLimits,
+    Reader, schema,
+};
+use walcast_model::{Cursor, FeedId, Lsn, Snapshot};
 use walcast_postgres::{ConnectionConfig, Pool, Session};
 use walcast_replication::{BarrierEmitter, Replicator, ReplicatorSettings};
 use walcast_snapshot::{SnapshotLimits, Snapshots};
@@ -125,8 +130,17 @@ async fn run(task: &Task) -> Outcome<()> {
         );
         let source: Arc<dyn InitialSync> = Arc::new(snapshots);
         let lineage = walcast_broadcaster::Lineage::default();
-        let sources =
-            Sources { feed_id, lineage, feed: feed.clone(), barriers: barriers.clone(), past, source, gate };
+        let clients = Arc::new(NoClients);
+        let sources = Sources {
+            feed_id,
+            lineage,
+            feed: feed.clone(),
+            barriers: barriers.clone(),
+            past,
+            source,
+            clients,
+            gate,
+        };
         let broadcaster = Broadcaster::new(sources, walcast_broadcaster::Limits::default());
         tokio::spawn(doors::serve(
             vec![listener.into()],
@@ -240,6 +254,35 @@ impl NoPast {
     fn asked() -> ! {
         eprintln!("the client fell behind the feed, and there is no history");
         std::process::exit(1);
+    }
+}
+
+/// Nobody acknowledges anything.
+#[derive(Debug)]
+struct NoClients;
+
+impl ClientPositions for NoClients {
+    fn store<'a>(&'a self, _: &'a [Acknowledged]) -> BoxFuture<'a, Result<Vec<usize>, Unanswered>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn position<'a>(
+        &'a self,
+        _: &'a ClientKey,
+    ) -> BoxFuture<'a, Result<Option<(FeedId, Cursor)>, Unanswered>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn of_user<'a>(&'a self, _: &'a str, _: usize) -> BoxFuture<'a, Result<Vec<KnownClient>, Unanswered>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn upkeep<'a>(&'a self, _: &'a [ClientKey]) -> BoxFuture<'a, Result<(), Unanswered>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn expiry(&self) -> Duration {
+        Duration::MAX
     }
 }
 

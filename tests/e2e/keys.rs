@@ -9,7 +9,7 @@ async fn subscribe(daemon: &Daemon, cursor: &str, more: Value) -> Socket {
     let (mut socket, _) = open(&daemon.ws_url()).await;
     let mut message = json!({"type": "subscribe", "id": "k", "cursor": cursor, "payload": "key",
                              "tables": [{"table": "public.t", "where": "v < 100"}, {"table": "public.f"}]});
-    message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    message.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
     send(&mut socket, message).await;
     socket
 }
@@ -22,7 +22,7 @@ async fn changes(socket: &mut Socket, last: &Value) -> Vec<Value> {
         assert_ne!(message["type"], "error", "{message}");
         for change in message["changes"].as_array().into_iter().flatten() {
             let mut change = change.clone();
-            change.as_object_mut().unwrap().remove("table");
+            change.as_object_mut().expect("an object").remove("table");
             all.push(change);
         }
     }

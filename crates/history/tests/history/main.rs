@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod append;
+mod clients;
 mod faults;
 mod feed_record;
 mod idle;

@@ -91,3 +91,31 @@ async fn latest_begins_with_the_whole_of_a_transaction_that_is_coming_in() {
         ]
     );
 }
+
+#[tokio::test]
+async fn what_was_acknowledged_is_judged_like_any_other_cursor() {
+    let mut bench = Bench::new(1 << 20, Limits::default());
+    let a = table("a", &[]);
+    bench.append(vec![part(10, 0, &[Insert(1, a)], Some(20))], 0).await;
+    bench.route();
+    let begins = |bench: &Bench| {
+        let fields = r#""tables":[{"table":"public.a"}],"client_id":"c","cursor":"acked""#;
+        let mut session = bench.session(fields).unwrap();
+        assert_eq!(session.storable(), None);
+        let messages = words(&bench.take(&mut session).0);
+        (messages[0].clone(), session.storable())
+    };
+    assert_eq!(begins(&bench), ("subscribed Snapshot 0/0".into(), None));
+    // Of this daemon, and of this feed.
+    for feed in [None, Some("f_1".parse().unwrap())] {
+        bench.acked = Some((feed, at(10)));
+        let (first, storable) = begins(&bench);
+        assert_eq!(first, "subscribed Live 0/A");
+        assert!(storable.is_some_and(|(first, last)| first == at(10) && last >= at(20)), "{storable:?}");
+    }
+    bench.acked = Some((Some("f_0".parse().unwrap()), at(10)));
+    assert_eq!(begins(&bench).0, "error feed_changed");
+    let world = std::sync::Arc::get_mut(&mut bench.world).unwrap();
+    world.lineage = crate::Lineage::new([("f_0".parse().unwrap(), at(10))]);
+    assert_eq!(begins(&bench).0, "subscribed Live 0/A");
+}

@@ -1,0 +1,97 @@
+//! What clients have acknowledged.
+
+use std::time::Duration;
+
+use walcast_history::{Acknowledged, ClientKey, ClientLimits, ClientName, Clients, Error, FeedRecord};
+use walcast_model::{Cursor, Lsn, Seq};
+use walcast_postgres::Pool;
+use walcast_testkit::{for_each_version, shared_cluster};
+
+use crate::world::{World, fast};
+
+fn key(user: &str, client_id: &str) -> ClientKey {
+    let name = ClientName { user: user.into(), client_id: client_id.into() };
+    ClientKey { name, subscription: "s".into() }
+}
+
+fn at(user: &str, client_id: &str, cursor: Cursor) -> Acknowledged {
+    Acknowledged { key: key(user, client_id), cursor, tables: "public.t".into() }
+}
+
+fn cursor(lsn: u64, seq: i64) -> Cursor {
+    Cursor::new(Lsn::new(lsn), Seq::new(seq))
+}
+
+/// Of a feed that somebody has claimed.
+async fn clients(world: &World, limits: ClientLimits) -> (FeedRecord, Clients) {
+    let storing = world.store(fast()).await;
+    storing.until_claimed().await;
+    storing.stop().await.unwrap();
+    let record = world.record().await;
+    let pool = Pool::new(world.config.clone(), "test clients", 2);
+    (record.clone(), Clients::new(pool, &record, record.writer, limits))
+}
+
+#[tokio::test]
+async fn what_is_stored_is_read_again_and_0_0_takes_it_back() {
+    for_each_version(async |cluster| {
+        let world = World::create(cluster).await;
+        let (record, clients) = clients(&world, ClientLimits::default()).await;
+        let position = async |user, id| clients.position(&key(user, id)).await.unwrap();
+        assert_eq!(position("ada", "a").await, None);
+        let batch =
+            [at("ada", "a", cursor(70, 3)), at("bob", "a", cursor(80, 0)), at("ada", "b", Cursor::ZERO)];
+        assert_eq!(clients.store(&batch).await.unwrap(), [0; 0]);
+        assert_eq!(position("ada", "a").await, Some((record.id.clone(), cursor(70, 3))));
+        assert_eq!(position("bob", "a").await, Some((record.id, cursor(80, 0))));
+        // It had acknowledged nothing, which takes no place.
+        let of_ada = clients.of_user("ada", 10).await.unwrap();
+        assert_eq!(of_ada.iter().map(|known| &*known.key.name.client_id).collect::<Vec<_>>(), ["a"]);
+        clients.store(&[at("ada", "a", Cursor::ZERO)]).await.unwrap();
+        assert_eq!(position("ada", "a").await, None);
+        assert_eq!(clients.of_user("ada", 10).await.unwrap()[0].cursor, Cursor::ZERO);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn limits_refuse_those_who_are_new_and_nobody_else() {
+    let world = World::create(shared_cluster().await).await;
+    let limits = ClientLimits { clients_per_user_max: 1, clients_max: 4, ..ClientLimits::default() };
+    let (_, clients) = clients(&world, limits).await;
+    let batch = ["a", "b"].map(|id| at("ada", id, cursor(5, 0)));
+    assert_eq!(clients.store(&batch).await.unwrap(), [1]);
+    assert_eq!(clients.store(&[at("ada", "a", cursor(6, 0))]).await.unwrap(), [0; 0]);
+    // Without authentication all are of one user.
+    let batch = ["a", "b", "c", "d"].map(|id| at("", id, cursor(5, 0)));
+    assert_eq!(clients.store(&batch).await.unwrap(), [3]);
+}
+
+#[tokio::test]
+async fn a_process_that_was_replaced_stores_nothing() {
+    let world = World::create(shared_cluster().await).await;
+    let (record, clients) = clients(&world, ClientLimits::default()).await;
+    world.database.run("UPDATE walcast.feed SET writer = writer + 1").await;
+    let stored = clients.store(&[at("ada", "a", cursor(5, 0))]).await;
+    assert!(matches!(stored, Err(Error::FeedGone { feed }) if feed == record.id));
+    assert_eq!(clients.position(&key("ada", "a")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn who_was_not_seen_for_long_is_forgotten_unless_it_is_kept() {
+    let world = World::create(shared_cluster().await).await;
+    let keep_clients = vec!["ada/kept".parse().unwrap()];
+    let limits =
+        ClientLimits { client_expiry: Duration::from_secs(60), keep_clients, ..ClientLimits::default() };
+    let (_, clients) = clients(&world, limits).await;
+    let batch = ["kept", "gone", "here"].map(|id| at("ada", id, cursor(5, 0)));
+    clients.store(&batch).await.unwrap();
+    // Named with its user: another one's is another client.
+    clients.store(&[at("bob", "kept", cursor(5, 0))]).await.unwrap();
+    assert_eq!(clients.expire().await.unwrap(), 0);
+    world.database.run("UPDATE walcast.client SET seen_at = seen_at - interval '2 minutes'").await;
+    clients.seen(&[key("ada", "here")]).await.unwrap();
+    assert_eq!(clients.expire().await.unwrap(), 2);
+    let of_ada = clients.of_user("ada", 10).await.unwrap();
+    assert_eq!(of_ada.iter().map(|known| &*known.key.name.client_id).collect::<Vec<_>>(), ["here", "kept"]);
+}
