@@ -23,9 +23,10 @@ COMMENT ON COLUMN walcast.client.seen_at IS 'When it was last known to be there,
 CREATE INDEX client_seen ON walcast.client (seen_at);
 
 -- Stores what was acknowledged, for the process that stores the feed: one that was replaced must not take a client back.
--- Returns the places in the arrays, from 1, of those that are refused, because user_max or all_max is reached.
+-- A client that is not known becomes so only where adds says so. Returns the places in the arrays, from 1, of those that are refused, because user_max or all_max is reached.
 CREATE FUNCTION walcast.acknowledge(feed text, writer int8, user_max int8, all_max int8, user_names text[], client_ids text[],
-                                    subscriptions text[], lsns pg_lsn[], seqs int8[], labels text[]) RETURNS SETOF int4
+                                    subscriptions text[], lsns pg_lsn[], seqs int8[], labels text[], adds bool[])
+RETURNS SETOF int4
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
 #variable_conflict use_column
 BEGIN
@@ -40,8 +41,7 @@ BEGIN
         UPDATE walcast.client AS c
         SET feed_id = acknowledge.feed, lsn = lsns[i], seq = seqs[i], tables = labels[i], seen_at = clock_timestamp()
         WHERE c.user_name = user_names[i] AND c.client_id = client_ids[i] AND c.subscription = subscriptions[i];
-        -- 0/0 takes back what was acknowledged, and there is nothing.
-        CONTINUE WHEN FOUND OR (lsns[i] = '0/0' AND seqs[i] = 0);
+        CONTINUE WHEN FOUND OR NOT adds[i];
         -- Without authentication all are of one user.
         IF (user_names[i] <> '' AND (SELECT count(*) FROM walcast.client AS c WHERE c.user_name = user_names[i]) >= user_max)
            OR (SELECT count(*) FROM walcast.client) >= all_max THEN
@@ -54,5 +54,5 @@ BEGIN
 END
 $function$;
 
-COMMENT ON FUNCTION walcast.acknowledge(text, int8, int8, int8, text[], text[], text[], pg_lsn[], int8[], text[]) IS
+COMMENT ON FUNCTION walcast.acknowledge(text, int8, int8, int8, text[], text[], text[], pg_lsn[], int8[], text[], bool[]) IS
     'Stores what clients have acknowledged; SQLSTATE WC001 for all but the process that stores the feed.';

@@ -133,6 +133,13 @@ async fn only_what_was_sent_can_be_acknowledged_and_only_forwards() {
     assert_eq!(until(&mut second, "subscribed").await["cursor"], *all[1].0);
     ack(&mut socket, &all[2].0).await;
     assert!(error(&mut socket).await.contains("another subscription"));
+    // A client that begins at a cursor of its own is there, whatever it had acknowledged.
+    let (mut restored, _) = open(&daemon.ws_url()).await;
+    subscribe(&mut restored, "a", &all[0].0).await;
+    until(&mut restored, "subscribed").await;
+    let (mut again, _) = open(&daemon.ws_url()).await;
+    subscribe(&mut again, "a", "acked").await;
+    assert_eq!(until(&mut again, "subscribed").await["cursor"], *all[0].0);
     // An initial sync begins with nothing, also for the server.
     let (mut third, _) = open(&daemon.ws_url()).await;
     subscribe(&mut third, "a", "0/0").await;

@@ -162,6 +162,8 @@ struct Holder {
 struct Due {
     cursor: Cursor,
     tables: Arc<str>,
+    /// Whether it was acknowledged, and is confirmed; otherwise it corrects what was acknowledged before, if anything was.
+    is_acknowledged: bool,
     outcome: Arc<watch::Sender<Outcome>>,
 }
 
@@ -183,6 +185,7 @@ impl Desk {
                 key: key.clone(),
                 cursor: due.cursor,
                 tables: due.tables.as_ref().to_owned(),
+                adds: due.is_acknowledged,
             });
             self.storing.insert(key, due);
         }
@@ -190,7 +193,9 @@ impl Desk {
     }
 
     fn settle(&mut self, acknowledged: &Acknowledged, outcome: Outcome) {
-        if let Some(stored) = self.storing.remove(&acknowledged.key) {
+        if let Some(stored) = self.storing.remove(&acknowledged.key)
+            && (stored.is_acknowledged || stored.cursor == Cursor::ZERO)
+        {
             stored.outcome.send_replace(outcome);
         }
     }
@@ -334,13 +339,22 @@ impl Claim {
 
     /// Everything before `cursor` is stored by the client.
     pub(crate) fn acknowledge(&self, cursor: Cursor) -> Result<(), Refusal> {
+        self.put(cursor, true)
+    }
+
+    /// The client has begun at `cursor`, wherever it had acknowledged to be: who has acknowledged nothing still has not.
+    pub(crate) fn correct(&self, cursor: Cursor) -> Result<(), Refusal> {
+        self.put(cursor, false)
+    }
+
+    fn put(&self, cursor: Cursor, is_acknowledged: bool) -> Result<(), Refusal> {
         let mut desk = self.acks.desk();
         let outcome = match desk.holders.get(&self.key) {
             Some(holder) if holder.number == self.number => Arc::clone(&holder.outcome),
             _ => return Err(superseded()),
         };
         let waiting = desk.due.len();
-        let due = Due { cursor, tables: Arc::clone(&self.tables), outcome };
+        let due = Due { cursor, tables: Arc::clone(&self.tables), is_acknowledged, outcome };
         match desk.due.entry(self.key.clone()) {
             Entry::Occupied(mut entry) => drop(entry.insert(due)),
             Entry::Vacant(_) if waiting >= WAITING_MAX => return Err(not_now()),
@@ -381,7 +395,7 @@ impl Claim {
                 is_old
             });
         }
-        self.acknowledge(Cursor::ZERO).map_err(|refusal| match refusal.code {
+        self.correct(Cursor::ZERO).map_err(|refusal| match refusal.code {
             ErrorCode::NotReady => Unanswered::Later(refusal.message),
             _ => Unanswered::Never(refusal),
         })?;

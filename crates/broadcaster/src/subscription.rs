@@ -13,7 +13,7 @@ use walcast_feed::Barriers;
 use walcast_history::{ClientKey, ClientName, PageLimits};
 use walcast_model::{Cursor, RelationName};
 use walcast_policy::Rights;
-use walcast_protocol::{Acked, ServerMessage, StartAt, Waiting};
+use walcast_protocol::{Acked, ErrorCode, ServerMessage, StartAt, Waiting};
 use walcast_snapshot::{SnapshotEvent, SnapshotTable};
 
 use crate::acks::{Acks, Claim, Outcome};
@@ -68,6 +68,8 @@ struct Acknowledging {
     outcome: watch::Receiver<Outcome>,
     /// What it acknowledged last since its session started.
     last: Cursor,
+    /// Whether it begins where the client says, which counts for more than what was acknowledged before.
+    corrects: bool,
 }
 
 /// A session and what it waits for.
@@ -113,10 +115,11 @@ impl Subscription {
     ) -> Result<Self, Refusal> {
         let key = client.key(&mut request)?;
         let tables = named(&request);
+        let corrects = matches!(request.start, StartAt::At(_) | StartAt::Latest);
         let session = Session::new(request, rights, Arc::clone(world))?;
         let acknowledging = key.map(|key| {
             let claim = services.acks.claim(key, tables);
-            Acknowledging { outcome: claim.watch(), claim, last: Cursor::ZERO }
+            Acknowledging { outcome: claim.watch(), claim, last: Cursor::ZERO, corrects }
         });
         let barriers = services.barriers.clone();
         Ok(Self {
@@ -147,6 +150,7 @@ impl Subscription {
             (self.question, self.syncing, self.wait) = (None, None, None);
             if let Some(acknowledging) = &mut self.acknowledging {
                 acknowledging.last = Cursor::ZERO;
+                acknowledging.corrects = false;
             }
             self.concerned = self.session.shape().watch();
         }
@@ -178,8 +182,22 @@ impl Subscription {
             );
         }
         acknowledging.claim.acknowledge(cursor)?;
-        acknowledging.last = cursor;
+        (acknowledging.last, acknowledging.corrects) = (cursor, false);
         Ok(())
+    }
+
+    /// Once it has begun where its client says that it is.
+    fn correct(&mut self) {
+        let Some(acknowledging) = self.acknowledging.as_mut().filter(|acknowledging| acknowledging.corrects)
+        else {
+            return;
+        };
+        if let Some((first, _)) = self.session.storable()
+            // Tried again with the next step when too much waits; when the name is somebody else's it is over.
+            && acknowledging.claim.correct(first).map_or_else(|refusal| refusal.code != ErrorCode::NotReady, |()| true)
+        {
+            acknowledging.corrects = false;
+        }
     }
 
     /// What became of what the client acknowledged, unless it was told.
@@ -218,7 +236,9 @@ impl Subscription {
             if let Some(message) = self.acked() {
                 return Output::Frame(message.into());
             }
-            match self.session.next() {
+            let step = self.session.next();
+            self.correct();
+            match step {
                 Step::Frame(frame) => return Output::Frame(frame),
                 Step::Ask(question) => self.ask(question),
                 Step::Wait(wait) => {
@@ -390,7 +410,7 @@ impl Client<'_> {
                 return Ok(None);
             }
             let message = "nothing is kept for a client without a user: others could use the same client_id";
-            let refusal = Refusal::new(walcast_protocol::ErrorCode::Forbidden, message);
+            let refusal = Refusal::new(ErrorCode::Forbidden, message);
             return Err(refusal.hint("send a token with a subject (sub)"));
         };
         let name = ClientName { user: user.to_owned(), client_id: client_id.into_string() };
@@ -433,10 +453,7 @@ fn page_limits(world: &World) -> PageLimits {
 }
 
 pub(crate) fn crashed() -> Refusal {
-    let refusal = Refusal::new(
-        walcast_protocol::ErrorCode::Internal,
-        "the daemon failed to answer a question of its own",
-    );
+    let refusal = Refusal::new(ErrorCode::Internal, "the daemon failed to answer a question of its own");
     refusal.hint("subscribe again; the daemon's log has the cause")
 }
 
@@ -456,8 +473,7 @@ async fn next_event(syncing: Option<&mut Syncing>) -> Result<SnapshotEvent, Refu
     match end.await {
         Ok(Err(Unanswered::Never(refusal))) => Err(refusal),
         Ok(Err(Unanswered::Later(reason))) => {
-            Err(Refusal::new(walcast_protocol::ErrorCode::NotReady, reason)
-                .hint("subscribe again after a while"))
+            Err(Refusal::new(ErrorCode::NotReady, reason).hint("subscribe again after a while"))
         }
         Ok(Ok(())) | Err(_) => Err(crashed()),
     }

@@ -310,7 +310,12 @@ impl ClientPositions for FakeClients {
                 return Err(Unanswered::Never(Refusal::bad("poison")));
             }
             self.writes.fetch_add(1, Ordering::Relaxed);
-            self.kept.lock().unwrap().extend(batch.iter().map(|one| (one.key.clone(), one.cursor)));
+            let mut kept = self.kept.lock().unwrap();
+            for one in batch {
+                if one.adds || kept.contains_key(&one.key) {
+                    kept.insert(one.key.clone(), one.cursor);
+                }
+            }
             Ok(Vec::new())
         }
         .boxed()

@@ -93,6 +93,8 @@ pub struct Acknowledged {
     pub cursor: Cursor,
     /// What it subscribed to, for people.
     pub tables: String,
+    /// Whether a client that is not known becomes so; otherwise nothing is stored of it.
+    pub adds: bool,
 }
 
 /// A client that is known.
@@ -171,9 +173,10 @@ impl Clients {
         let tables = column(|one| &one.tables);
         let lsns: Vec<PgLsn> = acknowledged.iter().map(|one| parameter(one.cursor.lsn())).collect();
         let seqs: Vec<i64> = acknowledged.iter().map(|one| one.cursor.seq().get()).collect();
+        let adds: Vec<bool> = acknowledged.iter().map(|one| one.adds).collect();
         let max = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let (user_max, all_max) = (max(self.limits.clients_per_user_max), max(self.limits.clients_max));
-        let sql = "SELECT walcast.acknowledge($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        let sql = "SELECT walcast.acknowledge($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
         let stored = session
             .query(
                 sql,
@@ -188,6 +191,7 @@ impl Clients {
                     &lsns,
                     &seqs,
                     &tables,
+                    &adds,
                 ],
             )
             .await

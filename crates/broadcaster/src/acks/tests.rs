@@ -103,6 +103,21 @@ async fn an_initial_sync_takes_back_what_was_acknowledged_before_it_begins() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_a_client_begins_corrects_what_it_acknowledged_and_is_not_confirmed() {
+    let (store, acks, _cancel) = acks();
+    let claim = acks.claim(key("", "a"), String::new());
+    claim.correct(at(5)).unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!((store.get(&claim.key), claim.watch().borrow().clone()), (None, Outcome::Nothing));
+    claim.acknowledge(at(9)).unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let claim = acks.claim(key("", "a"), String::new());
+    claim.correct(at(5)).unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!((store.get(&claim.key), claim.watch().borrow().clone()), (Some(at(5)), Outcome::Nothing));
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_cannot_be_stored_keeps_nobody_else_waiting() {
     let (store, acks, _cancel) = acks();
     let claims: Vec<_> =

@@ -15,7 +15,12 @@ fn key(user: &str, client_id: &str) -> ClientKey {
 }
 
 fn at(user: &str, client_id: &str, cursor: Cursor) -> Acknowledged {
-    Acknowledged { key: key(user, client_id), cursor, tables: "public.t".into() }
+    Acknowledged {
+        key: key(user, client_id),
+        cursor,
+        tables: "public.t".into(),
+        adds: cursor != Cursor::ZERO,
+    }
 }
 
 fn cursor(lsn: u64, seq: i64) -> Cursor {
