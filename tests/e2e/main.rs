@@ -11,6 +11,7 @@ mod gate;
 mod idle;
 mod initial_sync;
 mod large_transaction;
+mod last_images;
 mod new_tables;
 mod observer;
 mod resume;

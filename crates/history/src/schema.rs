@@ -15,6 +15,7 @@ const FILES: &[(&str, &str)] = &[
     ("0002_lineage.sql", include_str!("../../../sql/0002_lineage.sql")),
     ("0003_retention.sql", include_str!("../../../sql/0003_retention.sql")),
     ("0004_claim.sql", include_str!("../../../sql/0004_claim.sql")),
+    ("0005_last_image.sql", include_str!("../../../sql/0005_last_image.sql")),
 ];
 
 /// Held while the schema is applied or removed: two daemons that start together do it one after the other.

@@ -25,6 +25,7 @@ use walcast_feed::FeedLimits;
 use walcast_history::{AppendLimits, RetentionLimits};
 use walcast_model::RelationName;
 use walcast_postgres::ConnectionConfig;
+use walcast_protocol::TablePattern;
 use walcast_replication::WalBudget;
 use walcast_replication::publication::{PublicationSettings, Selection};
 use walcast_replication::slot::SlotSettings;
@@ -61,6 +62,8 @@ pub(crate) struct ServeSettings {
     pub(crate) retention: RetentionLimits,
     /// What the slot may keep of the source's WAL.
     pub(crate) wal_budget: WalBudget,
+    /// The tables of which history keeps the newest row of each key. Default none.
+    pub(crate) last_images: Vec<TablePattern>,
     /// Sessions that read history at the same time; further readers wait for a place. Default 4.
     pub(crate) history_readers_max: usize,
     /// The bounds of initial syncs.
@@ -125,6 +128,7 @@ impl ServeSettings {
         reader.size(&key::PART_BYTES, &mut part_bytes_max, 1 << 10);
         reader.count(&key::HISTORY_READERS, &mut history_readers_max);
         let append = append(&mut reader);
+        let last_images = reader.parse_list(&key::LAST_IMAGES, value::table_pattern).unwrap_or_default();
         let retention = retention(&mut reader);
         let wal_budget = wal_budget(&mut reader);
         let snapshot = snapshot(&mut reader);
@@ -148,6 +152,7 @@ impl ServeSettings {
                 append,
                 retention,
                 wal_budget,
+                last_images,
                 history_readers_max,
                 snapshot,
                 broadcast,

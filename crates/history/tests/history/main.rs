@@ -6,6 +6,7 @@ mod append;
 mod faults;
 mod feed_record;
 mod idle;
+mod last_images;
 mod lineage;
 mod partitions;
 mod resume;

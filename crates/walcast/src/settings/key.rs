@@ -125,6 +125,8 @@ keys! {
             "Size of change_history on disk over which the oldest changes are dropped; off for no limit";
         RETENTION_INTERVAL = Serve Value "retention-interval" "DURATION" "30s"
             "How often it is looked whether old changes are to be dropped";
+        LAST_IMAGES = Serve List "last-images" "TABLE,…" ""
+            "Keep the newest row of each key of these tables (schema.table, schema.* or *), to complete changes with what the WAL leaves out";
         APPEND_BYTES = Serve Value "append-bytes-max" "SIZE" "8MiB"
             "JSON in one commit of history";
         APPEND_CHANGES = Serve Value "append-changes-max" "COUNT" "20000"
