@@ -15,6 +15,7 @@ mod new_tables;
 mod observer;
 mod resume;
 mod retention;
+mod rights;
 mod takeover;
 mod upkeep;
 mod values;
