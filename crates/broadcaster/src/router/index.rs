@@ -133,6 +133,12 @@ impl Index {
         self.shapes.len()
     }
 
+    /// Distinct predicates that changes are looked up among.
+    #[cfg(test)]
+    pub(super) fn predicates(&self) -> usize {
+        self.definitions.values().map(|definition| definition.predicates.len()).sum()
+    }
+
     fn hashed(&self, key: &Arc<ShapeKey>) -> Hashed {
         Hashed { hash: self.hasher.hash_one(&**key), key: Arc::clone(key) }
     }
@@ -173,7 +179,7 @@ impl Index {
             return false;
         }
         let (number, shape) = (known.number, &known.shape);
-        for (pattern, selection) in &shape.key().tables {
+        for (pattern, selection) in shape.key().tables.iter() {
             let listeners = match pattern {
                 TablePattern::All => &mut self.everywhere,
                 TablePattern::Schema(schema) => self.schemas.entry(schema.clone()).or_default(),
@@ -195,7 +201,7 @@ impl Index {
     pub(super) fn remove(&mut self, shape: &Shape) {
         let hashed = self.hashed(shape.key());
         let Some(Known { number, is_listed: true, .. }) = self.shapes.remove(&hashed) else { return };
-        for (pattern, selection) in &shape.key().tables {
+        for (pattern, selection) in shape.key().tables.iter() {
             let is_filtered = selection.is_filtered();
             match pattern {
                 TablePattern::All => drop(self.everywhere.list(is_filtered).remove(&number)),

@@ -3,12 +3,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio_util::sync::CancellationToken;
-use walcast_model::Part;
+use walcast_model::{Cursor, Part, Relation};
 
 use crate::catalog::Catalog;
 use crate::limits::Limits;
 use crate::shape::Next;
-use crate::testing::{Bench, FakeSource, Insert, at, key, part, table};
+use crate::testing::{Bench, FakeSource, Insert, at, full, key, part, schema, table};
 
 fn catalog() -> Catalog {
     Catalog::new(Arc::new(FakeSource::default()))
@@ -163,4 +163,79 @@ async fn a_router_that_is_cancelled_does_not_finish_what_there_is_to_do() {
     cancel.cancel();
     bench.world.router.follow(&catalog(), cancel).await;
     assert_eq!(bench.world.router.seen(), at(1));
+}
+
+/// Shapes that take the rows of `a` with one value of `x` each, bound to this definition.
+fn by_value(bench: &Bench, values: std::ops::Range<u64>, a: &Arc<Relation>) -> Vec<super::ShapeHandle> {
+    let shape_of = |value| {
+        let fields = format!(r#""tables":[{{"table":"public.a","where":"x = 'v{value}'"}}]"#);
+        let shape = bench.world.router.shape(key(&fields));
+        bench.world.router.bind(&shape, &schema(Arc::clone(a))).unwrap();
+        bench.world.router.listen(&shape);
+        shape
+    };
+    values.map(shape_of).collect()
+}
+
+/// The values whose shapes were woken by what comes after `before`.
+fn woken(shapes: &[super::ShapeHandle], before: Cursor) -> Vec<usize> {
+    (0..shapes.len()).filter(|index| shapes[*index].concerned() > before).collect()
+}
+
+#[tokio::test]
+async fn a_change_wakes_those_whose_filter_it_is_in_and_one_that_is_in_none_wakes_nobody() {
+    let mut bench = Bench::new(1 << 20, Limits::default());
+    let a = full(&table("a", &["x"]));
+    let shapes = by_value(&bench, 0..100, &a);
+    bench.append(vec![part(10, 0, &[Insert(5, a.clone()), Insert(70, a.clone())], Some(20))], 0).await;
+    bench.route();
+    assert_eq!(woken(&shapes, at(1)), [5, 70]);
+    bench.append(vec![part(20, 0, &[Insert(100, a.clone())], Some(30))], 0).await;
+    bench.route();
+    assert!(woken(&shapes, at(20)).is_empty());
+    assert_eq!(bench.world.router.seen(), at(30));
+}
+
+#[tokio::test]
+async fn equal_filters_are_looked_up_once_and_the_last_shape_takes_them_along() {
+    let bench = Bench::new(1 << 20, Limits::default());
+    let a = full(&table("a", &["x", "y"]));
+    let shape_of = |entry: &str| {
+        let shape = bench.world.router.shape(key(&format!(r#""tables":[{{"table":"public.a",{entry}}}]"#)));
+        bench.world.router.bind(&shape, &schema(a.clone())).unwrap();
+        bench.world.router.listen(&shape);
+        shape
+    };
+    let shapes = [r#""where":"x = 'v1'""#, r#""columns":["x"],"where":"(X='v1')""#].map(shape_of);
+    {
+        let index = bench.world.router.index();
+        assert_eq!((index.len(), index.predicates()), (2, 1));
+    }
+    // One that goes before it began to read.
+    drop(bench.world.router.shape(key(r#""tables":[{"table":"public.a","where":"x = 'v2'"}]"#)));
+    drop(shapes);
+    let index = bench.world.router.index();
+    assert!(index.is_empty());
+}
+
+#[tokio::test]
+async fn filters_are_bound_to_a_new_definition_before_its_changes_and_the_source_is_asked_once() {
+    let mut bench = Bench::new(1 << 20, Limits::default());
+    let shapes = by_value(&bench, 0..100, &full(&table("a", &["x"])));
+    let altered = full(&table("a", &["x", "y"]));
+    let source = Arc::new(FakeSource::default());
+    let cancel = CancellationToken::new();
+    let following = tokio::spawn({
+        let (router, cancel, source) = (bench.world.router.clone(), cancel.clone(), source.clone());
+        async move { router.follow(&Catalog::new(source), cancel).await }
+    });
+    let changes = [Insert(5, altered.clone()), Insert(100, altered.clone())];
+    bench
+        .append(vec![part(10, 0, &changes, Some(20)), part(20, 0, &[Insert(6, altered)], Some(30))], 0)
+        .await;
+    bench.world.router.watch_seen().wait_for(|seen| *seen == at(30)).await.unwrap();
+    assert_eq!(woken(&shapes, at(1)), [5, 6]);
+    assert_eq!(source.asked.load(Ordering::Relaxed), 1);
+    cancel.cancel();
+    following.await.unwrap();
 }
