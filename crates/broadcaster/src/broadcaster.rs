@@ -88,7 +88,7 @@ impl Broadcaster {
             }
         };
         tokio::select! {
-            () = router.follow(cancel) => {}
+            () = router.follow(&self.shared.services.catalog, cancel) => {}
             () = oldest => {}
         }
     }

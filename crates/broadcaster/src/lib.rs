@@ -33,6 +33,8 @@ mod encode;
 #[cfg(test)]
 mod fuzz_tests;
 mod gate;
+#[doc(hidden)]
+pub mod inside;
 mod limits;
 mod lineage;
 mod metrics;
@@ -45,6 +47,7 @@ mod shape;
 #[cfg(test)]
 mod simulation;
 mod subscription;
+mod subscriptions;
 #[cfg(test)]
 mod testing;
 mod turns;

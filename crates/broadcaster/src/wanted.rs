@@ -2,6 +2,7 @@
 //! definition that a table has had.
 
 mod bindings;
+mod entries;
 mod selection;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,6 +17,7 @@ use crate::refusal::Refusal;
 use crate::request::Asked;
 use bindings::Bindings;
 pub(crate) use bindings::Choice;
+pub(crate) use entries::Entries;
 pub(crate) use selection::{Origin, Selection, Unbindable};
 
 /// From so many entries on, names are looked up in a table instead of one by one.
@@ -24,7 +26,7 @@ const ENTRIES_FEW: usize = 8;
 /// What makes two subscriptions the same for everything but their id and position.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct ShapeKey {
-    pub(crate) tables: BTreeMap<TablePattern, Arc<Selection>>,
+    pub(crate) tables: Entries<Arc<Selection>>,
     /// Narrower than one of `tables`, and nothing is given of them, not even their definition.
     except: BTreeSet<TablePattern>,
 }
@@ -53,7 +55,7 @@ impl ShapeKey {
             let message = format!("nothing of {} may be had with this token", entries.join(", "));
             return Err(Refusal::forbidden(message));
         }
-        Ok(Self { tables, except })
+        Ok(Self { tables: tables.into(), except })
     }
 
     /// What it wants of a table, `None` for nothing. The entry that says most about the table counts: its own name
@@ -126,11 +128,13 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     pub(crate) fn new(key: Arc<ShapeKey>) -> Self {
-        let listed = key.tables.iter().filter_map(|(pattern, selection)| match pattern {
-            TablePattern::Table(name) => Some((name.clone(), Arc::clone(selection))),
-            _ => None,
-        });
-        let listed = if key.tables.len() > ENTRIES_FEW { listed.collect() } else { HashMap::new() };
+        let mut listed = HashMap::new();
+        if key.tables.len() > ENTRIES_FEW {
+            listed.extend(key.tables.iter().filter_map(|(pattern, selection)| match pattern {
+                TablePattern::Table(name) => Some((name.clone(), Arc::clone(selection))),
+                _ => None,
+            }));
+        }
         let is_filtered = key.tables.values().any(|selection| selection.is_filtered());
         Self { key, listed, is_filtered, bindings: Bindings::default() }
     }

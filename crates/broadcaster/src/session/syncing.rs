@@ -226,6 +226,7 @@ impl Session {
         let synced = Synced { snapshot: snapshot.clone(), oids, names };
         // The barrier of the initial sync was written after the subscription was asked for, too.
         self.barrier = Some(self.barrier.map_or(barrier, |own| own.min(barrier)));
+        self.world.router.listen(&self.shape);
         self.phase = Phase::Streaming(Stream::seam(from, synced, barrier));
     }
 

@@ -50,6 +50,8 @@ impl Bindings {
         if definitions.len() == DEFINITIONS_MAX {
             definitions.remove(0);
         }
+        // Mostly there is one, and there may be many shapes.
+        definitions.reserve_exact(1);
         definitions.push((relation.digest(), choice));
     }
 
