@@ -36,6 +36,8 @@ pub(crate) const FELL_BACK: &str = "walcast_history_pages_served_total";
 pub(crate) const RETRIED: &str = "walcast_session_retries_total";
 /// Times that the router was overtaken by the feed and woke everybody.
 pub(crate) const OVERTAKEN: &str = "walcast_router_overtaken_total";
+/// Times that what is granted did not fit a definition of a table, of which nothing is given then.
+pub(crate) const UNFIT: &str = "walcast_policies_unfit_total";
 
 /// Describes the metrics to the recorder; once per process.
 pub(crate) fn describe() {
@@ -45,6 +47,7 @@ pub(crate) fn describe() {
         metrics::describe_counter!(CONNECTIONS_REFUSED, "Connections refused because of a limit");
         metrics::describe_counter!(UNAUTHORIZED, "Clients that were not let in");
         metrics::describe_counter!(CERTIFICATE_FAILURES, "Times the certificate could not be read again");
+        metrics::describe_counter!(UNFIT, "Times what is granted did not fit a definition of a table");
         metrics::describe_gauge!(SUBSCRIPTIONS, "Subscriptions now");
         metrics::describe_gauge!(SHAPES, "Distinct shapes of subscriptions now");
         metrics::describe_counter!(FRAMES, "Frames given to sockets");

@@ -217,10 +217,11 @@ impl Router {
     /// Looks at parts; everything before `next` is then seen.
     pub(crate) fn route(&self, parts: &[Arc<Part>], next: Cursor) {
         let mut woken: Vec<Arc<Shape>> = Vec::new();
+        let oldest = self.feed.oldest();
         let former = {
             let mut index = self.index();
             for part in parts {
-                index.concerned(part, &mut woken);
+                index.concerned(part, oldest, &mut woken);
             }
             self.seen.send_replace(next);
             index.take_former()

@@ -91,8 +91,11 @@ impl Shape {
 
     /// Notes that a part concerns it, without waking anybody; the same part again changes nothing.
     /// Only the changes in `only` can, if that is known.
-    pub(crate) fn note(&self, part: &Part, only: Only) -> Noted {
-        self.traffic().note(part.cursor(), part.next_cursor(), only)
+    /// Parts before `oldest` are forgotten: the feed does not have them any more.
+    pub(crate) fn note(&self, part: &Part, only: Only, oldest: Cursor) -> Noted {
+        let mut traffic = self.traffic();
+        traffic.forget_before(oldest);
+        traffic.note(part.cursor(), part.next_cursor(), only)
     }
 
     /// Wakes its sessions: there may be something before `until`.
@@ -158,7 +161,7 @@ impl Shape {
         }
         // Inside the lock, so that of the sessions that were woken together one encodes and the others take it.
         let encoded = encode();
-        if encoded.undecided.is_some() {
+        if encoded.gap.is_some() {
             return (encoded, false);
         }
         let kept = traffic.keep(part.cursor(), Kept::new(&encoded, kept_bytes));

@@ -313,7 +313,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn fill(&mut self) {
         if self.status_due && self.has_room() {
             self.status_due = false;
-            let status = status(&self.broadcaster.source().borrow());
+            let is_open = self.entrance.authority.is_open();
+            let status = status(&self.broadcaster.source().borrow(), is_open);
             self.push(status);
         }
         let before = self.pending_bytes();
@@ -390,11 +391,13 @@ async fn changed(policies: Option<&mut watch::Receiver<Arc<Policies>>>) {
     std::future::pending().await
 }
 
-fn status(state: &SourceState) -> Status {
+/// How the source is doing. What is wrong with it names hosts and roles, and is for operators where clients are strangers.
+fn status(state: &SourceState, is_open: bool) -> Status {
     let plain = |state| Status { state, message: None, hint: None };
     match state {
         SourceState::Starting => plain(SourceStatus::Starting),
         SourceState::Streaming => plain(SourceStatus::Streaming),
+        SourceState::Interrupted { .. } if !is_open => plain(SourceStatus::Interrupted),
         SourceState::Interrupted { reason, hint } => {
             Status { state: SourceStatus::Interrupted, message: Some(reason.clone()), hint: hint.clone() }
         }

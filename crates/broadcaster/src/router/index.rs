@@ -14,7 +14,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use walcast_filter::{Predicate, PredicateIndex, Row};
-use walcast_model::{Change, Oid, Op, Part, Relation, RelationName};
+use walcast_model::{Change, Cursor, Oid, Op, Part, Relation, RelationName};
 use walcast_protocol::TablePattern;
 
 use crate::shape::{Noted, Only, Shape};
@@ -74,6 +74,8 @@ impl Definition {
         self.remove(number);
         match choice {
             Some(Choice::Nothing) => {}
+            // Its sessions have to be told of every change, and end with the first that concerns them.
+            Some(Choice::Unfit) => drop(self.unbound.insert(number, Arc::clone(shape))),
             Some(Choice::Rows(predicate)) => {
                 let predicate = self.predicates.insert(&predicate, number);
                 self.bound.insert(number, (Arc::clone(shape), predicate));
@@ -273,8 +275,8 @@ impl Index {
     }
 
     /// Tells the shapes that `part` concerns of it, and adds those that are not yet there to `woken`.
-    pub(super) fn concerned(&mut self, part: &Part, woken: &mut Vec<Arc<Shape>>) {
-        let mut told = Told { part, woken, hits: Vec::new() };
+    pub(super) fn concerned(&mut self, part: &Part, oldest: Cursor, woken: &mut Vec<Arc<Shape>>) {
+        let mut told = Told { part, oldest, woken, hits: Vec::new() };
         let mut last: Option<&Arc<Relation>> = None;
         let mut is_filtered = false;
         for (index, change) in part.changes().iter().enumerate() {
@@ -363,6 +365,8 @@ fn take_out<N: Hash + Eq>(
 /// The shapes that a part concerns, while it is looked at.
 struct Told<'a> {
     part: &'a Part,
+    /// What the feed still has begins here.
+    oldest: Cursor,
     woken: &'a mut Vec<Arc<Shape>>,
     /// Changes by the shapes with a filter that they concern.
     hits: Vec<(ShapeNumber, u32, Arc<Shape>)>,
@@ -370,7 +374,7 @@ struct Told<'a> {
 
 impl Told<'_> {
     fn note(&mut self, shape: &Arc<Shape>, only: Only) {
-        if shape.note(self.part, only) == Noted::First {
+        if shape.note(self.part, only, self.oldest) == Noted::First {
             self.woken.push(Arc::clone(shape));
         }
     }

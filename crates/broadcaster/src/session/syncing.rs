@@ -135,11 +135,14 @@ impl Session {
                 self.tell_relation(&relation);
             }
             SnapshotEvent::Progress { done, estimate } => {
-                sync.progress = Progress { done, estimate: Some(estimate) };
+                // The planner's numbers are about everybody's rows.
+                let is_told = !self.shape.wanted().is_restricted();
+                sync.progress = Progress { done, estimate: is_told.then_some(estimate) };
             }
             SnapshotEvent::Rows { relation, json, .. } => {
-                let selection = self.shape.wanted().of(relation.name());
-                let projection = selection.and_then(|selection| Projection::new(&relation, selection));
+                // Rows of what is not wanted are not asked for.
+                let Some(selection) = self.shape.wanted().of(relation.name()) else { return };
+                let projection = Projection::new(&relation, selection);
                 let mut tail = Vec::with_capacity(json.len() + 128);
                 match projection {
                     None => protocol::snapshot_tail(&mut tail, relation.name(), &json, sync.progress),

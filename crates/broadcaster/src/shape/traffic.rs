@@ -90,7 +90,7 @@ impl Traffic {
         self.from = self.from.map(|_| oldest);
     }
 
-    /// Forgets what the only session has behind it.
+    /// Forgets what is behind everybody who can still ask for it.
     pub(crate) fn forget_before(&mut self, cursor: Cursor) {
         if self.from.is_none_or(|from| cursor < from) {
             return;
