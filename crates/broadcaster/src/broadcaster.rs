@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use walcast_feed::{Barriers, Feed, SourceState};
 use walcast_model::{Cursor, FeedId};
 use walcast_policy::Rights;
+use walcast_protocol::ErrorCode;
 
 use crate::catalog::Catalog;
 use crate::gate::Gate;
@@ -100,6 +101,11 @@ impl Broadcaster {
         rights: &Arc<Rights>,
         applicant: Applicant,
     ) -> Result<Subscription, Refusal> {
+        let tables_max = self.limits().tables_max;
+        if request.tables.len() > tables_max {
+            let message = format!("tables in one subscription (tables_max): at most {tables_max}");
+            return Err(Refusal::new(ErrorCode::LimitExceeded, message).hint("see welcome.limits"));
+        }
         Subscription::new(request, rights, applicant, &self.shared.world, &self.shared.services)
     }
 

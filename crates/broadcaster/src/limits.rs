@@ -25,6 +25,19 @@ pub struct Limits {
     pub messages_per_second_max: usize,
     /// `subscribes_per_second_max`: of these, subscriptions; `subscriptions_max` at once. Whoever is faster is read later.
     pub subscribes_per_second_max: usize,
+    /// `requests_per_second_max`: requests of one user for the feed in a second, or of one connection where nobody knows whose
+    /// it is; four times as many at once. What is faster is answered later, or with 429 where that would be seconds.
+    pub requests_per_second_max: usize,
+    /// `poll_wait_max`: how long a page may wait for its first transaction; `wait` asks for less.
+    pub poll_wait_max: Duration,
+    /// `poll_answer_max`: how long a page may take to have everything that was committed before it was asked for. It is then
+    /// sent as it is, with `more`; or 503, when it has not begun.
+    pub poll_answer_max: Duration,
+    /// `poll_transactions_max`: transactions in a page; `limit` asks for fewer.
+    pub poll_transactions_max: usize,
+    /// `poll_bytes_max`: JSON in a page, in bytes, more by at most one part of a transaction. A transaction that does not fit
+    /// is begun by the next page.
+    pub poll_bytes_max: usize,
     /// `snapshots_max`: initial syncs at the same time. Further ones wait, and everybody is served in turn.
     pub snapshots_max: usize,
     /// `snapshots_per_user_max`: of these, of one subject, or of one connection that has none. Further ones wait.
@@ -91,6 +104,11 @@ impl Default for Limits {
             idle_max: Duration::from_secs(600),
             messages_per_second_max: 50,
             subscribes_per_second_max: 10,
+            requests_per_second_max: 50,
+            poll_wait_max: Duration::from_secs(60),
+            poll_answer_max: Duration::from_secs(5),
+            poll_transactions_max: 1000,
+            poll_bytes_max: 1 << 20,
             snapshots_max: 4,
             snapshots_per_user_max: 2,
             subscriptions_max: 64,

@@ -8,18 +8,14 @@ use std::task::{Context, Poll};
 use futures_util::StreamExt;
 use futures_util::future::select_all;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_util::sync::CancellationToken;
-use walcast_feed::SourceState;
-use walcast_policy::Policies;
-use walcast_protocol::{
-    CloseCode, Limits as ClientLimits, PROTOCOL_VERSION, ServerMessage, SourceStatus, Status, Welcome,
-};
+use walcast_protocol::{CloseCode, ServerMessage};
 
-use super::entrance::Entrance;
+use super::entrance::{Entrance, changed};
+use super::greeting;
 use super::pace::Pace;
 use super::stranger::{Farewell, count_user, finish};
 use super::tally::Counted;
@@ -120,7 +116,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Serves the client until it goes, breaks a rule, is no longer let in, or `shutdown` is cancelled.
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
-        self.welcome();
+        let welcome = greeting::welcome(&self.broadcaster);
+        self.push(welcome);
         if self.pass.expires_at().is_some() {
             self.push_heartbeat();
         }
@@ -136,25 +133,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Some(user) => Applicant::User(Arc::from(user)),
             None => Applicant::Connection(self.number),
         }
-    }
-
-    fn welcome(&mut self) {
-        let limits = *self.broadcaster.limits();
-        let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let welcome = Welcome {
-            protocol: PROTOCOL_VERSION,
-            feed: self.broadcaster.feed_id().clone(),
-            cursor: self.broadcaster.feed().head(),
-            oldest: self.broadcaster.oldest(),
-            server: concat!("walcast/", env!("CARGO_PKG_VERSION")).to_owned(),
-            heartbeat_ms: u64::try_from(limits.heartbeat.as_millis()).unwrap_or(u64::MAX),
-            limits: ClientLimits {
-                message_bytes_max: limits.message_bytes_max as u64,
-                subscriptions_max: narrow(limits.subscriptions_max),
-                tables_max: narrow(limits.tables_max),
-            },
-        };
-        self.push(welcome);
     }
 
     /// Queues a message. Bounded, because messages are made when there is room, or in answer to one of the client,
@@ -317,7 +295,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn fill(&mut self) {
         if self.status_due && self.has_room() {
             self.status_due = false;
-            let status = status(&self.broadcaster.source().borrow());
+            let status = greeting::status(&self.broadcaster.source().borrow());
             self.push(status);
         }
         let before = self.pending_bytes();
@@ -404,28 +382,6 @@ async fn any_ready(subscriptions: &mut [Subscription]) {
         [one] => one.ready().await,
         many => {
             select_all(many.iter_mut().map(|subscription| Box::pin(subscription.ready()))).await;
-        }
-    }
-}
-
-/// Waits until policies change; for ever when there are none.
-async fn changed(policies: Option<&mut watch::Receiver<Arc<Policies>>>) {
-    // Without its sender they never do.
-    if let Some(policies) = policies
-        && policies.changed().await.is_ok()
-    {
-        return;
-    }
-    std::future::pending().await
-}
-
-fn status(state: &SourceState) -> Status {
-    let plain = |state| Status { state, message: None, hint: None };
-    match state {
-        SourceState::Starting => plain(SourceStatus::Starting),
-        SourceState::Streaming => plain(SourceStatus::Streaming),
-        SourceState::Interrupted { reason, hint } => {
-            Status { state: SourceStatus::Interrupted, message: Some(reason.clone()), hint: hint.clone() }
         }
     }
 }

@@ -15,7 +15,7 @@ use walcast_protocol::{Catchup, ErrorCode};
 use super::compacted::Compacted;
 use super::{Phase, Question, Session, Turn, Wait};
 use crate::catalog::Freshness;
-use crate::encode::{self, Encoded, Synced, Undecided, View};
+use crate::encode::{self, Encoded, Piece, Synced, Undecided, View};
 use crate::refusal::Refusal;
 use crate::shape::Next;
 
@@ -282,7 +282,8 @@ impl Session {
         }
         let (open, in_seam) = (stream.open, stream.seam.is_some());
         if encoded.runs.is_empty() && encoded.ends && open == Some(encoded.start) {
-            let frame = self.heads.transaction(encode::ending(&part, !in_seam));
+            let piece = Piece { cursor: (!in_seam).then(|| part.next_cursor()), more: false };
+            let frame = self.heads.transaction(encode::ending(&part, !in_seam), piece);
             self.frames.push_back(frame);
             if !in_seam {
                 self.last_cursor = self.last_cursor.max(encoded.next);
@@ -309,7 +310,7 @@ impl Session {
             for relation in &run.relations {
                 self.tell_relation(relation);
             }
-            let frame = self.heads.transaction(run.tail.clone());
+            let frame = self.heads.transaction(run.tail.clone(), run.piece);
             self.frames.push_back(frame);
         }
         let in_seam = matches!(&self.phase, Phase::Streaming(stream) if stream.seam.is_some());

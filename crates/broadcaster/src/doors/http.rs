@@ -1,0 +1,31 @@
+//! The feed over plain HTTP, for those who cannot hold a WebSocket: pages, server-sent events, rows by key.
+//!
+//! ```text
+//!  request ──Sites: Origin, CORS──► Visit: places, token, user, pace ──┬─► changes ──► a page, or events
+//!                                                                      └─► rows
+//! ```
+//!
+//! A page and a stream of events are one subscription each, the same as of a WebSocket: what is here reads a query, and
+//! writes what the subscription gives in another form.
+
+mod answer;
+mod changes;
+mod events;
+mod page;
+mod query;
+mod sites;
+mod visit;
+
+use axum::routing::get;
+use axum::{Router, middleware};
+
+use super::Door;
+
+/// The path of pages and of server-sent events.
+pub(super) const CHANGES_PATH: &str = "/v1/changes";
+
+pub(super) fn router(door: Door) -> Router<Door> {
+    Router::new()
+        .route(CHANGES_PATH, get(changes::changes))
+        .route_layer(middleware::from_fn_with_state(door, sites::check))
+}
