@@ -15,6 +15,7 @@ use crate::catalog::Catalog;
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::lineage::Lineage;
+use crate::lookup::{Looked, Lookup};
 use crate::metrics;
 use crate::past::{InitialSync, PastPages};
 use crate::refusal::Refusal;
@@ -70,7 +71,9 @@ impl Broadcaster {
         let catalog = Catalog::new(Arc::clone(&source));
         let folds = Arc::new(Semaphore::new(limits.folds_max));
         let turns = Turns::new(limits.snapshots_max, limits.snapshots_per_user_max);
-        let services = Services { past, source, turns, catalog, barriers, folds, tasks: TaskTracker::new() };
+        let lookups = Turns::new(limits.rows_max, limits.rows_per_user_max);
+        let services =
+            Services { past, source, turns, lookups, catalog, barriers, folds, tasks: TaskTracker::new() };
         let world = World { feed_id, lineage, feed, gate, router, limits };
         let (world, services) = (Arc::new(world), Arc::new(services));
         Self { shared: Arc::new(Shared { world, services, oldest: Mutex::default() }) }
@@ -107,6 +110,16 @@ impl Broadcaster {
             return Err(Refusal::new(ErrorCode::LimitExceeded, message).hint("see welcome.limits"));
         }
         Subscription::new(request, rights, applicant, &self.shared.world, &self.shared.services)
+    }
+
+    /// Rows by key for a client that has these rights.
+    pub(crate) async fn look_up(
+        &self,
+        lookup: Lookup,
+        rights: &Rights,
+        applicant: Applicant,
+    ) -> Result<Looked, Refusal> {
+        lookup.run(rights, applicant, &self.shared.world, &self.shared.services).await
     }
 
     pub(crate) fn limits(&self) -> &Limits {

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `GET /v1/stream` | the WebSocket of `docs/protocol.md`, subprotocol `walcast.v1` |
 //! | `GET /v1/changes` | pages of transactions, or all of them as server-sent events |
+//! | `POST /v1/rows` | rows by key, as they are now |
 //! | `GET /livez` | 200 while the process answers |
 //! | `GET /readyz` | 200 once the initial poll is done; the body says how gate, source and history are |
 //! | `GET /metrics` | Prometheus |
@@ -11,7 +12,7 @@
 //! ```text
 //!  Listener ──accept, TLS──► request ──Origin, address──► upgrade ──► Stranger ──Pass──► Connection
 //!                              │                           │            └─ no token in time: 4401
-//!                              │                           └► http ──Pass──► page, events
+//!                              │                           └► http ──Pass──► page, events, rows
 //!                              └─► health, metrics
 //! ```
 //!

@@ -35,6 +35,7 @@ mod fuzz_tests;
 mod gate;
 mod limits;
 mod lineage;
+mod lookup;
 mod metrics;
 mod past;
 mod refusal;

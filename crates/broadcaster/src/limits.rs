@@ -38,6 +38,14 @@ pub struct Limits {
     /// `poll_bytes_max`: JSON in a page, in bytes, more by at most one part of a transaction. A transaction that does not fit
     /// is begun by the next page.
     pub poll_bytes_max: usize,
+    /// `rows_keys_max`: keys in one request for rows. More are answered `limit_exceeded`.
+    pub rows_keys_max: usize,
+    /// `rows_max`: such requests that are looked up at the same time. Further ones wait, and everybody is served in turn.
+    pub rows_max: usize,
+    /// `rows_per_user_max`: of these, of one subject, or of one request that has none. Further ones wait.
+    pub rows_per_user_max: usize,
+    /// `rows_answer_max`: how long such a request may take, the waiting for its turn with it. It is then answered 503.
+    pub rows_answer_max: Duration,
     /// `snapshots_max`: initial syncs at the same time. Further ones wait, and everybody is served in turn.
     pub snapshots_max: usize,
     /// `snapshots_per_user_max`: of these, of one subject, or of one connection that has none. Further ones wait.
@@ -109,6 +117,10 @@ impl Default for Limits {
             poll_answer_max: Duration::from_secs(5),
             poll_transactions_max: 1000,
             poll_bytes_max: 1 << 20,
+            rows_keys_max: 1000,
+            rows_max: 4,
+            rows_per_user_max: 2,
+            rows_answer_max: Duration::from_secs(10),
             snapshots_max: 4,
             snapshots_per_user_max: 2,
             subscriptions_max: 64,

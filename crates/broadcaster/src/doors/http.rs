@@ -13,10 +13,11 @@ mod changes;
 mod events;
 mod page;
 mod query;
+mod rows;
 mod sites;
 mod visit;
 
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Router, middleware};
 
 use super::Door;
@@ -24,8 +25,12 @@ use super::Door;
 /// The path of pages and of server-sent events.
 pub(super) const CHANGES_PATH: &str = "/v1/changes";
 
+/// The path of rows by key.
+pub(super) const ROWS_PATH: &str = "/v1/rows";
+
 pub(super) fn router(door: Door) -> Router<Door> {
     Router::new()
         .route(CHANGES_PATH, get(changes::changes))
+        .route(ROWS_PATH, post(rows::rows))
         .route_layer(middleware::from_fn_with_state(door, sites::check))
 }

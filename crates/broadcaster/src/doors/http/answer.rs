@@ -39,6 +39,13 @@ pub(super) fn refusal(refusal: Refusal) -> Refused {
     error(&message)
 }
 
+/// The request is refused, with a status that says more than the code.
+pub(super) fn refusal_as(status: StatusCode, refusal: Refusal) -> Refused {
+    let message = refusal.into_message(None, false);
+    counted(&message);
+    with_status(status, &message)
+}
+
 /// The request came too early, or too fast.
 pub(super) fn too_many(message: &str, hint: &str) -> Refused {
     let error =
