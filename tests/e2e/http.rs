@@ -8,7 +8,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use walcast_cluster::Cluster;
 use walcast_model::Cursor;
-use walcast_testkit::{Daemon, LIMIT, TestDatabase, for_each_version, shared_cluster, within};
+use walcast_testkit::{
+    Daemon, LIMIT, TestDatabase, for_each_version, installations, own_cluster, shared_cluster, within,
+};
 
 use crate::observer::{open, receive, send, wal_position};
 
@@ -366,6 +368,34 @@ async fn a_stream_from_the_cursor_of_rows_misses_nothing_that_is_newer() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_commit_that_is_in_the_log_and_not_yet_seen_is_at_or_after_the_cursor_of_rows() {
+    let installation = installations().pop().expect("at least one");
+    let cluster = own_cluster(&installation).await;
+    let database = TestDatabase::create(&cluster).await;
+    database.run("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 0), (2, 0)").await;
+    let daemon = Daemon::of(&database).start().await;
+    database.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
+    database.run("SELECT pg_reload_conf()").await;
+    database.until("SHOW synchronous_standby_names", "nobody").await;
+    let writer = database.session().await;
+    let hanging = tokio::spawn(async move { writer.batch_execute("UPDATE t SET v = 1 WHERE id = 1").await });
+    database.until("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'", "1").await;
+    database.run("SET synchronous_commit = local; UPDATE t SET v = 2 WHERE id = 2").await;
+    let body = r#"{"table":"public.t","keys":[{"id":1},{"id":2}]}"#;
+    let (status, answer) = ask(&daemon, "POST /v1/rows", "", body).await;
+    assert_eq!((status, &answer["rows"]), (200, &json!([{"id": 1, "v": 0}, {"id": 2, "v": 2}])), "{answer}");
+    let place = |name: &str| text(&answer[name]).parse::<Cursor>().expect("a cursor");
+    assert!(place("cursor") < place("reached"), "{answer}");
+    let transactions =
+        by_websocket(&daemon, &json!([{"table": "public.t"}]), &text(&answer["cursor"]), place("reached"))
+            .await;
+    assert_eq!(transactions.first().expect("one")["changes"][0]["row"], json!({"id": 1, "v": 1}));
+    database.run("ALTER SYSTEM RESET synchronous_standby_names").await;
+    database.run("SELECT pg_reload_conf()").await;
+    hanging.await.expect("the writer").expect("a commit");
 }
 
 #[tokio::test]
