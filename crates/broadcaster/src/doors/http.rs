@@ -9,6 +9,7 @@
 //! writes what the subscription gives in another form.
 
 mod answer;
+mod body;
 mod changes;
 mod events;
 mod page;

@@ -38,7 +38,7 @@ async fn serve(
     let subscription = subscribed.map_err(answer::refusal)?;
     match form {
         Form::Page { transactions_max, wait } => {
-            page::serve(door, visit, subscription, transactions_max, wait).await
+            page::serve(door, visit, subscription, transactions_max, wait, headers).await
         }
         Form::Events => events::serve(door, visit, subscription).await,
     }

@@ -8,13 +8,14 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use tokio::time::{Instant, sleep_until};
 use walcast_model::Cursor;
 use walcast_protocol::{ErrorCode, ErrorMessage};
 
 use super::answer::{self, Refused};
+use super::body;
 use super::visit::{Visit, reached};
 use crate::doors::Door;
 use crate::doors::entrance::changed;
@@ -138,7 +139,7 @@ impl Page {
     }
 
     /// The answer. `position`: everything before it was given to the page.
-    fn finish(mut self, feed: &str, is_all: bool, position: Option<Cursor>) -> Response {
+    fn finish(mut self, feed: &str, is_all: bool, position: Option<Cursor>) -> Vec<u8> {
         let more = !is_all || self.is_open();
         // What does not come whole comes alone.
         if self.is_open() && self.whole.count > 0 {
@@ -156,8 +157,7 @@ impl Page {
         body.extend_from_slice(b"],\"transactions\":[");
         body.extend_from_slice(&self.transactions);
         body.extend_from_slice(b"]}");
-        let json = HeaderValue::from_static("application/json");
-        ([(header::CONTENT_TYPE, json)], body).into_response()
+        body
     }
 }
 
@@ -177,6 +177,7 @@ pub(super) async fn serve(
     mut subscription: Subscription,
     transactions_max: usize,
     wait: Duration,
+    headers: &HeaderMap,
 ) -> Result<Response, Refused> {
     let _counted = InGauge::enter(names::POLLS);
     let (broadcaster, authority) = (&door.broadcaster, &door.entrance.authority);
@@ -214,17 +215,18 @@ pub(super) async fn serve(
             () = changed(visit.policies.as_mut()) => if authority.review(&mut visit.pass) {
                 // What was found is not given out: the next request is judged by what it may have now.
                 page.clear();
-                return finish(page, &feed, false, None);
+                return Ok(body::json(finish(page, &feed, false, None)?, headers).await);
             },
             () = door.shutdown.cancelled() => break false,
         }
     };
     let position = subscription.session().position();
-    finish(page, &feed, is_all, position)
+    drop(subscription);
+    Ok(body::json(finish(page, &feed, is_all, position)?, headers).await)
 }
 
 /// The page, if it has begun.
-fn finish(page: Page, feed: &str, is_all: bool, position: Option<Cursor>) -> Result<Response, Refused> {
+fn finish(page: Page, feed: &str, is_all: bool, position: Option<Cursor>) -> Result<Vec<u8>, Refused> {
     if page.start.is_some() {
         return Ok(page.finish(feed, is_all, position));
     }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::Response;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 use walcast_protocol::ErrorCode;
 
 use super::answer::{self, Refused};
+use super::body;
 use super::visit::{Visit, reached};
 use crate::doors::Door;
 use crate::doors::entrance::changed;
@@ -38,11 +39,11 @@ async fn serve(
     pace: &SharedPace,
     headers: &HeaderMap,
     uri: &Uri,
-    body: Body,
+    request: Body,
 ) -> Result<Response, Refused> {
     let mut visit = Visit::admit(door, arrival, pace, headers, uri.query()).await?;
     let (broadcaster, authority) = (&door.broadcaster, &door.entrance.authority);
-    let lookup = read(body, broadcaster.limits()).await?;
+    let lookup = read(request, broadcaster.limits()).await?;
     let rights = visit.pass.rights().clone();
     let looking = broadcaster.look_up(lookup, &rights, visit.applicant.clone());
     let ends_at = visit.ends_at();
@@ -63,7 +64,7 @@ async fn serve(
     text.extend_from_slice(head.as_bytes());
     text.extend_from_slice(&rows);
     text.extend_from_slice(b"]}");
-    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response())
+    Ok(body::json(text, headers).await)
 }
 
 /// Waits until the client has other rights than it came with.

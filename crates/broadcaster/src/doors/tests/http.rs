@@ -1,5 +1,6 @@
 //! Pages and events, over sockets that are written and read by hand.
 
+use std::io::Read as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -156,6 +157,9 @@ async fn pages_follow_one_another_and_split_no_transaction_in_silence() {
         "0/8C false [13]",
     ];
     assert_eq!(pages, expected);
+    let packed = "Accept-Encoding: br, gzip\r\n";
+    let small = ask(&house, "GET /v1/changes?tables=public.a&cursor=0/1&limit=1", packed).await;
+    assert!(!small.head.contains("content-encoding") && small.head.contains("vary: accept-encoding"));
     let limited = page(&house, "tables=public.a&cursor=0/1&limit=1").await;
     assert_eq!(brief(&limited), "0/14 true [1]");
     // What does not concern the client moves it on all the same.
@@ -364,6 +368,17 @@ async fn who_reads_events_slowly_misses_nothing() {
     let wide: Vec<&str> = wide.iter().map(String::as_str).collect();
     house.append(inserts(1, 1500, &wide)).await;
     assert!(house.feed.oldest() > at(5000), "the feed has forgotten the beginning");
+    let whole = get(&house, "tables=public.a&cursor=0/1&limit=3").await.body;
+    let mut socket =
+        send(&house, "GET /v1/changes?tables=public.a&cursor=0/1&limit=3", "Accept-Encoding: br, gzip\r\n")
+            .await;
+    let mut bytes = Vec::new();
+    timeout(PATIENCE, socket.read_to_end(&mut bytes)).await.unwrap().unwrap();
+    let begin = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    assert!(String::from_utf8_lossy(&bytes[..begin]).contains("content-encoding: gzip"));
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&bytes[begin..]).read_to_string(&mut text).unwrap();
+    assert_eq!(text, whole);
     let mut ids = Vec::new();
     while ids.len() < 1500 {
         let (event, _, data) = stalled.next().await.unwrap();
