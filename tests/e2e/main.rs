@@ -8,6 +8,7 @@ mod failover;
 mod filters;
 mod fire;
 mod gate;
+mod http;
 mod idle;
 mod initial_sync;
 mod large_transaction;

@@ -21,7 +21,7 @@ use walcast_model::{
 use walcast_protocol::encode as protocol;
 
 use crate::wanted::{Choice, Wanted};
-pub(crate) use frame::{Frame, Heads, relation};
+pub(crate) use frame::{Frame, Heads, Piece, Says, relation};
 pub(crate) use projection::{Projection, project_rows};
 
 /// Room for what stands around the changes of a frame, in bytes.
@@ -123,6 +123,7 @@ pub(crate) struct Run {
     pub(crate) next: Cursor,
     /// The frame from behind its head on.
     pub(crate) tail: Bytes,
+    pub(crate) piece: Piece,
 }
 
 /// The frames of `part` for whoever wants this of it.
@@ -142,7 +143,7 @@ pub(crate) fn part(part: &Part, wanted: &Wanted, view: View<'_>) -> Encoded {
             tail = text.into();
         }
         let relations = plan.relations.into_iter().map(|chosen| chosen.relation).collect();
-        runs.push(Run { relations, next, tail });
+        runs.push(Run { relations, next, tail, piece: Piece { cursor, more } });
     }
     let (start, ends) = (part.transaction().start, part.end().is_some());
     Encoded { start, ends, next: part.next_cursor(), runs, gap }

@@ -37,6 +37,7 @@ mod gate;
 pub mod inside;
 mod limits;
 mod lineage;
+mod lookup;
 mod metrics;
 mod past;
 mod refusal;

@@ -367,7 +367,7 @@ enum Turn {
 }
 
 /// What to say about a table that cannot be subscribed to.
-fn unknown_table(name: &RelationName) -> Refusal {
+pub(crate) fn unknown_table(name: &RelationName) -> Refusal {
     let message = format!("there is no published table {name}");
     let hint = "check the spelling (schema.table, as in the catalog); walcast doctor says which tables are published";
     Refusal::new(ErrorCode::UnknownTable, message).hint(hint)

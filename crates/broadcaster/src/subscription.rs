@@ -38,6 +38,8 @@ pub(crate) struct Services {
     pub(crate) past: Arc<dyn PastPages>,
     pub(crate) source: Arc<dyn InitialSync>,
     pub(crate) turns: Turns,
+    /// Places for look-ups of rows by key.
+    pub(crate) lookups: Turns,
     pub(crate) catalog: Catalog,
     pub(crate) barriers: Barriers,
     /// Places for net effects in memory: `Limits::folds_max`.

@@ -7,18 +7,14 @@ use std::task::{Context, Poll};
 
 use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_util::sync::CancellationToken;
-use walcast_feed::SourceState;
-use walcast_policy::Policies;
-use walcast_protocol::{
-    CloseCode, Limits as ClientLimits, PROTOCOL_VERSION, ServerMessage, SourceStatus, Status, Welcome,
-};
+use walcast_protocol::{CloseCode, ServerMessage};
 
-use super::entrance::Entrance;
+use super::entrance::{Entrance, changed};
+use super::greeting;
 use super::pace::Pace;
 use super::stranger::{Farewell, count_user, finish};
 use super::tally::Counted;
@@ -116,7 +112,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Serves the client until it goes, breaks a rule, is no longer let in, or `shutdown` is cancelled.
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
-        self.welcome();
+        let welcome = greeting::welcome(&self.broadcaster);
+        self.push(welcome);
         if self.pass.expires_at().is_some() {
             self.push_heartbeat();
         }
@@ -132,25 +129,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Some(user) => Applicant::User(Arc::from(user)),
             None => Applicant::Connection(self.number),
         }
-    }
-
-    fn welcome(&mut self) {
-        let limits = *self.broadcaster.limits();
-        let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let welcome = Welcome {
-            protocol: PROTOCOL_VERSION,
-            feed: self.broadcaster.feed_id().clone(),
-            cursor: self.broadcaster.feed().head(),
-            oldest: self.broadcaster.oldest(),
-            server: concat!("walcast/", env!("CARGO_PKG_VERSION")).to_owned(),
-            heartbeat_ms: u64::try_from(limits.heartbeat.as_millis()).unwrap_or(u64::MAX),
-            limits: ClientLimits {
-                message_bytes_max: limits.message_bytes_max as u64,
-                subscriptions_max: narrow(limits.subscriptions_max),
-                tables_max: narrow(limits.tables_max),
-            },
-        };
-        self.push(welcome);
     }
 
     /// Queues a message. Bounded, because messages are made when there is room, or in answer to one of the client,
@@ -314,7 +292,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.status_due && self.has_room() {
             self.status_due = false;
             let is_open = self.entrance.authority.is_open();
-            let status = status(&self.broadcaster.source().borrow(), is_open);
+            let status = greeting::status(&self.broadcaster.source().borrow(), is_open);
             self.push(status);
         }
         let before = self.pending_bytes();
@@ -377,29 +355,5 @@ fn ended(error: &SocketError) -> End {
         SocketError::Utf8(_) => End::Close(INVALID_TEXT, "a text message is not UTF-8"),
         SocketError::Protocol(_) => End::Close(PROTOCOL_ERROR, "a WebSocket frame breaks the rules"),
         _ => End::Gone,
-    }
-}
-
-/// Waits until policies change; for ever when there are none.
-async fn changed(policies: Option<&mut watch::Receiver<Arc<Policies>>>) {
-    // Without its sender they never do.
-    if let Some(policies) = policies
-        && policies.changed().await.is_ok()
-    {
-        return;
-    }
-    std::future::pending().await
-}
-
-/// How the source is doing. What is wrong with it names hosts and roles, and is for operators where clients are strangers.
-fn status(state: &SourceState, is_open: bool) -> Status {
-    let plain = |state| Status { state, message: None, hint: None };
-    match state {
-        SourceState::Starting => plain(SourceStatus::Starting),
-        SourceState::Streaming => plain(SourceStatus::Streaming),
-        SourceState::Interrupted { .. } if !is_open => plain(SourceStatus::Interrupted),
-        SourceState::Interrupted { reason, hint } => {
-            Status { state: SourceStatus::Interrupted, message: Some(reason.clone()), hint: hint.clone() }
-        }
     }
 }

@@ -63,9 +63,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.subscriptions.len() >= limits.subscriptions_max {
             return over("subscriptions in one connection (subscriptions_max)", limits.subscriptions_max);
         }
-        if message.tables.len() > limits.tables_max {
-            return over("tables in one subscription (tables_max)", limits.tables_max);
-        }
         let subscription =
             self.broadcaster.subscribe(Request::try_from(message)?, self.pass.rights(), self.applicant())?;
         self.subscriptions.push(subscription);

@@ -16,7 +16,7 @@ use super::binding::outlived;
 use super::compacted::Compacted;
 use super::{Phase, Question, Session, Turn, Wait};
 use crate::catalog::Freshness;
-use crate::encode::{self, Encoded, Gap, Synced, View};
+use crate::encode::{self, Encoded, Gap, Piece, Synced, View};
 use crate::refusal::Refusal;
 use crate::shape::Next;
 use crate::wanted::DEFINITIONS_MAX;
@@ -300,7 +300,8 @@ impl Session {
         let Phase::Streaming(stream) = &self.phase else { return Turn::Again };
         let (open, in_seam) = (stream.open, stream.seam.is_some());
         if encoded.runs.is_empty() && encoded.ends && open == Some(encoded.start) {
-            let frame = self.heads.transaction(encode::ending(&part, !in_seam));
+            let piece = Piece { cursor: (!in_seam).then(|| part.next_cursor()), more: false };
+            let frame = self.heads.transaction(encode::ending(&part, !in_seam), piece);
             self.frames.push_back(frame);
             if !in_seam {
                 self.last_cursor = self.last_cursor.max(encoded.next);
@@ -366,7 +367,7 @@ impl Session {
             for relation in &run.relations {
                 self.tell_relation(relation);
             }
-            let frame = self.heads.transaction(run.tail.clone());
+            let frame = self.heads.transaction(run.tail.clone(), run.piece);
             self.frames.push_back(frame);
         }
         let in_seam = matches!(&self.phase, Phase::Streaming(stream) if stream.seam.is_some());
