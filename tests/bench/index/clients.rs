@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use walcast_broadcaster::Broadcaster;
@@ -16,6 +17,9 @@ use crate::Outcome;
 
 /// As many as a connection may have.
 pub(crate) const SUBSCRIPTIONS: usize = 64;
+
+/// Clients that subscribe side by side.
+const COMING: usize = 32;
 
 /// When changes were written and how long they took, by their number.
 pub(crate) struct Journal {
@@ -110,8 +114,9 @@ impl Clients {
         Self { tasks: TaskTracker::new(), gone: CancellationToken::new(), journal: Arc::clone(journal) }
     }
 
-    /// Subscribes to the rows of these owners, 64 in each client. They all come at once.
+    /// Subscribes to the rows of these owners, 64 in each client, some clients at a time.
     pub(crate) fn come(&self, broadcaster: &Broadcaster, owners: &[usize]) -> Outcome<()> {
+        let coming = Arc::new(Semaphore::new(COMING));
         for (number, owners) in owners.chunks(SUBSCRIPTIONS).enumerate() {
             let mut client = Client::new(broadcaster, number as u64);
             let id = |place: usize, owner: usize| if self.journal.is_distinct { owner } else { place };
@@ -120,14 +125,18 @@ impl Clients {
                 .map(|(place, owner)| subscribe(*owner, id(place, *owner)))
                 .collect::<Result<_, _>>()?;
             let (journal, gone) = (Arc::clone(&self.journal), self.gone.clone());
+            let coming = Arc::clone(&coming);
             self.tasks.spawn(async move {
+                let place = coming.acquire_owned().await;
                 for message in messages {
                     if let Err(refusal) = client.subscribe(message) {
                         eprintln!("{refusal}");
                         return;
                     }
-                    tokio::task::consume_budget().await;
+                    // As between two messages of a connection.
+                    tokio::task::yield_now().await;
                 }
+                drop(place);
                 loop {
                     tokio::select! {
                         frame = client.next() => journal.take(&frame),

@@ -24,8 +24,8 @@ use walcast_snapshot::{SnapshotEvent, SnapshotTable};
 
 use crate::Outcome;
 
-/// What the feed may keep; small, so that it is full soon and does not look like memory of subscriptions.
-const FEED_BYTES: usize = 16 << 20;
+/// What the feed may keep: so much that nobody falls behind it, who would be served from history, which is another thing.
+const FEED_BYTES: usize = 512 << 20;
 /// How long the catalog takes to answer.
 const ANSWER: Duration = Duration::from_millis(1);
 

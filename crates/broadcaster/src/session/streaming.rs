@@ -176,7 +176,7 @@ impl Session {
         {
             return turn;
         }
-        self.read_on()
+        self.read_on(self.world.limits.read_bytes_max)
     }
 
     /// What the shape knows to come next; `None` when it does not know.
@@ -193,7 +193,10 @@ impl Session {
             }
             Next::Part { cursor: at, .. } => {
                 self.streaming()?.move_to(at);
-                Some(self.read_on())
+                // Of the parts after it, the shape knows which concern a filter: most of them do not.
+                let is_filtered = self.shape.wanted().is_filtered();
+                let bytes_max = if is_filtered { 1 } else { self.world.limits.read_bytes_max };
+                Some(self.read_on(bytes_max))
             }
             Next::Nothing => {
                 let barrier = self.barrier;
@@ -209,12 +212,12 @@ impl Session {
         }
     }
 
-    /// Reads from the feed, or asks for a page of history.
-    fn read_on(&mut self) -> Turn {
+    /// Reads from the feed, one part at least, or asks for a page of history.
+    fn read_on(&mut self, bytes_max: usize) -> Turn {
         let (world, catchup) = (Arc::clone(&self.world), self.catchup);
         let is_filtered = self.shape.wanted().is_filtered();
         let Some(stream) = self.streaming() else { return Turn::Again };
-        match world.feed.read(stream.cursor, world.limits.read_bytes_max) {
+        match world.feed.read(stream.cursor, bytes_max) {
             Read::Parts { parts, next } => {
                 stream.reading = parts.into();
                 stream.after_reading = next;

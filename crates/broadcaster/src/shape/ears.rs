@@ -109,25 +109,25 @@ mod tests {
     fn whoever_asked_is_woken_once_and_whoever_went_is_not() {
         let (one, other) = (Arc::new(Count::default()), Arc::new(Count::default()));
         let wakers = [Waker::from(one.clone()), Waker::from(other.clone())];
-        let [mut first, mut second] = [0, 1].map(|index| Context::from_waker(&wakers[index]));
+        let [first, second] = [0, 1].map(|index| Context::from_waker(&wakers[index]));
         let woken = || [one.0.load(Ordering::Relaxed), other.0.load(Ordering::Relaxed)];
         let mut ears = Ears::new(at(10));
         let (ear, gone) = (ears.lend(), ears.lend());
-        assert_eq!(ears.poll(ear, at(10), &mut first), Poll::Pending);
-        assert_eq!(ears.poll(ear, at(10), &mut first), Poll::Pending);
-        assert_eq!(ears.poll(gone, at(10), &mut second), Poll::Pending);
+        assert_eq!(ears.poll(ear, at(10), &first), Poll::Pending);
+        assert_eq!(ears.poll(ear, at(10), &first), Poll::Pending);
+        assert_eq!(ears.poll(gone, at(10), &second), Poll::Pending);
         ears.call(at(10)).into_iter().for_each(Waker::wake);
         assert_eq!(woken(), [0, 0], "nothing new");
         ears.take_back(gone);
         ears.call(at(20)).into_iter().for_each(Waker::wake);
         assert_eq!(woken(), [1, 0]);
-        assert_eq!(ears.poll(ear, at(10), &mut first), Poll::Ready(()));
-        assert_eq!(ears.poll(ear, at(20), &mut first), Poll::Pending);
+        assert_eq!(ears.poll(ear, at(10), &first), Poll::Ready(()));
+        assert_eq!(ears.poll(ear, at(20), &first), Poll::Pending);
         // Whoever comes and goes leaves nothing behind, and its place is taken again.
         for _ in 0..10 {
             let another = ears.lend();
             assert_eq!(another, gone);
-            assert_eq!(ears.poll(another, at(20), &mut second), Poll::Pending);
+            assert_eq!(ears.poll(another, at(20), &second), Poll::Pending);
             ears.take_back(another);
         }
         assert_eq!((ears.places.len(), ears.waiting.len()), (2, 2));
