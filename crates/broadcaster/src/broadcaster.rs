@@ -9,11 +9,13 @@ use tokio_util::task::TaskTracker;
 use walcast_feed::{Barriers, Feed, SourceState};
 use walcast_model::{Cursor, FeedId};
 use walcast_policy::Rights;
+use walcast_protocol::ErrorCode;
 
 use crate::catalog::Catalog;
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::lineage::Lineage;
+use crate::lookup::{Looked, Lookup};
 use crate::metrics;
 use crate::past::{InitialSync, PastPages};
 use crate::refusal::Refusal;
@@ -69,7 +71,9 @@ impl Broadcaster {
         let catalog = Catalog::new(Arc::clone(&source));
         let folds = Arc::new(Semaphore::new(limits.folds_max));
         let turns = Turns::new(limits.snapshots_max, limits.snapshots_per_user_max);
-        let services = Services { past, source, turns, catalog, barriers, folds, tasks: TaskTracker::new() };
+        let lookups = Turns::new(limits.rows_max, limits.rows_per_user_max);
+        let services =
+            Services { past, source, turns, lookups, catalog, barriers, folds, tasks: TaskTracker::new() };
         let world = World { feed_id, lineage, feed, gate, router, limits };
         let (world, services) = (Arc::new(world), Arc::new(services));
         Self { shared: Arc::new(Shared { world, services, oldest: Mutex::default() }) }
@@ -88,7 +92,7 @@ impl Broadcaster {
             }
         };
         tokio::select! {
-            () = router.follow(cancel) => {}
+            () = router.follow(&self.shared.services.catalog, cancel) => {}
             () = oldest => {}
         }
     }
@@ -100,7 +104,22 @@ impl Broadcaster {
         rights: &Arc<Rights>,
         applicant: Applicant,
     ) -> Result<Subscription, Refusal> {
+        let tables_max = self.limits().tables_max;
+        if request.tables.len() > tables_max {
+            let message = format!("tables in one subscription (tables_max): at most {tables_max}");
+            return Err(Refusal::new(ErrorCode::LimitExceeded, message).hint("see welcome.limits"));
+        }
         Subscription::new(request, rights, applicant, &self.shared.world, &self.shared.services)
+    }
+
+    /// Rows by key for a client that has these rights.
+    pub(crate) async fn look_up(
+        &self,
+        lookup: Lookup,
+        rights: &Rights,
+        applicant: Applicant,
+    ) -> Result<Looked, Refusal> {
+        lookup.run(rights, applicant, &self.shared.world, &self.shared.services).await
     }
 
     pub(crate) fn limits(&self) -> &Limits {

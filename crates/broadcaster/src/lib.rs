@@ -33,8 +33,11 @@ mod encode;
 #[cfg(test)]
 mod fuzz_tests;
 mod gate;
+#[doc(hidden)]
+pub mod inside;
 mod limits;
 mod lineage;
+mod lookup;
 mod metrics;
 mod past;
 mod refusal;
@@ -45,6 +48,7 @@ mod shape;
 #[cfg(test)]
 mod simulation;
 mod subscription;
+mod subscriptions;
 #[cfg(test)]
 mod testing;
 mod turns;

@@ -1,6 +1,7 @@
 //! What the tests of this crate stand on: logs made by hand, a history in memory, a source that is scripted.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
@@ -212,6 +213,8 @@ pub(crate) struct FakeSource {
     pub(crate) before: Mutex<VecDeque<Vec<SnapshotEvent>>>,
     /// The tables as they are defined, the newest of a name last.
     pub(crate) defined: Mutex<Vec<Arc<Relation>>>,
+    /// How often it was asked about the definition of a change.
+    pub(crate) asked: AtomicUsize,
 }
 
 /// A table as filters are bound to it, in a database with the collation C.
@@ -247,6 +250,7 @@ impl InitialSync for FakeSource {
     }
 
     fn schema_of(&self, relation: Arc<Relation>) -> BoxFuture<'_, Result<Schema, Unanswered>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         std::future::ready(Ok(schema(relation))).boxed()
     }
 

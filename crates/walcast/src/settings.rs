@@ -131,10 +131,11 @@ impl ServeSettings {
         let last_images = reader.parse_list(&key::LAST_IMAGES, value::table_pattern).unwrap_or_default();
         let retention = retention(&mut reader);
         let wal_budget = wal_budget(&mut reader);
-        let snapshot = snapshot(&mut reader);
+        let mut snapshot = snapshot(&mut reader);
         let mut broadcast = broadcast(&mut reader);
-        // One queue, which the broadcaster keeps.
+        // One queue for each, which the broadcaster keeps.
         broadcast.snapshots_max = snapshot.snapshots_max;
+        snapshot.rows_max = broadcast.rows_max;
         let mut grace = Duration::from_secs(15);
         reader.duration(&key::GRACE, &mut grace);
         let log = log(&mut reader);
@@ -254,6 +255,11 @@ fn broadcast(reader: &mut Reader<'_>) -> Limits {
     reader.duration(&key::IDLE, &mut limits.idle_max);
     reader.count(&key::MESSAGES_PER_SECOND, &mut limits.messages_per_second_max);
     reader.count(&key::SUBSCRIBES_PER_SECOND, &mut limits.subscribes_per_second_max);
+    reader.count(&key::REQUESTS_PER_SECOND, &mut limits.requests_per_second_max);
+    reader.duration(&key::POLL_WAIT, &mut limits.poll_wait_max);
+    reader.size(&key::POLL_BYTES, &mut limits.poll_bytes_max, 1 << 10);
+    reader.count(&key::ROWS_MAX, &mut limits.rows_max);
+    reader.count(&key::ROWS_KEYS, &mut limits.rows_keys_max);
     reader.count(&key::SNAPSHOTS_PER_USER_MAX, &mut limits.snapshots_per_user_max);
     reader.count(&key::SUBSCRIPTIONS_MAX, &mut limits.subscriptions_max);
     reader.count(&key::TABLES_MAX, &mut limits.tables_max);
