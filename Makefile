@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint deny doc contract unit e2e simulate fuzz soak bench bench-memory test-matrix tools clean
+.PHONY: help demo test lint deny doc contract unit e2e simulate fuzz soak bench bench-memory bench-index test-matrix tools clean
 
 # The versions of Postgres that `make test` runs against; `make test-matrix` takes them all.
 PG_VERSIONS ?= 14 18
@@ -72,6 +72,10 @@ bench: ## Compare with pg_recvlogical (pgoutput, wal2json) in one run; BENCH="--
 bench-memory: ## The most memory that the daemon needs, in the cases that could need much; BENCH="--help" shows its options
 	$(CARGO) build --locked --release -p walcast
 	$(CARGO) bench --locked -p walcast-tests --bench memory -- $(BENCH)
+
+bench-index: ## What 10, 1,000 and 100,000 subscriptions with filters cost; BENCH="--help" shows its options
+	$(CARGO) build --locked --release -p walcast
+	$(CARGO) bench --locked -p walcast-tests --bench index -- $(BENCH)
 
 tools: ## Install what the checks need and the machine lacks (says what it does)
 	@tests/tools.sh

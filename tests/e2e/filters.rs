@@ -214,7 +214,12 @@ async fn each_filter_gives_the_rows_that_postgres_gives_from_the_sync_live_and_f
         database.run(TABLE).await;
         let session = database.session().await;
         session.batch_execute("SET TimeZone = 'UTC'").await.expect("a setting");
-        let mut daemon = Daemon::of(&database).flag("--heartbeat", "200ms").start().await;
+        let mut daemon = Daemon::of(&database)
+            .flag("--heartbeat", "200ms")
+            .flag("--subscribes-per-second-max", 100_000)
+            .flag("--messages-per-second-max", 100_000)
+            .start()
+            .await;
         let empty = wal_position(&database).await;
         // Something to sync, and writers meanwhile.
         write(&session, &mut random, 40).await;
@@ -248,7 +253,13 @@ async fn each_filter_gives_the_rows_that_postgres_gives_from_the_sync_live_and_f
 async fn filters_follow_the_table() {
     let database = TestDatabase::create(walcast_testkit::shared_cluster().await).await;
     database.run(TABLE).await;
-    let daemon = Daemon::of(&database).flag("--heartbeat", "200ms").start().await;
+    database.run("CREATE TABLE plain (id int PRIMARY KEY, owner int)").await;
+    let daemon = Daemon::of(&database)
+        .flag("--heartbeat", "200ms")
+        .flag("--subscribes-per-second-max", 100_000)
+        .flag("--messages-per-second-max", 100_000)
+        .start()
+        .await;
     let (mut socket, _) = open(&daemon.ws_url()).await;
     let subscribe = |id: &str, filter: &str| {
         let tables = json!([{"table": "public.things", "where": filter, "columns": ["m"]}]);
@@ -306,11 +317,7 @@ async fn filters_follow_the_table() {
     let refused = within("a filter on a column that is gone is refused", LIMIT, refused).await;
     assert_eq!(refused["code"], "bad_filter", "{refused}");
     // The identity is what a filter stands on.
-    database
-        .run(
-            "ALTER TABLE things REPLICA IDENTITY DEFAULT; CREATE TABLE plain (id int PRIMARY KEY, owner int)",
-        )
-        .await;
+    database.run("ALTER TABLE things REPLICA IDENTITY DEFAULT").await;
     send(&mut socket, json!({"type": "subscribe", "id": "identity", "tables": [{"table": "public.plain", "where": "owner = 1"}]})).await;
     let refused = until(&mut socket, "identity", "caught_up").await;
     assert_eq!(refused["code"], "identity_required", "{refused}");

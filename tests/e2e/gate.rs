@@ -127,7 +127,11 @@ async fn clients_that_come_before_the_initial_poll_is_done_are_told_waiting_and_
 async fn a_commit_that_the_walsender_overlooks_is_sent_all_the_same() {
     let database = TestDatabase::create(shared_cluster().await).await;
     database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
-    let daemon = Daemon::of(&database).start().await;
+    let daemon = Daemon::of(&database)
+        .flag("--subscribes-per-second-max", 100_000)
+        .flag("--messages-per-second-max", 100_000)
+        .start()
+        .await;
     let (mut socket, _) = open(&daemon.ws_url()).await;
     let tables = json!([{"table": "public.t"}]);
     for attempt in 0..800 {

@@ -10,13 +10,14 @@ use walcast_feed::{Barriers, Feed, SourceState};
 use walcast_history::KnownClient;
 use walcast_model::{Cursor, FeedId};
 use walcast_policy::Rights;
-use walcast_protocol::{ClientList, ClientState};
+use walcast_protocol::{ClientList, ClientState, ErrorCode};
 
 use crate::acks::{Acks, ClientPositions};
 use crate::catalog::Catalog;
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::lineage::Lineage;
+use crate::lookup::{Looked, Lookup};
 use crate::metrics;
 use crate::past::{InitialSync, PastPages};
 use crate::refusal::Refusal;
@@ -24,7 +25,7 @@ use crate::request::Request;
 use crate::router::Router;
 use crate::session::World;
 use crate::subscription::{Client, Services, Subscription};
-use crate::turns::Turns;
+use crate::turns::{Applicant, Turns};
 
 /// How often it is asked how far history reaches back, for `welcome`.
 const OLDEST_INTERVAL: Duration = Duration::from_secs(10);
@@ -74,9 +75,10 @@ impl Broadcaster {
         let catalog = Catalog::new(Arc::clone(&source));
         let folds = Arc::new(Semaphore::new(limits.folds_max));
         let turns = Turns::new(limits.snapshots_max, limits.snapshots_per_user_max);
+        let lookups = Turns::new(limits.rows_max, limits.rows_per_user_max);
         let acks = Acks::new(clients, limits.ack_interval);
         let tasks = TaskTracker::new();
-        let services = Services { past, source, turns, catalog, barriers, acks, folds, tasks };
+        let services = Services { past, source, turns, lookups, catalog, barriers, acks, folds, tasks };
         let world = World { feed_id, lineage, feed, gate, router, limits };
         let (world, services) = (Arc::new(world), Arc::new(services));
         Self { shared: Arc::new(Shared { world, services, oldest: Mutex::default() }) }
@@ -94,10 +96,10 @@ impl Broadcaster {
                 tokio::time::sleep(OLDEST_INTERVAL).await;
             }
         };
-        let acks = &self.shared.services.acks;
+        let (catalog, acks) = (&self.shared.services.catalog, &self.shared.services.acks);
         tokio::select! {
             // Both end when they are told to, or not at all.
-            ((), ()) = async { tokio::join!(router.follow(cancel.clone()), acks.run(cancel.clone())) } => {}
+            ((), ()) = async { tokio::join!(router.follow(catalog, cancel.clone()), acks.run(cancel.clone())) } => {}
             () = oldest => {}
         }
     }
@@ -109,6 +111,11 @@ impl Broadcaster {
         rights: &Arc<Rights>,
         client: &Client<'_>,
     ) -> Result<Subscription, Refusal> {
+        let tables_max = self.limits().tables_max;
+        if request.tables.len() > tables_max {
+            let message = format!("tables in one subscription (tables_max): at most {tables_max}");
+            return Err(Refusal::new(ErrorCode::LimitExceeded, message).hint("see welcome.limits"));
+        }
         Subscription::new(request, rights, client, &self.shared.world, &self.shared.services)
     }
 
@@ -129,6 +136,16 @@ impl Broadcaster {
             Ok(ClientList { clients })
         };
         AbortOnDropHandle::new(self.shared.services.tasks.spawn(list))
+    }
+
+    /// Rows by key for a client that has these rights.
+    pub(crate) async fn look_up(
+        &self,
+        lookup: Lookup,
+        rights: &Rights,
+        applicant: Applicant,
+    ) -> Result<Looked, Refusal> {
+        lookup.run(rights, applicant, &self.shared.world, &self.shared.services).await
     }
 
     pub(crate) fn limits(&self) -> &Limits {

@@ -1,15 +1,19 @@
-//! Where clients come in: WebSocket, health and metrics. The only place that knows sockets.
+//! Where clients come in: WebSocket, HTTP, health and metrics. The only place that knows sockets.
 //!
 //! | path | what |
 //! | --- | --- |
 //! | `GET /v1/stream` | the WebSocket of `docs/protocol.md`, subprotocol `walcast.v1` |
+//! | `GET /v1/changes` | pages of transactions, or all of them as server-sent events |
+//! | `POST /v1/rows` | rows by key, as they are now |
 //! | `GET /livez` | 200 while the process answers |
 //! | `GET /readyz` | 200 once the initial poll is done; the body says how gate, source and history are |
 //! | `GET /metrics` | Prometheus |
 //!
 //! ```text
 //!  Listener ──accept, TLS──► request ──Origin, address──► upgrade ──► Stranger ──Pass──► Connection
-//!                              └─► health, metrics                      └─ no token in time: 4401
+//!                              │                           │            └─ no token in time: 4401
+//!                              │                           └► http ──Pass──► page, events, rows
+//!                              └─► health, metrics
 //! ```
 //!
 //! One task per connection reads the client's messages, drives its subscriptions in turn and writes what they have: at
@@ -18,13 +22,16 @@
 mod accept;
 mod connection;
 mod entrance;
+mod greeting;
 mod health;
 mod heartbeat;
+mod http;
 mod inbound;
 mod listener;
 mod origin;
 mod pace;
 mod peer;
+mod places;
 mod stranger;
 mod tally;
 mod tls;
@@ -134,7 +141,9 @@ fn for_operators(door: Door) -> Router {
 }
 
 fn router(door: Door) -> Router {
-    for_operators(door.clone()).merge(Router::new().route(STREAM_PATH, any(upgrade::stream)).with_state(door))
+    let for_clients =
+        Router::new().route(STREAM_PATH, any(upgrade::stream)).merge(http::router(door.clone()));
+    for_operators(door.clone()).merge(for_clients.with_state(door))
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use walcast_model::{
 use walcast_protocol::encode as protocol;
 
 use crate::wanted::{Choice, Wanted};
-pub(crate) use frame::{Frame, Heads, relation};
+pub(crate) use frame::{Frame, Heads, Piece, Says, relation};
 pub(crate) use projection::{Projection, project_rows};
 
 /// Room for what stands around the changes of a frame, in bytes.
@@ -38,6 +38,9 @@ pub(crate) struct View<'a> {
     pub(crate) is_compacted: bool,
     /// The only changes, by their index in the part, that can concern the shape; `None` when that is not known.
     pub(crate) only: Option<&'a [u32]>,
+    /// Whether changes of definitions that what is granted does not fit are left out: the client was never told of the
+    /// table.
+    pub(crate) skips_unfit: bool,
 }
 
 impl View<'_> {
@@ -49,6 +52,7 @@ impl View<'_> {
             synced: None,
             is_compacted: false,
             only: None,
+            skips_unfit: false,
         }
     }
 }
@@ -83,17 +87,24 @@ pub(crate) struct Encoded {
     pub(crate) next: Cursor,
     /// In order; none when nothing of the part concerns the shape.
     pub(crate) runs: Vec<Run>,
-    /// A change of which it cannot be told whether it is in the filter; `runs` ends before it.
-    pub(crate) undecided: Option<Undecided>,
+    /// Why it is not the whole part; then it is for nobody to deliver or keep.
+    pub(crate) gap: Option<Gap>,
 }
 
-/// A change that does not have what a filter needs to know.
+/// A change of which it is not known whether it concerns the shape.
 #[derive(Clone, Debug)]
-pub(crate) struct Undecided {
-    /// The definition that the filter is bound to.
-    pub(crate) relation: Arc<Relation>,
-    /// The column that would decide, as an index of the relation's.
-    pub(crate) column: usize,
+pub(crate) enum Gap {
+    /// A filter is not bound to this definition of its table.
+    Unbound(Arc<Relation>),
+    /// What is granted of the table does not fit this definition.
+    Unfit(Arc<Relation>),
+    /// The row lacks what the filter needs.
+    Undecided {
+        /// The definition that the filter is bound to.
+        relation: Arc<Relation>,
+        /// The column that would decide, as an index of the relation's.
+        column: usize,
+    },
 }
 
 impl Encoded {
@@ -112,11 +123,12 @@ pub(crate) struct Run {
     pub(crate) next: Cursor,
     /// The frame from behind its head on.
     pub(crate) tail: Bytes,
+    pub(crate) piece: Piece,
 }
 
 /// The frames of `part` for whoever wants this of it.
 pub(crate) fn part(part: &Part, wanted: &Wanted, view: View<'_>) -> Encoded {
-    let Planned { plans, undecided } = plan(part, wanted, view);
+    let Planned { plans, gap } = plan(part, wanted, view);
     let count = plans.len();
     let mut runs = Vec::with_capacity(count);
     let mut following: Vec<Cursor> = plans.iter().skip(1).map(|plan| plan.from).collect();
@@ -131,10 +143,10 @@ pub(crate) fn part(part: &Part, wanted: &Wanted, view: View<'_>) -> Encoded {
             tail = text.into();
         }
         let relations = plan.relations.into_iter().map(|chosen| chosen.relation).collect();
-        runs.push(Run { relations, next, tail });
+        runs.push(Run { relations, next, tail, piece: Piece { cursor, more } });
     }
     let (start, ends) = (part.transaction().start, part.end().is_some());
-    Encoded { start, ends, next: part.next_cursor(), runs, undecided }
+    Encoded { start, ends, next: part.next_cursor(), runs, gap }
 }
 
 /// The frame, from behind its head on, that ends a transaction of which parts were delivered and whose last part has
@@ -180,7 +192,7 @@ struct Plan {
 
 struct Planned {
     plans: Vec<Plan>,
-    undecided: Option<Undecided>,
+    gap: Option<Gap>,
 }
 
 /// What is taken of the table that the change before was about, and where it is in the run: most changes are about the
@@ -213,24 +225,27 @@ fn plan(part: &Part, wanted: &Wanted, view: View<'_>) -> Planned {
             other => {
                 let relation = &change.relation;
                 let is_synced = seen.is_some_and(|synced| synced.contains(relation));
-                // What is not bound yet is asked for before parts with it come here.
-                let choice = if is_synced {
-                    Choice::Nothing
-                } else {
-                    wanted.choice(relation).unwrap_or(Choice::Nothing)
+                let choice = if is_synced { Some(Choice::Nothing) } else { wanted.choice(relation) };
+                // Asked here and nowhere before: others who have the shape may take a binding back.
+                let Some(choice) = choice else {
+                    return Planned { plans, gap: Some(Gap::Unbound(Arc::clone(relation))) };
                 };
                 other.insert(Current { relation, choice, place: None })
             }
         };
         let op = match &current.choice {
             Choice::Nothing => continue,
+            Choice::Unfit if view.skips_unfit => continue,
+            Choice::Unfit => {
+                return Planned { plans, gap: Some(Gap::Unfit(Arc::clone(&change.relation))) };
+            }
             Choice::Everything => change.op,
             Choice::Rows(predicate) => match predicate.decide(part, change) {
                 Ok(Some(op)) => op,
                 Ok(None) => continue,
                 Err(undecided) => {
                     let (relation, column) = (Arc::clone(&change.relation), undecided.column);
-                    return Planned { plans, undecided: Some(Undecided { relation, column }) };
+                    return Planned { plans, gap: Some(Gap::Undecided { relation, column }) };
                 }
             },
         };
@@ -240,7 +255,7 @@ fn plan(part: &Part, wanted: &Wanted, view: View<'_>) -> Planned {
         plan.changes.push(Delivery { change: index, place, op });
         plan.json_bytes += part.change_json(change).len() + 1;
     }
-    Planned { plans, undecided: None }
+    Planned { plans, gap: None }
 }
 
 /// Where the change's table is in the run that is being collected, after beginning another one if its definition

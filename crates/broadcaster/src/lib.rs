@@ -34,8 +34,11 @@ mod encode;
 #[cfg(test)]
 mod fuzz_tests;
 mod gate;
+#[doc(hidden)]
+pub mod inside;
 mod limits;
 mod lineage;
+mod lookup;
 mod metrics;
 mod past;
 mod refusal;
@@ -46,6 +49,7 @@ mod shape;
 #[cfg(test)]
 mod simulation;
 mod subscription;
+mod subscriptions;
 #[cfg(test)]
 mod testing;
 mod turns;

@@ -25,6 +25,27 @@ pub struct Limits {
     pub messages_per_second_max: usize,
     /// `subscribes_per_second_max`: of these, subscriptions; `subscriptions_max` at once. Whoever is faster is read later.
     pub subscribes_per_second_max: usize,
+    /// `requests_per_second_max`: requests of one user for the feed in a second, or of one connection where nobody knows whose
+    /// it is; four times as many at once. What is faster is answered later, or with 429 where that would be seconds.
+    pub requests_per_second_max: usize,
+    /// `poll_wait_max`: how long a page may wait for its first transaction; `wait` asks for less.
+    pub poll_wait_max: Duration,
+    /// `poll_answer_max`: how long a page may take to have everything that was committed before it was asked for. It is then
+    /// sent as it is, with `more`; or 503, when it has not begun.
+    pub poll_answer_max: Duration,
+    /// `poll_transactions_max`: transactions in a page; `limit` asks for fewer.
+    pub poll_transactions_max: usize,
+    /// `poll_bytes_max`: JSON in a page, in bytes, more by at most one part of a transaction. A transaction that does not fit
+    /// is begun by the next page.
+    pub poll_bytes_max: usize,
+    /// `rows_keys_max`: keys in one request for rows. More are answered `limit_exceeded`.
+    pub rows_keys_max: usize,
+    /// `rows_max`: such requests that are looked up at the same time. Further ones wait, and everybody is served in turn.
+    pub rows_max: usize,
+    /// `rows_per_user_max`: of these, of one subject, or of one request that has none. Further ones wait.
+    pub rows_per_user_max: usize,
+    /// `rows_answer_max`: how long such a request may take, the waiting for its turn with it. It is then answered 503.
+    pub rows_answer_max: Duration,
     /// `snapshots_max`: initial syncs at the same time. Further ones wait, and everybody is served in turn.
     pub snapshots_max: usize,
     /// `snapshots_per_user_max`: of these, of one subject, or of one connection that has none. Further ones wait.
@@ -93,6 +114,15 @@ impl Default for Limits {
             idle_max: Duration::from_secs(600),
             messages_per_second_max: 50,
             subscribes_per_second_max: 10,
+            requests_per_second_max: 50,
+            poll_wait_max: Duration::from_secs(60),
+            poll_answer_max: Duration::from_secs(5),
+            poll_transactions_max: 1000,
+            poll_bytes_max: 1 << 20,
+            rows_keys_max: 1000,
+            rows_max: 4,
+            rows_per_user_max: 2,
+            rows_answer_max: Duration::from_secs(10),
             snapshots_max: 4,
             snapshots_per_user_max: 2,
             subscriptions_max: 64,

@@ -6,6 +6,12 @@ use metrics::{Counter, counter};
 
 /// WebSocket connections now (gauge).
 pub(crate) const CONNECTIONS: &str = "walcast_connections";
+/// Streams of server-sent events now (gauge).
+pub(crate) const EVENT_STREAMS: &str = "walcast_event_streams";
+/// Pages that are being made, or wait for a transaction (gauge).
+pub(crate) const POLLS: &str = "walcast_polls";
+/// Requests for the feed over HTTP, by `path` and `status`.
+pub(crate) const REQUESTS: &str = "walcast_http_requests_total";
 /// Connections refused, by `limit`.
 pub(crate) const CONNECTIONS_REFUSED: &str = "walcast_connections_refused_total";
 /// Clients that were not let in, or whose token was not taken, by `reason`.
@@ -36,6 +42,8 @@ pub(crate) const FELL_BACK: &str = "walcast_history_pages_served_total";
 pub(crate) const RETRIED: &str = "walcast_session_retries_total";
 /// Times that the router was overtaken by the feed and woke everybody.
 pub(crate) const OVERTAKEN: &str = "walcast_router_overtaken_total";
+/// Times that what is granted did not fit a definition of a table, of which nothing is given then.
+pub(crate) const UNFIT: &str = "walcast_policies_unfit_total";
 
 /// Times that a client's cursor was stored.
 pub(crate) const ACKS_STORED: &str = "walcast_acks_stored_total";
@@ -49,9 +57,13 @@ pub(crate) fn describe() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         metrics::describe_gauge!(CONNECTIONS, "WebSocket connections now");
+        metrics::describe_gauge!(EVENT_STREAMS, "Streams of server-sent events now");
+        metrics::describe_gauge!(POLLS, "Pages that are being made or wait for a transaction");
+        metrics::describe_counter!(REQUESTS, "Requests for the feed over HTTP");
         metrics::describe_counter!(CONNECTIONS_REFUSED, "Connections refused because of a limit");
         metrics::describe_counter!(UNAUTHORIZED, "Clients that were not let in");
         metrics::describe_counter!(CERTIFICATE_FAILURES, "Times the certificate could not be read again");
+        metrics::describe_counter!(UNFIT, "Times what is granted did not fit a definition of a table");
         metrics::describe_gauge!(SUBSCRIPTIONS, "Subscriptions now");
         metrics::describe_gauge!(SHAPES, "Distinct shapes of subscriptions now");
         metrics::describe_counter!(FRAMES, "Frames given to sockets");

@@ -8,7 +8,7 @@ use walcast_filter::Schema;
 use walcast_history::{ErrorClass, LatestPage, Page, PageLimits, Reader};
 use walcast_model::{Cursor, Oid, Relation, RelationName, Snapshot};
 use walcast_protocol::ErrorCode;
-use walcast_snapshot::{SnapshotEvent, SnapshotTable, Snapshots};
+use walcast_snapshot::{FoundRows, Key, SnapshotEvent, SnapshotTable, Snapshots};
 
 use crate::refusal::Refusal;
 
@@ -133,6 +133,15 @@ pub trait InitialSync: std::fmt::Debug + Send + Sync + 'static {
     /// A table as filters are bound to it, in this definition, with what is known of its types and collations now.
     fn schema_of(&self, relation: Arc<Relation>) -> BoxFuture<'_, Result<Schema, Unanswered>>;
 
+    /// Rows of a table by key, as they are now; see [`Snapshots::rows`].
+    fn rows<'a>(
+        &'a self,
+        _table: &'a SnapshotTable,
+        _keys: &'a [Key],
+    ) -> BoxFuture<'a, Result<FoundRows, Unanswered>> {
+        Box::pin(async { Err(Unanswered::Later("this source has no rows by key".to_owned())) })
+    }
+
     /// An initial sync, to `events`; see [`Snapshots::run`].
     fn run(
         &self,
@@ -163,6 +172,14 @@ impl InitialSync for Snapshots {
         })
     }
 
+    fn rows<'a>(
+        &'a self,
+        table: &'a SnapshotTable,
+        keys: &'a [Key],
+    ) -> BoxFuture<'a, Result<FoundRows, Unanswered>> {
+        Box::pin(async move { Self::rows(self, table, keys).await.map_err(|error| of_source(&error)) })
+    }
+
     fn run(
         &self,
         tables: Vec<SnapshotTable>,
@@ -182,8 +199,8 @@ fn of_source(error: &walcast_snapshot::Error) -> Unanswered {
         | Error::NotPublished { .. }
         | Error::Partitioned { .. }
         | Error::Partition { .. } => ErrorCode::UnknownTable,
-        Error::UnknownColumn { .. } => ErrorCode::BadMessage,
-        Error::TooManyTables { .. } => ErrorCode::LimitExceeded,
+        Error::UnknownColumn { .. } | Error::Key { .. } => ErrorCode::BadMessage,
+        Error::TooManyTables { .. } | Error::TooLarge { .. } => ErrorCode::LimitExceeded,
         // It fitted a moment ago: the table was altered, and asking again finds out. The words may be of a policy.
         Error::Filter { table, .. } => {
             let message = format!("{table} is another one now, which the filter does not fit");
@@ -195,7 +212,7 @@ fn of_source(error: &walcast_snapshot::Error) -> Unanswered {
         _ => ErrorCode::NotReady,
     };
     if !matches!(code, ErrorCode::UnknownTable | ErrorCode::BadMessage) {
-        tracing::warn!(%error, "an initial sync failed");
+        tracing::warn!(%error, "rows of the source cannot be had");
     }
     let refusal = Refusal::new(code, format!("failed to {error}"));
     Unanswered::Never(match error.hint() {

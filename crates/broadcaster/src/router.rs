@@ -6,23 +6,32 @@ use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use metrics::{counter, gauge};
 use tokio::sync::watch;
+use tokio::task::consume_budget;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use walcast_feed::{Feed, Read};
 use walcast_filter::Schema;
-use walcast_model::{Cursor, Part};
+use walcast_model::{Cursor, Part, Relation};
 
+use crate::catalog::{Catalog, Freshness};
 use crate::encode::Encoded;
 use crate::limits::Limits;
 use crate::metrics as names;
-use crate::shape::{KeptBytes, Shape};
+use crate::shape::{Ear, KeptBytes, Shape};
 use crate::wanted::{ShapeKey, Unbindable};
 use index::Index;
 
 /// JSON that is looked at between two looks at the lock, in bytes.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// How long the router waits for what filters have to know of a new definition of a table. Without an answer each session
+/// asks when it comes to a change of it.
+const DEFINITION_MAX: Duration = Duration::from_millis(500);
 
 /// What an entry in the list of kept frames costs, whether or not the frames are still there, in bytes.
 const KEPT_FIXED_BYTES: usize = 128;
@@ -49,6 +58,7 @@ type KeptList = VecDeque<(Weak<Shape>, Cursor)>;
 pub(crate) struct ShapeHandle {
     shape: Arc<Shape>,
     router: Arc<Router>,
+    ear: Ear,
 }
 
 impl Deref for ShapeHandle {
@@ -71,6 +81,11 @@ impl ShapeHandle {
         encoded
     }
 
+    /// Ready when something after `cursor` may concern the shape; whoever asks is woken then.
+    pub(crate) fn poll_concerned(&self, cursor: Cursor, cx: &Context<'_>) -> Poll<()> {
+        self.shape.poll_concerned(self.ear, cursor, cx)
+    }
+
     /// Counts frames that were there already.
     pub(crate) fn count_shared(&self) {
         self.router.hot.shared.increment(1);
@@ -79,6 +94,7 @@ impl ShapeHandle {
 
 impl Drop for ShapeHandle {
     fn drop(&mut self) {
+        self.shape.take_back(self.ear);
         // Under the lock that new sessions take, so that none joins a shape that is being forgotten.
         let mut index = self.router.index();
         if self.shape.sessions.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -100,14 +116,14 @@ impl Router {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The shape for a key; the router tells it of everything from now on.
+    /// The shape for a key. The router tells it of nothing before [`Router::listen`].
     pub(crate) fn shape(self: &Arc<Self>, key: ShapeKey) -> ShapeHandle {
+        let key = Arc::new(key);
         let mut index = self.index();
         let shape = match index.get(&key) {
             Some(shape) => Arc::clone(shape),
             None => {
-                // In the lock in which `seen` moves: no part falls between.
-                let shape = Arc::new(Shape::new(Arc::new(key), self.seen(), self.limits.shape_hits_max));
+                let shape = Arc::new(Shape::new(key, self.seen(), self.limits.shape_hits_max));
                 index.add(&shape);
                 gauge!(names::SHAPES).set(index.len() as f64);
                 shape
@@ -115,7 +131,17 @@ impl Router {
         };
         shape.sessions.fetch_add(1, Ordering::Relaxed);
         drop(index);
-        ShapeHandle { shape, router: Arc::clone(self) }
+        let ear = shape.lend_ear();
+        ShapeHandle { shape, router: Arc::clone(self), ear }
+    }
+
+    /// Tells a shape of everything from now on, unless it is told already.
+    pub(crate) fn listen(&self, shape: &Shape) {
+        let mut index = self.index();
+        if index.list(shape) {
+            // In the lock in which `seen` moves: no part falls between.
+            shape.begin(self.seen());
+        }
     }
 
     /// Binds a shape's filter to a definition of its table: from now on it is told of changes that can concern it only.
@@ -138,13 +164,17 @@ impl Router {
     }
 
     /// Follows the feed until it is cancelled, also when that never ends. Without it, no session hears of anything new.
-    pub(crate) async fn follow(&self, cancel: CancellationToken) {
+    pub(crate) async fn follow(&self, catalog: &Catalog, cancel: CancellationToken) {
         let mut head = self.feed.watch_head();
+        let mut met = None;
         while !cancel.is_cancelled() {
             head.mark_unchanged();
             let from = self.seen();
             match self.feed.read(from, BATCH_BYTES) {
-                Read::Parts { parts, next } => self.route(&parts, next),
+                Read::Parts { parts, next } => {
+                    self.meet(&parts, &mut met, catalog).await;
+                    self.route(&parts, next);
+                }
                 Read::AtHead { head } if head > from => self.route(&[], head),
                 Read::Behind { oldest } => self.overtaken(oldest),
                 Read::AtHead { .. } => {
@@ -157,20 +187,46 @@ impl Router {
                 }
             }
             // Sessions want the processor too.
-            tokio::task::consume_budget().await;
+            consume_budget().await;
+        }
+    }
+
+    /// Binds filters to the definitions that are new in these parts. Otherwise every session would find out by itself,
+    /// all at once, and would have to look at every change until it has.
+    async fn meet(&self, parts: &[Arc<Part>], met: &mut Option<Arc<Relation>>, catalog: &Catalog) {
+        let relations = parts.iter().flat_map(|part| part.changes()).map(|change| &change.relation);
+        for relation in relations {
+            if met.as_ref().is_some_and(|met| Arc::ptr_eq(met, relation)) {
+                continue;
+            }
+            *met = Some(Arc::clone(relation));
+            let shapes = self.index().unbound_to(relation);
+            if shapes.is_empty() {
+                continue;
+            }
+            let asked = timeout(DEFINITION_MAX, catalog.schema_of(relation, Freshness::Lately)).await;
+            let Ok(Ok(schema)) = asked else { continue };
+            for shape in shapes {
+                // Where it does not fit, its session finds out, and says so.
+                drop(shape.wanted().bind(&schema));
+                consume_budget().await;
+            }
         }
     }
 
     /// Looks at parts; everything before `next` is then seen.
     pub(crate) fn route(&self, parts: &[Arc<Part>], next: Cursor) {
         let mut woken: Vec<Arc<Shape>> = Vec::new();
-        {
+        let oldest = self.feed.oldest();
+        let former = {
             let mut index = self.index();
             for part in parts {
-                index.concerned(part, &mut woken);
+                index.concerned(part, oldest, &mut woken);
             }
             self.seen.send_replace(next);
-        }
+            index.take_former()
+        };
+        drop(former);
         for shape in woken {
             shape.wake(next);
         }

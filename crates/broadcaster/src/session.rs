@@ -28,8 +28,7 @@ use walcast_history::Page;
 use walcast_model::{Cursor, FeedId, Relation, RelationDigest, RelationName, Snapshot};
 use walcast_policy::Rights;
 use walcast_protocol::{
-    Catchup, CaughtUp, ErrorCode, Mode, ServerMessage, StartAt, Subscribed, SubscriptionId, TablePattern,
-    Waiting,
+    Catchup, CaughtUp, ErrorCode, Mode, ServerMessage, StartAt, Subscribed, SubscriptionId, Waiting,
 };
 use walcast_snapshot::SnapshotEvent;
 
@@ -42,7 +41,7 @@ use crate::past::KnownTable;
 use crate::refusal::Refusal;
 use crate::request::{Asked, Request};
 use crate::router::{Router, ShapeHandle};
-use crate::wanted::ShapeKey;
+use crate::wanted::{Entries, ShapeKey};
 use binding::Binding;
 pub(crate) use compacted::Folded;
 use streaming::Stream;
@@ -156,7 +155,7 @@ pub(crate) struct Session {
     id: SubscriptionId,
     world: Arc<World>,
     /// What the client asks for, whatever it may have of it.
-    asked: BTreeMap<TablePattern, Asked>,
+    asked: Entries<Asked>,
     shape: ShapeHandle,
     start: StartAt,
     catchup: Catchup,
@@ -194,7 +193,7 @@ impl Session {
             heads: Heads::new(&id),
             id,
             world,
-            asked: tables,
+            asked: tables.into(),
             shape,
             start,
             catchup,
@@ -223,7 +222,7 @@ impl Session {
         if matches!(self.phase, Phase::Over) {
             return false;
         }
-        let key = match ShapeKey::resolve(&self.asked, rights) {
+        let key = match ShapeKey::resolve(&BTreeMap::from(&self.asked), rights) {
             Ok(key) if key == **self.shape.key() => return false,
             Ok(key) => key,
             Err(refusal) => {
@@ -388,7 +387,7 @@ enum Turn {
 }
 
 /// What to say about a table that cannot be subscribed to.
-fn unknown_table(name: &RelationName) -> Refusal {
+pub(crate) fn unknown_table(name: &RelationName) -> Refusal {
     let message = format!("there is no published table {name}");
     let hint = "check the spelling (schema.table, as in the catalog); walcast doctor says which tables are published";
     Refusal::new(ErrorCode::UnknownTable, message).hint(hint)

@@ -1,15 +1,18 @@
 //! What is kept for all sessions that want the same.
 
+mod ears;
 mod traffic;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
-use tokio::sync::watch;
 use walcast_model::{Cursor, Part};
 
 use crate::encode::{self, Encoded, View};
 use crate::wanted::{ShapeKey, Wanted};
+pub(crate) use ears::Ear;
+use ears::Ears;
 use traffic::Traffic;
 pub(crate) use traffic::{Next, Noted, Only};
 
@@ -51,20 +54,20 @@ pub(crate) struct Shape {
     wanted: Wanted,
     // Short synchronous sections: a binary search, or the encoding of one part that others wait for anyway.
     traffic: Mutex<Traffic>,
-    /// After the newest part that concerns it.
-    concerned: watch::Sender<Cursor>,
+    // Short synchronous sections too.
+    ears: Mutex<Ears>,
     /// How many sessions have it; the router's business.
     pub(crate) sessions: AtomicUsize,
 }
 
 impl Shape {
-    /// A shape that the router tells of everything from `since` on.
+    /// A shape that the router tells of nothing before [`Shape::begin`].
     pub(crate) fn new(key: Arc<ShapeKey>, since: Cursor, hits_max: usize) -> Self {
-        let traffic = Mutex::new(Traffic::new(since, hits_max));
+        let traffic = Mutex::new(Traffic::new(hits_max));
         Self {
             wanted: Wanted::new(key),
             traffic,
-            concerned: watch::Sender::new(since),
+            ears: Mutex::new(Ears::new(since)),
             sessions: AtomicUsize::new(0),
         }
     }
@@ -81,20 +84,25 @@ impl Shape {
         self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The router tells it of everything from `since` on.
+    pub(crate) fn begin(&self, since: Cursor) {
+        self.traffic().begin(since);
+    }
+
     /// Notes that a part concerns it, without waking anybody; the same part again changes nothing.
     /// Only the changes in `only` can, if that is known.
-    pub(crate) fn note(&self, part: &Part, only: Only) -> Noted {
-        self.traffic().note(part.cursor(), part.next_cursor(), only)
+    /// Parts before `oldest` are forgotten: the feed does not have them any more.
+    pub(crate) fn note(&self, part: &Part, only: Only, oldest: Cursor) -> Noted {
+        let mut traffic = self.traffic();
+        traffic.forget_before(oldest);
+        traffic.note(part.cursor(), part.next_cursor(), only)
     }
 
     /// Wakes its sessions: there may be something before `until`.
     pub(crate) fn wake(&self, until: Cursor) {
         self.traffic().woken();
-        self.concerned.send_if_modified(|current| {
-            let moved = *current < until;
-            *current = until.max(*current);
-            moved
-        });
+        let woken = self.ears().call(until);
+        woken.into_iter().for_each(Waker::wake);
     }
 
     /// Says that the router did not see what is before `oldest`: whoever is before it has to look for himself.
@@ -103,14 +111,38 @@ impl Shape {
         self.wake(oldest);
     }
 
-    /// Sees when there is something for its sessions.
-    pub(crate) fn watch(&self) -> watch::Receiver<Cursor> {
-        self.concerned.subscribe()
+    fn ears(&self) -> MutexGuard<'_, Ears> {
+        self.ears.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place to listen, for a session; to be given back with it.
+    pub(crate) fn lend_ear(&self) -> Ear {
+        self.ears().lend()
+    }
+
+    pub(crate) fn take_back(&self, ear: Ear) {
+        self.ears().take_back(ear);
+    }
+
+    /// Ready when something after `cursor` may concern it; whoever asks is woken then.
+    pub(super) fn poll_concerned(&self, ear: Ear, cursor: Cursor, cx: &Context<'_>) -> Poll<()> {
+        self.ears().poll(ear, cursor, cx)
+    }
+
+    /// After the newest part that concerns it.
+    #[cfg(test)]
+    pub(crate) fn concerned(&self) -> Cursor {
+        self.ears().until()
     }
 
     /// What comes after `cursor`, as far as the router has told. Ask the router how far that is *before*.
     pub(crate) fn next(&self, cursor: Cursor) -> Next {
-        self.traffic().next(cursor)
+        let mut traffic = self.traffic();
+        // Whoever joins from further back looks for himself.
+        if self.sessions.load(Ordering::Relaxed) == 1 {
+            traffic.forget_before(cursor);
+        }
+        traffic.next(cursor)
     }
 
     /// The frames of a whole part. With `keep` they are kept for others, and counted there, if the part is among
@@ -129,7 +161,7 @@ impl Shape {
         }
         // Inside the lock, so that of the sessions that were woken together one encodes and the others take it.
         let encoded = encode();
-        if encoded.undecided.is_some() {
+        if encoded.gap.is_some() {
             return (encoded, false);
         }
         let kept = traffic.keep(part.cursor(), Kept::new(&encoded, kept_bytes));

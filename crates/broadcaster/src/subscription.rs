@@ -1,10 +1,11 @@
 //! Drives one session: asks its questions, waits for what it waits for.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, pending};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::sleep;
@@ -13,7 +14,7 @@ use walcast_feed::Barriers;
 use walcast_history::{ClientKey, ClientName, PageLimits};
 use walcast_model::{Cursor, RelationName};
 use walcast_policy::Rights;
-use walcast_protocol::{Acked, ErrorCode, ServerMessage, StartAt, Waiting};
+use walcast_protocol::{Acked, ErrorCode, ServerMessage, StartAt, SubscriptionId, Waiting};
 use walcast_snapshot::{SnapshotEvent, SnapshotTable};
 
 use crate::acks::{Acks, Claim, Outcome};
@@ -43,6 +44,8 @@ pub(crate) struct Services {
     pub(crate) past: Arc<dyn PastPages>,
     pub(crate) source: Arc<dyn InitialSync>,
     pub(crate) turns: Turns,
+    /// Places for look-ups of rows by key.
+    pub(crate) lookups: Turns,
     pub(crate) catalog: Catalog,
     pub(crate) barriers: Barriers,
     pub(crate) acks: Acks,
@@ -65,7 +68,8 @@ struct Syncing {
 /// What a client acknowledges, and what becomes of it.
 struct Acknowledging {
     claim: Arc<Claim>,
-    outcome: watch::Receiver<Outcome>,
+    /// Comes with the next outcome.
+    outcome: BoxFuture<'static, watch::Receiver<Outcome>>,
     /// What it acknowledged last since its session started.
     last: Cursor,
     /// Whether it begins where the client says, which counts for more than what was acknowledged before.
@@ -82,23 +86,13 @@ pub(crate) struct Subscription {
     world: Arc<World>,
     services: Arc<Services>,
     wait: Option<Wait>,
+    /// What it waits for, where that is not its shape.
+    waited: Option<BoxFuture<'static, ()>>,
     question: Option<AbortOnDropHandle<Answer>>,
     barrier: Option<BoxFuture<'static, Option<Cursor>>>,
     syncing: Option<Syncing>,
     acknowledging: Option<Acknowledging>,
-    concerned: watch::Receiver<Cursor>,
     _counted: InGauge,
-}
-
-/// What a subscription has for its connection.
-#[derive(Debug)]
-pub(crate) enum Output {
-    /// Write this.
-    Frame(Frame),
-    /// Nothing now; [`Subscription::ready`] says when to ask again.
-    Nothing,
-    /// It is over.
-    Over,
 }
 
 impl Subscription {
@@ -119,11 +113,10 @@ impl Subscription {
         let session = Session::new(request, rights, Arc::clone(world))?;
         let acknowledging = key.map(|key| {
             let claim = services.acks.claim(key, tables);
-            Acknowledging { outcome: claim.watch(), claim, last: Cursor::ZERO, corrects }
+            Acknowledging { outcome: next_outcome(claim.watch()), claim, last: Cursor::ZERO, corrects }
         });
         let barriers = services.barriers.clone();
         Ok(Self {
-            concerned: session.shape().watch(),
             session,
             applicant: client.applicant.clone(),
             acknowledging,
@@ -131,11 +124,16 @@ impl Subscription {
             world: Arc::clone(world),
             services: Arc::clone(services),
             wait: None,
+            waited: None,
             question: None,
             barrier: Some(Box::pin(async move { barriers.pass().await })),
             syncing: None,
             _counted: InGauge::enter(names::SUBSCRIPTIONS),
         })
+    }
+
+    pub(crate) const fn id(&self) -> &SubscriptionId {
+        self.session.id()
     }
 
     pub(crate) const fn session(&mut self) -> &mut Session {
@@ -147,12 +145,11 @@ impl Subscription {
     pub(crate) fn change_rights(&mut self, rights: &Arc<Rights>) {
         if self.session.change_rights(rights) {
             // What it asked is dropped, and what it waited for is another thing now.
-            (self.question, self.syncing, self.wait) = (None, None, None);
+            (self.question, self.syncing, self.wait, self.waited) = (None, None, None, None);
             if let Some(acknowledging) = &mut self.acknowledging {
                 acknowledging.last = Cursor::ZERO;
                 acknowledging.corrects = false;
             }
-            self.concerned = self.session.shape().watch();
         }
     }
 
@@ -200,22 +197,24 @@ impl Subscription {
         }
     }
 
-    /// What became of what the client acknowledged, unless it was told.
-    fn acked(&mut self) -> Option<ServerMessage> {
-        let outcome = &mut self.acknowledging.as_mut()?.outcome;
-        // An error: it is somebody else's by now.
-        if !outcome.has_changed().ok()? {
-            return None;
-        }
-        let outcome = outcome.borrow_and_update().clone();
-        match outcome {
-            Outcome::Durable(cursor) if cursor > Cursor::ZERO => {
-                Some(Acked { id: self.session.id().clone(), cursor }.into())
-            }
-            Outcome::Nothing | Outcome::Durable(_) => None,
-            Outcome::Refused(refusal) => {
-                metrics::counter!(names::ERRORS, "code" => refusal.code.to_string()).increment(1);
-                Some(refusal.into_message(None, false).into())
+    /// What became of what the client acknowledged, unless it was told. Whoever asks is woken when there is more.
+    fn poll_acked(&mut self, cx: &mut Context<'_>) -> Poll<ServerMessage> {
+        let Some(acknowledging) = &mut self.acknowledging else { return Poll::Pending };
+        loop {
+            let mut receiver = ready!(acknowledging.outcome.poll_unpin(cx));
+            let is_somebody_elses = receiver.has_changed().is_err();
+            let outcome = receiver.borrow_and_update().clone();
+            acknowledging.outcome = next_outcome(receiver);
+            match outcome {
+                _ if is_somebody_elses => {}
+                Outcome::Durable(cursor) if cursor > Cursor::ZERO => {
+                    return Poll::Ready(Acked { id: self.session.id().clone(), cursor }.into());
+                }
+                Outcome::Nothing | Outcome::Durable(_) => {}
+                Outcome::Refused(refusal) => {
+                    metrics::counter!(names::ERRORS, "code" => refusal.code.to_string()).increment(1);
+                    return Poll::Ready(refusal.into_message(None, false).into());
+                }
             }
         }
     }
@@ -227,25 +226,22 @@ impl Subscription {
         }
     }
 
-    /// The next frame, if there is one.
-    pub(crate) fn next(&mut self) -> Output {
+    /// The next frame; `None` when it is over. Whoever asks is woken when there may be one.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
         loop {
             if let Some(waiting) = self.first.take() {
-                return Output::Frame(ServerMessage::from(waiting).into());
+                return Poll::Ready(Some(ServerMessage::from(waiting).into()));
             }
-            if let Some(message) = self.acked() {
-                return Output::Frame(message.into());
+            if let Poll::Ready(message) = self.poll_acked(cx) {
+                return Poll::Ready(Some(message.into()));
             }
             let step = self.session.next();
             self.correct();
             match step {
-                Step::Frame(frame) => return Output::Frame(frame),
+                Step::Frame(frame) => return Poll::Ready(Some(frame)),
                 Step::Ask(question) => self.ask(question),
-                Step::Wait(wait) => {
-                    self.wait = Some(wait);
-                    return Output::Nothing;
-                }
-                Step::Over => return Output::Over,
+                Step::Wait(wait) => ready!(self.poll_wait(wait, cx)),
+                Step::Over => return Poll::Ready(None),
             }
         }
     }
@@ -358,38 +354,66 @@ impl Subscription {
         })
     }
 
-    /// Waits until [`Subscription::next`] may have something. Cancel-safe: what arrived is kept in `self`.
-    pub(crate) async fn ready(&mut self) {
-        tokio::select! {
-            // All of them are cancel-safe: handles and the boxed barrier keep their state, channels and watches
-            // lose nothing.
-            answer = of_option(self.question.as_mut()) => {
-                self.question = None;
-                match answer {
-                    Ok(answer) => self.session.answer(answer),
-                    Err(_) => self.session.answer(Answer::Oldest(Err(crashed()))),
-                }
+    /// Until the session may have something. What it waits for keeps its place between two calls.
+    fn poll_wait(&mut self, wait: Wait, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(question) = &mut self.question
+            && let Poll::Ready(answer) = question.poll_unpin(cx)
+        {
+            self.question = None;
+            match answer {
+                Ok(answer) => self.session.answer(answer),
+                Err(_) => self.session.answer(Answer::Oldest(Err(crashed()))),
             }
-            position = of_option(self.barrier.as_mut()) => {
-                self.barrier = None;
-                // `None`: the daemon goes down, and no barrier will ever pass.
-                if let Some(position) = position {
-                    self.session.barrier(position);
-                }
-            }
-            event = next_event(self.syncing.as_mut()) => {
-                if matches!(event, Ok(SnapshotEvent::Done { .. }) | Err(_))
-                    && let Some(syncing) = self.syncing.take()
-                {
-                    // It has said all and is about to end.
-                    drop(syncing.end.detach());
-                }
-                self.session.answer(Answer::Sync(event));
-            }
-            () = changed(self.acknowledging.as_mut()) => {}
-            () = waited(self.wait, &self.world, &mut self.concerned) => {}
+            return Poll::Ready(());
         }
-        self.wait = None;
+        if let Some(barrier) = &mut self.barrier
+            && let Poll::Ready(position) = barrier.poll_unpin(cx)
+        {
+            self.barrier = None;
+            // `None`: the daemon goes down, and no barrier will ever pass.
+            if let Some(position) = position {
+                self.session.barrier(position);
+            }
+            return Poll::Ready(());
+        }
+        if let Some(syncing) = &mut self.syncing
+            && let Poll::Ready(event) = syncing.poll_event(cx)
+        {
+            if matches!(event, Ok(SnapshotEvent::Done { .. }) | Err(_))
+                && let Some(syncing) = self.syncing.take()
+            {
+                // It has said all and is about to end.
+                drop(syncing.end.detach());
+            }
+            self.session.answer(Answer::Sync(event));
+            return Poll::Ready(());
+        }
+        if let Wait::Shape(cursor) = wait {
+            return self.session.shape().poll_concerned(cursor, cx);
+        }
+        if self.wait != Some(wait) {
+            (self.wait, self.waited) = (Some(wait), waited(wait, &self.world));
+        }
+        let Some(waited) = &mut self.waited else { return Poll::Pending };
+        ready!(waited.poll_unpin(cx));
+        (self.wait, self.waited) = (None, None);
+        Poll::Ready(())
+    }
+}
+
+impl Syncing {
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<SnapshotEvent, Refusal>> {
+        if let Some(event) = ready!(self.events.poll_recv(cx)) {
+            return Poll::Ready(Ok(event));
+        }
+        // It ended without its last event.
+        Poll::Ready(match ready!(self.end.poll_unpin(cx)) {
+            Ok(Err(Unanswered::Never(refusal))) => Err(refusal),
+            Ok(Err(Unanswered::Later(reason))) => {
+                Err(Refusal::new(ErrorCode::NotReady, reason).hint("subscribe again after a while"))
+            }
+            Ok(Ok(())) | Err(_) => Err(crashed()),
+        })
     }
 }
 
@@ -434,14 +458,16 @@ fn named(request: &Request) -> String {
     text
 }
 
-async fn changed(acknowledging: Option<&mut Acknowledging>) {
-    let Some(Acknowledging { outcome, .. }) = acknowledging else { return std::future::pending().await };
-    if outcome.changed().await.is_err() {
-        // It is somebody else's, and nothing comes any more.
-        return std::future::pending().await;
+/// Owns its receiver, so that the place where it waits is kept between two looks.
+fn next_outcome(mut outcome: watch::Receiver<Outcome>) -> BoxFuture<'static, watch::Receiver<Outcome>> {
+    async move {
+        match outcome.changed().await {
+            Ok(()) => outcome,
+            // It is somebody else's, and nothing comes any more.
+            Err(_) => pending().await,
+        }
     }
-    // For `acked` to see.
-    outcome.mark_changed();
+    .boxed()
 }
 
 fn page_limits(world: &World) -> PageLimits {
@@ -457,45 +483,20 @@ pub(crate) fn crashed() -> Refusal {
     refusal.hint("subscribe again; the daemon's log has the cause")
 }
 
-async fn of_option<F: Future + Unpin>(future: Option<&mut F>) -> F::Output {
-    match future {
-        Some(future) => Pin::new(future).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn next_event(syncing: Option<&mut Syncing>) -> Result<SnapshotEvent, Refusal> {
-    let Some(Syncing { events, end, .. }) = syncing else { return std::future::pending().await };
-    if let Some(event) = events.recv().await {
-        return Ok(event);
-    }
-    // It ended without its last event.
-    match end.await {
-        Ok(Err(Unanswered::Never(refusal))) => Err(refusal),
-        Ok(Err(Unanswered::Later(reason))) => {
-            Err(Refusal::new(ErrorCode::NotReady, reason).hint("subscribe again after a while"))
-        }
-        Ok(Ok(())) | Err(_) => Err(crashed()),
-    }
-}
-
-async fn waited(wait: Option<Wait>, world: &World, concerned: &mut watch::Receiver<Cursor>) {
+/// What a session waits for, where that is neither its shape nor an answer.
+fn waited(wait: Wait, world: &Arc<World>) -> Option<BoxFuture<'static, ()>> {
+    let world = Arc::clone(world);
     // The senders live as long as the world, so none of these fails.
-    match wait {
-        // Nothing was asked of the session yet.
-        None => {}
-        Some(Wait::Gate) => world.gate.opened().await,
-        Some(Wait::Answer | Wait::Sync) => std::future::pending().await,
-        Some(Wait::Head(cursor)) => {
-            let _ = world.feed.watch_head().wait_for(|head| *head >= cursor).await;
+    Some(match wait {
+        Wait::Answer | Wait::Sync | Wait::Shape(_) => return None,
+        Wait::Gate => async move { world.gate.opened().await }.boxed(),
+        Wait::Head(cursor) => {
+            async move { drop(world.feed.watch_head().wait_for(|head| *head >= cursor).await) }.boxed()
         }
-        Some(Wait::Shape(cursor)) => {
-            let _ = concerned.wait_for(|until| *until > cursor).await;
+        Wait::Seen(cursor) => {
+            async move { drop(world.router.watch_seen().wait_for(|seen| *seen > cursor).await) }.boxed()
         }
-        Some(Wait::Seen(cursor)) => {
-            let _ = world.router.watch_seen().wait_for(|seen| *seen > cursor).await;
-        }
-    }
+    })
 }
 
 /// Asks until there is an answer: a failure that passes by itself is waited out.

@@ -215,6 +215,8 @@ pub(crate) struct FakeSource {
     pub(crate) before: Mutex<VecDeque<Vec<SnapshotEvent>>>,
     /// The tables as they are defined, the newest of a name last.
     pub(crate) defined: Mutex<Vec<Arc<Relation>>>,
+    /// How often it was asked about the definition of a change.
+    pub(crate) asked: AtomicUsize,
 }
 
 /// A table as filters are bound to it, in a database with the collation C.
@@ -250,6 +252,7 @@ impl InitialSync for FakeSource {
     }
 
     fn schema_of(&self, relation: Arc<Relation>) -> BoxFuture<'_, Result<Schema, Unanswered>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         std::future::ready(Ok(schema(relation))).boxed()
     }
 

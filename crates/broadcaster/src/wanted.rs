@@ -2,20 +2,25 @@
 //! definition that a table has had.
 
 mod bindings;
+mod entries;
 mod selection;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use metrics::counter;
+
 use walcast_filter::Schema;
-use walcast_model::{Oid, Part, Relation, RelationName};
+use walcast_model::{Oid, Relation, RelationName};
 use walcast_policy::{Grant, Rights};
 use walcast_protocol::TablePattern;
 
+use crate::metrics as names;
 use crate::refusal::Refusal;
 use crate::request::Asked;
 use bindings::Bindings;
-pub(crate) use bindings::Choice;
+pub(crate) use bindings::{Choice, DEFINITIONS_MAX};
+pub(crate) use entries::Entries;
 pub(crate) use selection::{Origin, Selection, Unbindable};
 
 /// From so many entries on, names are looked up in a table instead of one by one.
@@ -24,7 +29,7 @@ const ENTRIES_FEW: usize = 8;
 /// What makes two subscriptions the same for everything but their id and position.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct ShapeKey {
-    pub(crate) tables: BTreeMap<TablePattern, Arc<Selection>>,
+    pub(crate) tables: Entries<Arc<Selection>>,
     /// Narrower than one of `tables`, and nothing is given of them, not even their definition.
     except: BTreeSet<TablePattern>,
 }
@@ -53,7 +58,7 @@ impl ShapeKey {
             let message = format!("nothing of {} may be had with this token", entries.join(", "));
             return Err(Refusal::forbidden(message));
         }
-        Ok(Self { tables, except })
+        Ok(Self { tables: tables.into(), except })
     }
 
     /// What it wants of a table, `None` for nothing. The entry that says most about the table counts: its own name
@@ -126,11 +131,13 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     pub(crate) fn new(key: Arc<ShapeKey>) -> Self {
-        let listed = key.tables.iter().filter_map(|(pattern, selection)| match pattern {
-            TablePattern::Table(name) => Some((name.clone(), Arc::clone(selection))),
-            _ => None,
-        });
-        let listed = if key.tables.len() > ENTRIES_FEW { listed.collect() } else { HashMap::new() };
+        let mut listed = HashMap::new();
+        if key.tables.len() > ENTRIES_FEW {
+            listed.extend(key.tables.iter().filter_map(|(pattern, selection)| match pattern {
+                TablePattern::Table(name) => Some((name.clone(), Arc::clone(selection))),
+                _ => None,
+            }));
+        }
         let is_filtered = key.tables.values().any(|selection| selection.is_filtered());
         Self { key, listed, is_filtered, bindings: Bindings::default() }
     }
@@ -152,6 +159,11 @@ impl Wanted {
         self.is_filtered
     }
 
+    /// Whether there are rows that its clients may not know of.
+    pub(crate) fn is_restricted(&self) -> bool {
+        self.key.tables.values().any(|selection| selection.is_restricted())
+    }
+
     /// What it takes of a table in this definition; `None` when it has a filter that is not bound to it yet.
     pub(crate) fn choice(&self, relation: &Relation) -> Option<Choice> {
         match self.of(relation.name()) {
@@ -163,27 +175,13 @@ impl Wanted {
 
     /// Whether it is known to take nothing of the table as it was last.
     pub(crate) fn takes_nothing_of(&self, oid: Oid) -> bool {
-        self.bindings.latest(oid).is_some_and(|choice| matches!(choice, Choice::Nothing))
-    }
-
-    /// A table of the part whose definition a filter has to be bound to first.
-    pub(crate) fn unbound(&self, part: &Part) -> Option<Arc<Relation>> {
-        if !self.is_filtered {
-            return None;
-        }
-        let mut last: Option<&Arc<Relation>> = None;
-        part.changes()
-            .iter()
-            .map(|change| &change.relation)
-            .filter(|relation| !last.replace(relation).is_some_and(|last| Arc::ptr_eq(last, relation)))
-            .find(|relation| self.choice(relation).is_none())
-            .cloned()
+        self.bindings.latest(oid).is_some_and(|choice| matches!(choice, Choice::Nothing | Choice::Unfit))
     }
 
     /// Binds it to a definition of a table.
     ///
     /// # Errors
-    /// When the filter of a table that is named cannot be bound. Of one that is not named, nothing is taken then.
+    /// When the filter of a table that is named cannot be bound.
     pub(crate) fn bind(&self, schema: &Schema) -> Result<Choice, Unbindable> {
         let relation = schema.relation();
         let Some(selection) = self.of(relation.name()) else { return Ok(Choice::Nothing) };
@@ -192,8 +190,14 @@ impl Wanted {
             (Err(why), Origin::Named { .. }) => return Err(why),
             (Err(why), Origin::Pattern) => {
                 let table = relation.name();
-                tracing::warn!(%table, %why, "a policy cannot be applied to a table, of which nothing is given");
-                Choice::Nothing
+                // For each shape: not a line of the log for all to see.
+                tracing::debug!(%table, %why, "what is granted does not fit a table");
+                counter!(names::UNFIT).increment(1);
+                // What was never given is not given. What was cannot just stay away.
+                match self.bindings.latest(relation.oid()) {
+                    None | Some(Choice::Nothing) => Choice::Nothing,
+                    Some(Choice::Everything | Choice::Rows(_) | Choice::Unfit) => Choice::Unfit,
+                }
             }
         };
         self.bindings.set(relation, choice.clone());

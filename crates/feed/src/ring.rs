@@ -324,6 +324,13 @@ impl FeedWriter {
         *self.shared.stored.borrow()
     }
 
+    /// Waits until every change before `position`, which is not after the head, is durable in history. Cancel-safe.
+    pub async fn until_stored(&self, position: Cursor) {
+        let mut stored = self.shared.stored.subscribe();
+        // Fails only when the feed is gone.
+        let _ = stored.wait_for(|stored| *stored >= position).await;
+    }
+
     /// Says how the source is doing.
     pub fn set_source(&self, state: SourceState) {
         self.shared.source.send_if_modified(|current| {

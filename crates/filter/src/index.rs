@@ -9,13 +9,16 @@ mod group;
 mod intervals;
 mod key;
 mod lookup;
+mod places;
 
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
 use group::{Group, GroupKey};
 use lookup::{Access, Lookup};
+use places::Places;
 
 use crate::predicate::Predicate;
 use crate::row::Row;
@@ -33,7 +36,6 @@ pub struct Candidate<'a, Id> {
 struct Entry<Id> {
     predicate: Arc<Predicate>,
     ids: HashSet<Id>,
-    lookup: Lookup,
 }
 
 /// The predicates of one relation by what they compare. Inserting and removing takes O(log n) for each value that a
@@ -45,7 +47,9 @@ struct Entry<Id> {
 pub struct PredicateIndex<Id> {
     entries: Vec<Option<Entry<Id>>>,
     free: Vec<usize>,
-    by_predicate: HashMap<Arc<Predicate>, usize>,
+    hasher: RandomState,
+    /// By their hash, which is made once of each: not again whenever the table grows.
+    by_hash: HashMap<u64, Places>,
     groups: HashMap<GroupKey, Group>,
     /// Predicates that can be true for any row.
     rest: BTreeSet<usize>,
@@ -56,7 +60,8 @@ impl<Id> Default for PredicateIndex<Id> {
         Self {
             entries: Vec::new(),
             free: Vec::new(),
-            by_predicate: HashMap::new(),
+            hasher: RandomState::new(),
+            by_hash: HashMap::new(),
             groups: HashMap::new(),
             rest: BTreeSet::new(),
         }
@@ -73,13 +78,13 @@ impl<Id: Eq + Hash> PredicateIndex<Id> {
     /// Distinct predicates.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.by_predicate.len()
+        self.entries.len() - self.free.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.by_predicate.is_empty()
+        self.len() == 0
     }
 
     /// Distinct predicates that no lookup finds, so that each row evaluates them.
@@ -88,26 +93,34 @@ impl<Id: Eq + Hash> PredicateIndex<Id> {
         self.rest.len()
     }
 
+    fn find(&self, hash: u64, predicate: &Predicate) -> Option<usize> {
+        let is_it = |place: usize| {
+            let entry = self.entries.get(place).and_then(Option::as_ref);
+            entry.is_some_and(|entry| *entry.predicate == *predicate)
+        };
+        self.by_hash.get(&hash)?.find(is_it)
+    }
+
     /// Adds `id` to those of a predicate. Answers the predicate as it is kept: one for all that are equal.
     pub fn insert(&mut self, predicate: &Arc<Predicate>, id: Id) -> Arc<Predicate> {
-        if let Some(entry) =
-            self.by_predicate.get(predicate).and_then(|place| self.entries.get_mut(*place)?.as_mut())
+        let hash = self.hasher.hash_one(&**predicate);
+        if let Some(place) = self.find(hash, predicate)
+            && let Some(Some(entry)) = self.entries.get_mut(place)
         {
             entry.ids.insert(id);
             return Arc::clone(&entry.predicate);
         }
-        let lookup = Lookup::of(predicate);
-        let entry = Entry { predicate: Arc::clone(predicate), ids: HashSet::from([id]), lookup };
+        let entry = Entry { predicate: Arc::clone(predicate), ids: HashSet::from([id]) };
         let place = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             self.entries.len() - 1
         });
-        match &entry.lookup {
+        match Lookup::of(predicate) {
             Lookup::Everything => {
                 self.rest.insert(place);
             }
             Lookup::Accesses(accesses) => {
-                for access in accesses {
+                for access in &accesses {
                     let group = self.groups.entry(access.group().clone()).or_default();
                     match access {
                         Access::Points { keys, .. } => keys.iter().for_each(|key| group.add(key, place)),
@@ -118,7 +131,10 @@ impl<Id: Eq + Hash> PredicateIndex<Id> {
                 }
             }
         }
-        self.by_predicate.insert(Arc::clone(predicate), place);
+        match self.by_hash.get_mut(&hash) {
+            Some(places) => places.add(place),
+            None => drop(self.by_hash.insert(hash, Places::One(place))),
+        }
         if let Some(slot) = self.entries.get_mut(place) {
             *slot = Some(entry);
         }
@@ -127,7 +143,8 @@ impl<Id: Eq + Hash> PredicateIndex<Id> {
 
     /// Takes `id` from those of a predicate, and the predicate away with the last of them. Answers whether it was there.
     pub fn remove(&mut self, predicate: &Predicate, id: &Id) -> bool {
-        let Some(place) = self.by_predicate.get(predicate).copied() else { return false };
+        let hash = self.hasher.hash_one(predicate);
+        let Some(place) = self.find(hash, predicate) else { return false };
         let Some(slot) = self.entries.get_mut(place) else { return false };
         let Some(entry) = slot.as_mut() else { return false };
         if !entry.ids.remove(id) {
@@ -136,15 +153,18 @@ impl<Id: Eq + Hash> PredicateIndex<Id> {
         if !entry.ids.is_empty() {
             return true;
         }
-        let Some(entry) = slot.take() else { return true };
-        self.by_predicate.remove(predicate);
+        *slot = None;
+        if self.by_hash.get_mut(&hash).is_some_and(|places| places.take(place)) {
+            self.by_hash.remove(&hash);
+        }
         self.free.push(place);
-        match &entry.lookup {
+        // Found out again rather than kept: it is as large as the predicate.
+        match Lookup::of(predicate) {
             Lookup::Everything => {
                 self.rest.remove(&place);
             }
             Lookup::Accesses(accesses) => {
-                for access in accesses {
+                for access in &accesses {
                     let Some(group) = self.groups.get_mut(access.group()) else { continue };
                     match access {
                         Access::Points { keys, .. } => keys.iter().for_each(|key| group.take(key, place)),

@@ -34,7 +34,7 @@ use walcast_postgres::ConnectionConfig;
 
 use crate::error::FENCED_SQLSTATE;
 use crate::metrics as names;
-use crate::{Error, FeedRecord};
+use crate::{Error, FeedRecord, ImagedTables};
 use idle::IdleRule;
 use partition::PartitionRule;
 use store::{Batch, Store};
@@ -110,6 +110,7 @@ pub struct Appender {
     position: Cursor,
     /// By which the record knows this process.
     writer: i64,
+    imaged: ImagedTables,
     has_claimed: bool,
     failures: u32,
 }
@@ -137,9 +138,18 @@ impl Appender {
             persisted_at: Instant::now(),
             position,
             writer: rand::random(),
+            imaged: ImagedTables::default(),
             has_claimed: false,
             failures: 0,
         }
+    }
+
+    /// Keeps last images of these tables: marks on changes are only to be of them. Without this there are none, and those
+    /// that are there are dropped.
+    #[must_use]
+    pub fn with_images(mut self, tables: ImagedTables) -> Self {
+        self.imaged = tables;
+        self
     }
 
     /// By which the record knows this process: what [`crate::Retention`] is to act for.
@@ -212,6 +222,7 @@ impl Appender {
         let mut store = Store::connect(&self.config, &self.record.id, self.writer, rule).await?;
         if !self.has_claimed {
             store.claim(&self.record).await?;
+            store.images.retain(&store.session, &self.imaged).await?;
             self.has_claimed = true;
             tracing::info!(feed = %self.record.id, position = %self.record.position, "the feed is claimed");
         }

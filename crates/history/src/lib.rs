@@ -13,6 +13,7 @@
 //! - [`Reader`] reads pages of the same [`walcast_model::Part`]s from any cursor, up to a position that was stored
 //!   before; and finds what a snapshot did not see.
 //! - [`Retention`] drops old partitions, by age and by size.
+//! - [`ImageReader`] looks up the newest full row of a key, in tables that were chosen for it ([`ImagedTables`]).
 //! - [`Clients`] keeps what clients have acknowledged.
 //! - [`History`] is for `status` and `doctor`.
 //!
@@ -26,7 +27,7 @@
 //!    statement of the transaction: a second writer changes nothing and learns so ([`Error::Fenced`]).
 //! 3. A position is acknowledged only when it is committed, also an idle one that no row leads to: a slot that is
 //!    ahead of the history proves that somebody else moved it.
-//! 4. Nothing is ever updated or deleted; [`Retention`] drops whole partitions, and never one of which a transaction is
+//! 4. No change is ever updated or deleted; [`Retention`] drops whole partitions, and never one of which a transaction is
 //!    also elsewhere: all changes of a transaction have its lsn, and a partition is a range of lsn. The one exception: changes that the source
 //!    itself has lost (a failover, a restore) are set aside in `walcast.lost_change` ([`FeedRecord::branch`]).
 //!
@@ -50,6 +51,7 @@ mod copy;
 mod error;
 mod feed_record;
 mod inspection;
+mod last_image;
 mod latest;
 mod lineage;
 pub mod metrics;
@@ -65,6 +67,7 @@ pub use clients::{
 pub use error::Error;
 pub use feed_record::{FeedRecord, Line, NewFeed, Secret};
 pub use inspection::{History, Inspection};
+pub use last_image::{ImageReader, ImagedTables, WantedImage};
 pub use lineage::{Ancestor, Branch, BranchReason};
 pub use reader::{LatestPage, Page, PageLimits, Reader};
 pub use retention::{Retention, RetentionLimits, SourceSnapshot};

@@ -116,6 +116,9 @@ impl FeedRecord {
              INSERT INTO walcast.lost_change (feed_id, {columns}) SELECT $1, {columns} FROM lost"
         );
         let lost = transaction.execute(&aside, &[&before, &at]).await.doing(DOING)?;
+        // An image may be of a change that is lost.
+        const FORGET: &str = "DELETE FROM walcast.last_image";
+        transaction.execute(FORGET, &[]).await.doing(DOING)?;
         if lost > 0 {
             const LAST: &str = "UPDATE walcast.feed SET (last_lsn, last_seq) = \
                                 (SELECT lsn, seq FROM walcast.change_history ORDER BY lsn DESC, seq DESC LIMIT 1)";

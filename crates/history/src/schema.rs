@@ -15,7 +15,8 @@ const FILES: &[(&str, &str)] = &[
     ("0002_lineage.sql", include_str!("../../../sql/0002_lineage.sql")),
     ("0003_retention.sql", include_str!("../../../sql/0003_retention.sql")),
     ("0004_claim.sql", include_str!("../../../sql/0004_claim.sql")),
-    ("0005_client.sql", include_str!("../../../sql/0005_client.sql")),
+    ("0005_last_image.sql", include_str!("../../../sql/0005_last_image.sql")),
+    ("0006_client.sql", include_str!("../../../sql/0006_client.sql")),
 ];
 
 /// Held while the schema is applied or removed: two daemons that start together do it one after the other.

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::json;
+use crate::last_image::ImageMark;
 use crate::position::{CommitEnd, CommitStart, Cursor, Seq};
 use crate::relation::Relation;
 use crate::timestamp::Timestamp;
@@ -89,6 +90,8 @@ pub struct Change {
     pub op: Op,
     /// The table as it was when the change was written.
     pub relation: Arc<Relation>,
+    /// What it does to last images; `None` where none are kept, and in what history gives back.
+    pub image: Option<ImageMark>,
     json: Range<u32>,
     key: Range<u32>,
     row: Range<u32>,
@@ -189,7 +192,7 @@ impl Part {
         self.optional(&change.row)
     }
 
-    /// The whole row before the change: a JSON object; only under `REPLICA IDENTITY FULL`.
+    /// The whole row before the change: a JSON object; under `REPLICA IDENTITY FULL`, or where a last image was kept.
     #[must_use]
     pub fn old(&self, change: &Change) -> Option<&[u8]> {
         self.optional(&change.old)
@@ -244,6 +247,13 @@ impl PartBuilder {
         self.json.len()
     }
 
+    /// The row of the last change that was finished.
+    #[must_use]
+    pub fn last_row(&self) -> Option<&[u8]> {
+        let row = &self.changes.last()?.row;
+        self.json.get(row.start as usize..row.end as usize)
+    }
+
     /// The transaction that is being collected.
     #[must_use]
     pub const fn transaction(&self) -> &Arc<Transaction> {
@@ -273,6 +283,7 @@ impl PartBuilder {
             start,
             op,
             relation: Arc::clone(relation),
+            image: None,
             key: none(),
             row: none(),
             old: none(),
@@ -307,6 +318,7 @@ pub struct ChangeWriter<'a> {
     start: usize,
     op: Op,
     relation: Arc<Relation>,
+    image: Option<ImageMark>,
     key: Range<usize>,
     row: Range<usize>,
     old: Range<usize>,
@@ -342,6 +354,17 @@ impl ChangeWriter<'_> {
     pub fn row<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
         self.row = self.text(",\"row\":", write)?;
         Ok(())
+    }
+
+    /// The new row as it was written; empty before that.
+    #[must_use]
+    pub fn row_json(&self) -> &[u8] {
+        self.part.json.get(self.row.clone()).unwrap_or_default()
+    }
+
+    /// What the change does to last images.
+    pub fn image(&mut self, mark: ImageMark) {
+        self.image = Some(mark);
     }
 
     /// The whole old row: `write` appends one JSON object.
@@ -397,6 +420,7 @@ impl ChangeWriter<'_> {
         let change = Change {
             op: self.op,
             relation: Arc::clone(&self.relation),
+            image: self.image.take(),
             json: narrow(&(self.start..end)),
             key: narrow(&self.key),
             row: narrow(&self.row),

@@ -97,7 +97,9 @@ impl<'a> Iterator for Elements<'a> {
         if rest.first() == Some(&b']') {
             return None;
         }
-        let (value, rest) = rest.split_at_checked(value_end(rest)?)?;
+        // Where no value begins there is nothing to go on from.
+        let end = value_end(rest).filter(|end| *end > 0)?;
+        let (value, rest) = rest.split_at_checked(end)?;
         self.rest = rest;
         Some(value.trim_ascii_end())
     }
@@ -171,6 +173,12 @@ mod tests {
             ]
         );
         assert_eq!(pairs("{}"), []);
+    }
+
+    #[test]
+    fn elements_end_where_no_value_begins() {
+        assert_eq!(elements(b"[}").count(), 0);
+        assert_eq!(elements(b"[1,,").count(), 1);
     }
 
     #[test]

@@ -15,6 +15,7 @@
 mod change;
 mod feed_id;
 pub mod json;
+pub mod last_image;
 mod position;
 mod relation;
 mod timestamp;

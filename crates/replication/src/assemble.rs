@@ -8,15 +8,18 @@
 //!
 //!   Relation (in either state) ──► Step::NeedsCatalog ──► answer() ──► goes on
 //!   a change ──► Step::NeedsTypes ──► types_read() ──► Step::NeedsConversions ──► resume() ──► goes on
+//!   a change ──► Step::NeedsImages ──► images_mut().found() ──► resume() ──► goes on
 //! ```
 //!
 //! The second line is only for tables with columns of types that users can alter, which the WAL does not tell: such types
-//! are read again from the catalog after each change's commit, once for all changes that were committed before it.
+//! are read again from the catalog after each change's commit, once for all changes that were committed before it. The
+//! third is only for tables whose last images are kept (`assemble::images`).
 //!
 //! Output collects until [`Assembler::take`]. What lies before the position where the feed stands is counted and
 //! not rendered: a slot sends transactions again after every crash, and a transaction of which the feed already
 //! has some parts from its start.
 
+mod images;
 mod relation;
 mod row;
 mod rows_message;
@@ -30,12 +33,15 @@ use std::collections::HashMap;
 use std::fmt;
 use std::mem;
 
-use walcast_model::{Cursor, Lsn, Oid, Op, Part, Transaction, Xid};
+use walcast_model::last_image::ImageEffect;
+use walcast_model::{Cursor, Lsn, Oid, Op, Part, RelationName, Transaction, Xid};
 use walcast_pgoutput::json::{Conversion, Conversions, Types, ValueError};
 use walcast_pgoutput::{
     Begin, Commit, Delete, Insert, LogicalMessage, Message, OldTuple, RelationDefinition, Truncate, Update,
 };
 
+pub(crate) use images::Images;
+pub use images::{ImageQuestion, IsChosen};
 pub use relation::{CatalogAnswer, CatalogQuestion, ColumnFacts, RelationFacts};
 pub use rows_message::{RowsHeader, row_prefix};
 pub use types::TypesQuestion;
@@ -91,6 +97,8 @@ pub enum Step {
     /// A change has values that only the server can convert: add what it makes of each to
     /// [`Assembler::conversions_mut`], and call [`Assembler::resume`].
     NeedsConversions(Vec<Conversion>),
+    /// A change is about rows whose last image may be in history: look them up, and call [`Assembler::resume`].
+    NeedsImages(Vec<ImageQuestion>),
 }
 
 /// What stands still until an answer comes.
@@ -169,6 +177,8 @@ pub struct Assembler {
     /// Whether any table has columns of types that users can alter.
     has_alterable: bool,
     conversions: Conversions,
+    /// `None` when no table was chosen for it.
+    images: Option<Images>,
     /// What waits for an answer.
     waiting: Option<Waiting>,
     /// Where the message at hand stands in the WAL.
@@ -197,6 +207,7 @@ impl Assembler {
             domain_bases: HashMap::new(),
             has_alterable: false,
             conversions: Conversions::default(),
+            images: None,
             waiting: None,
             at: Lsn::MAX,
             any_bytes: false,
@@ -313,7 +324,11 @@ impl Assembler {
             return Step::Next;
         }
         let transaction = self.transaction.as_ref().map(|open| open.builder.transaction().xid);
-        let question = CatalogQuestion::new(&definition, transaction, &self.types, &self.domain_bases);
+        let storage = self.images.as_ref().is_some_and(|images| {
+            images.is_chosen(&RelationName::new(definition.schema.to_string(), definition.name.to_string()))
+        });
+        let question =
+            CatalogQuestion::new(&definition, transaction, &self.types, &self.domain_bases, storage);
         self.waiting = Some(Waiting::Definition(definition));
         Step::NeedsCatalog(question)
     }
@@ -329,6 +344,10 @@ impl Assembler {
         };
         let known = Known::new(&definition, answer, &self.types, before);
         self.has_alterable |= known.is_alterable();
+        if let Some(images) = &mut self.images {
+            let definition = known.storage.as_ref().map(|storage| (known.relation.digest(), storage.id));
+            images.define(oid, definition);
+        }
         self.relations.insert(oid, Entry::Known(known));
     }
 
@@ -336,6 +355,12 @@ impl Assembler {
     fn change(&mut self, message: Message) -> Result<Step, AssembleError> {
         if self.has_alterable
             && let Some(step) = self.question(&message)
+        {
+            self.waiting = Some(Waiting::Change(message));
+            return Ok(step);
+        }
+        if self.images.is_some()
+            && let Some(step) = self.image_question(&message)
         {
             self.waiting = Some(Waiting::Change(message));
             return Ok(step);
@@ -350,7 +375,9 @@ impl Assembler {
     }
 
     fn insert(&mut self, insert: &Insert) -> Result<(), AssembleError> {
-        let Some(Kept { known, open, values, failed }) = self.keep(insert.relation)? else { return Ok(()) };
+        let Some(Kept { known, open, values, failed, images, at }) = self.keep(insert.relation)? else {
+            return Ok(());
+        };
         known.check(&insert.new)?;
         let mut change = open.builder.change(Op::Insert, &known.relation);
         let mut image = Image::new(known, values, failed);
@@ -358,34 +385,76 @@ impl Assembler {
             infallible(change.key(|out| image.key(&insert.new, out)));
         }
         infallible(change.row(|out| image.all(&insert.new, out)));
-        finish(change.finish(), known, failed)
+        let mark = images.as_ref().and_then(|_| {
+            images::mark(known, at.lsn(), images::effect_of(&known.relation, change.row_json(), true))
+        });
+        if let Some(mark) = &mark {
+            change.image(mark.clone());
+        }
+        finish(change.finish(), known, failed)?;
+        if let Some(images) = images {
+            images::note(images, &known.relation, mark.as_ref(), None, open.builder.last_row(), at);
+        }
+        Ok(())
     }
 
     fn update(&mut self, update: &Update) -> Result<(), AssembleError> {
-        let Some(Kept { known, open, values, failed }) = self.keep(update.relation)? else { return Ok(()) };
+        let Some(Kept { known, open, values, failed, images, at }) = self.keep(update.relation)? else {
+            return Ok(());
+        };
         known.check(&update.new)?;
         if let Some(old) = &update.old {
             known.check(old.tuple())?;
         }
+        let before = update.old.as_ref().map_or(&update.new, OldTuple::tuple);
+        let key = images.as_ref().and_then(|_| images::key_before(known, values, before));
+        let last = images::image_before(images.as_deref(), update.relation, key.as_ref());
         let mut change = open.builder.change(Op::Update, &known.relation);
         let mut image = Image::new(known, values, failed);
-        let before = update.old.as_ref().map_or(&update.new, OldTuple::tuple);
         // Servers before 14.2 send no old key for a key that is stored out of line: the key is then not known.
-        if known.has_key && image.key_is_known(before) {
+        let key_is_known = image.key_is_known(before);
+        if known.has_key && key_is_known {
             infallible(change.key(|out| image.key(before, out)));
         }
-        infallible(change.row(|out| image.merged(&update.new, update.old.as_ref(), out)));
+        infallible(change.row(|out| image.merged(&update.new, update.old.as_ref(), last.as_deref(), out)));
         if let Some(OldTuple::Full(old)) = &update.old {
             infallible(change.old(|out| image.all(old, out)));
+        } else if let Some(last) = last.as_deref().filter(|_| !known.is_alterable()) {
+            infallible(change.old(|out| {
+                out.extend_from_slice(last);
+                Ok(())
+            }));
         }
         change.unchanged(image.unchanged().map(|index| known.relation.columns()[index].name.as_str()));
-        finish(change.finish(), known, failed)
+        let filled = image.filled() + last.as_ref().map_or(0, bytes::Bytes::len);
+        let is_whole = image.unchanged().next().is_none();
+        let mark = images.as_ref().and_then(|_| {
+            let effect = if key_is_known {
+                images::effect_of(&known.relation, change.row_json(), is_whole)
+            } else {
+                ImageEffect::Clear
+            };
+            images::mark(known, at.lsn(), effect)
+        });
+        if let Some(mark) = &mark {
+            change.image(mark.clone());
+        }
+        finish(change.finish(), known, failed)?;
+        if let Some(images) = images {
+            images.filled(filled);
+            images::note(images, &known.relation, mark.as_ref(), key, open.builder.last_row(), at);
+        }
+        Ok(())
     }
 
     fn delete(&mut self, delete: &Delete) -> Result<(), AssembleError> {
-        let Some(Kept { known, open, values, failed }) = self.keep(delete.relation)? else { return Ok(()) };
+        let Some(Kept { known, open, values, failed, images, at }) = self.keep(delete.relation)? else {
+            return Ok(());
+        };
         let old = delete.old.tuple();
         known.check(old)?;
+        let key = images.as_ref().and_then(|_| images::key_before(known, values, old));
+        let last = images::image_before(images.as_deref(), delete.relation, key.as_ref());
         let mut change = open.builder.change(Op::Delete, &known.relation);
         let mut image = Image::new(known, values, failed);
         if known.has_key {
@@ -393,15 +462,36 @@ impl Assembler {
         }
         if matches!(delete.old, OldTuple::Full(_)) {
             infallible(change.old(|out| image.all(old, out)));
+        } else if let Some(last) = last.as_deref().filter(|_| !known.is_alterable()) {
+            infallible(change.old(|out| {
+                out.extend_from_slice(last);
+                Ok(())
+            }));
         }
-        finish(change.finish(), known, failed)
+        let mark = images.as_ref().and_then(|_| images::mark(known, at.lsn(), ImageEffect::Forget));
+        if let Some(mark) = &mark {
+            change.image(mark.clone());
+        }
+        finish(change.finish(), known, failed)?;
+        if let Some(images) = images {
+            images.filled(last.as_ref().map_or(0, bytes::Bytes::len));
+            images::note(images, &known.relation, mark.as_ref(), key, None, at);
+        }
+        Ok(())
     }
 
     fn truncate(&mut self, truncate: &Truncate) -> Result<(), AssembleError> {
         for &oid in &truncate.relations {
-            let Some(Kept { known, open, failed, .. }) = self.keep(oid)? else { continue };
-            let finished = open.builder.change(Op::Truncate, &known.relation).finish();
-            finish(finished, known, failed)?;
+            let Some(Kept { known, open, failed, images, at, .. }) = self.keep(oid)? else { continue };
+            let mut change = open.builder.change(Op::Truncate, &known.relation);
+            let mark = images.as_ref().and_then(|_| images::mark(known, at.lsn(), ImageEffect::Clear));
+            if let Some(mark) = &mark {
+                change.image(mark.clone());
+            }
+            finish(change.finish(), known, failed)?;
+            if let Some(images) = images {
+                images::note(images, &known.relation, mark.as_ref(), None, None, at);
+            }
         }
         Ok(())
     }
@@ -415,7 +505,9 @@ impl Assembler {
         };
         let wanted = open.next_change(self.settings.part_bytes_max, &mut self.output.parts);
         let values = Values { at: self.at, conversions: &self.conversions, any_bytes: self.any_bytes };
-        Ok(wanted.then_some(Kept { known, open, values, failed: &mut self.failed }))
+        let at = Cursor::new(open.builder.transaction().start.lsn(), open.builder.next_seq());
+        let (failed, images) = (&mut self.failed, self.images.as_mut());
+        Ok(wanted.then_some(Kept { known, open, values, failed, images, at }))
     }
 
     fn logical(&mut self, message: &LogicalMessage) -> Result<(), AssembleError> {
@@ -477,6 +569,11 @@ impl Assembler {
         if !open.next_change(self.settings.part_bytes_max, &mut self.output.parts) {
             return Ok(());
         }
+        // Such rows have no mark, and so the table has no images after them.
+        if let Some(images) = &mut self.images {
+            let at = Cursor::new(open.builder.transaction().start.lsn(), open.builder.next_seq());
+            images.clear(relation.oid(), at);
+        }
         let mut change = open.builder.change(op, &relation);
         if let Some(row) = row {
             if relation.columns().iter().any(|column| column.key) {
@@ -498,6 +595,9 @@ struct Kept<'a> {
     open: &'a mut Open,
     values: Values<'a>,
     failed: &'a mut Vec<(usize, ValueError)>,
+    images: Option<&'a mut Images>,
+    /// The change's position.
+    at: Cursor,
 }
 
 fn ignored(reason: &'static str) {

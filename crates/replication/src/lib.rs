@@ -36,5 +36,5 @@ pub use connection::{
     SlotSnapshot, StreamFrame, SystemIdentity, TimelineSwitch,
 };
 pub use error::Error;
-pub use replicator::{FeedEnd, Keeper, Replicator, ReplicatorSettings};
+pub use replicator::{FeedEnd, FoundImages, Keeper, LastImages, Replicator, ReplicatorSettings};
 pub use wal_watch::{WalBudget, WalBudgetPolicy, WalWatch, time_left};

@@ -13,11 +13,13 @@
 //! history stalls.
 
 mod convert;
+mod images;
 mod keeper;
 mod lookup;
 mod open;
 mod sent_again;
 mod settings;
+mod storage;
 mod thread;
 
 use std::time::Duration;
@@ -37,9 +39,13 @@ use crate::metrics::{
     CHANGES_TOTAL, HEAD_BYTES, HOLE, INTERRUPTIONS_TOTAL, LAG_SECONDS, RECEIVED_BYTES_TOTAL, STREAMING,
     TRANSACTIONS_TOTAL,
 };
+pub use images::{FoundImages, LastImages};
 pub use keeper::{FeedEnd, Keeper};
-use open::Link;
+use open::{Completer, Link};
 pub use settings::ReplicatorSettings;
+
+/// Bytes from last images after which the feed is given what there is, so that it can say that it is full.
+const FILLED_BYTES_MAX: usize = 4 << 20;
 
 /// Reads the slot into the feed, for ever.
 #[derive(Debug)]
@@ -191,31 +197,50 @@ impl Replicator {
                     continue;
                 }
             }
-            let progress = link.process(&mut frames, &self.settings.publications).await?;
-            count(&progress);
-            if self.compare(&mut link, &progress).await? {
-                _forwarding = Some(forward(self.acknowledged.clone(), feedback.clone()));
-            }
-            let taken = {
-                let mut take = std::pin::pin!(self.take(progress));
-                tokio::select! {
-                    biased;
-                    () = &mut take => true,
-                    // The writer is not used again: what it did not take comes again from the slot.
-                    () = cancel.cancelled() => false,
-                    fate = &mut closed => {
-                        // A server that goes down waits for its consumer, which may never be able to acknowledge.
-                        drop(link);
-                        tokio::select! {
-                            () = &mut take => return Err(end_of(fate.as_deref())),
-                            () = cancel.cancelled() => return Ok(Cancelled),
+            // In several steps where last images make much of little.
+            while !frames.is_empty() {
+                if let Some(images) = link.assembler.images_mut() {
+                    images.mark_stored(self.writer.stored());
+                }
+                let processed = {
+                    let mut process = std::pin::pin!(link.process(&mut frames, &self.settings.publications));
+                    tokio::select! {
+                        biased;
+                        progress = &mut process => Some(progress?),
+                        // It may wait for the history, for as long as that is away. What was read comes again from the slot.
+                        () = cancel.cancelled() => None,
+                        fate = &mut closed => return Err(end_of(fate.as_deref())),
+                    }
+                };
+                let Some(progress) = processed else {
+                    self.finish(link).await;
+                    return Ok(Cancelled);
+                };
+                count(&progress);
+                if self.compare(&mut link, &progress).await? {
+                    _forwarding = Some(forward(self.acknowledged.clone(), feedback.clone()));
+                }
+                let taken = {
+                    let mut take = std::pin::pin!(self.take(progress));
+                    tokio::select! {
+                        biased;
+                        () = &mut take => true,
+                        // The writer is not used again: what it did not take comes again from the slot.
+                        () = cancel.cancelled() => false,
+                        fate = &mut closed => {
+                            // A server that goes down waits for its consumer, which may never be able to acknowledge.
+                            drop(link);
+                            tokio::select! {
+                                () = &mut take => return Err(end_of(fate.as_deref())),
+                                () = cancel.cancelled() => return Ok(Cancelled),
+                            }
                         }
                     }
+                };
+                if !taken {
+                    self.finish(link).await;
+                    return Ok(Cancelled);
                 }
-            };
-            if !taken {
-                self.finish(link).await;
-                return Ok(Cancelled);
             }
         }
     }
@@ -268,15 +293,15 @@ impl Replicator {
 }
 
 impl Link {
-    /// Feeds frames to the assembler, and empties the list.
+    /// Feeds frames to the assembler and takes them from the list: all of them, unless last images have made much of few.
     async fn process(
         &mut self,
         frames: &mut Vec<StreamFrame>,
         publications: &[String],
     ) -> Result<Progress, Error> {
-        let mut bytes = 0;
-        let mut frames = frames.drain(..);
-        while let Some(frame) = frames.next() {
+        let (mut bytes, mut filled) = (0, 0);
+        let mut rest = std::mem::take(frames).into_iter();
+        while let Some(frame) = rest.next() {
             match frame {
                 StreamFrame::XLogData { start, data, .. } => {
                     bytes += data.len() as u64;
@@ -284,12 +309,20 @@ impl Link {
                     self.assembler.at(start);
                     let mut step = self.assembler.message(message)?;
                     while !matches!(step, Step::Next) {
-                        step = Box::pin(self.answer(step, frames.as_slice())).await?;
+                        step = Box::pin(self.answer(step, rest.as_slice())).await?;
                     }
                 }
                 StreamFrame::Keepalive { wal_end, .. } => self.assembler.keepalive(wal_end),
                 StreamFrame::Notice(notice) => check_notice(&notice, publications)?,
             }
+            filled += self.assembler.take_filled();
+            if filled >= FILLED_BYTES_MAX {
+                break;
+            }
+        }
+        *frames = rest.collect();
+        if let Some(images) = self.assembler.images_mut() {
+            images.forget_found();
         }
         self.assembler.conversions_mut().clear();
         metrics::counter!(RECEIVED_BYTES_TOTAL).increment(bytes);
@@ -297,17 +330,25 @@ impl Link {
     }
 
     async fn look_at_types(&mut self) -> Result<(), Error> {
+        if let Some(completer) = &mut self.completer {
+            completer.storage.look(&self.session).await?;
+        }
         let oids = self.assembler.alterable_types();
         lookup::look_at_types(&self.session, &mut self.types, &oids, self.assembler.types_mut()).await
     }
 
     /// Asks the server what the assembler needs to know; `ahead` are the frames that come next.
     async fn answer(&mut self, step: Step, ahead: &[StreamFrame]) -> Result<Step, Error> {
-        let Self { session, types, converter, decoder, assembler, .. } = self;
+        let Self { session, types, converter, completer, decoder, assembler, .. } = self;
         match step {
             Step::Next => Ok(Step::Next),
             Step::NeedsCatalog(question) => {
-                let answer = lookup::answer(session, types, &question, assembler.types_mut()).await?;
+                let mut answer = lookup::answer(session, types, &question, assembler.types_mut()).await?;
+                if let Some(Completer { store, storage }) = completer.as_mut().filter(|_| question.storage) {
+                    answer.storage = storage
+                        .read(session, store.as_ref(), question.relation, question.transaction)
+                        .await?;
+                }
                 assembler.answer(&answer);
                 Ok(Step::Next)
             }
@@ -318,6 +359,13 @@ impl Link {
             Step::NeedsConversions(mut wanted) => {
                 convert::look_ahead(decoder, assembler, ahead, &mut wanted)?;
                 converter.convert(session, wanted, assembler.conversions_mut()).await?;
+                Ok(assembler.resume()?)
+            }
+            Step::NeedsImages(mut wanted) => {
+                if let Some(Completer { store, .. }) = completer {
+                    images::look_ahead(decoder, assembler, ahead, &mut wanted)?;
+                    images::find(store.as_ref(), assembler, wanted).await;
+                }
                 Ok(assembler.resume()?)
             }
         }

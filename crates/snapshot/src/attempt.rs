@@ -82,7 +82,7 @@ pub(crate) async fn write_barrier(session: &Session, id: &str) -> Result<(), Err
     Ok(session.batch_execute(&statements).await?)
 }
 
-async fn begin(session: &Session, tables: &[SnapshotTable]) -> Result<(), Error> {
+pub(crate) async fn begin(session: &Session, tables: &[SnapshotTable]) -> Result<(), Error> {
     // Row security is an error instead of rows that are silently missing.
     session
         .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL row_security = off")
@@ -107,7 +107,7 @@ async fn begin(session: &Session, tables: &[SnapshotTable]) -> Result<(), Error>
     })
 }
 
-async fn current_snapshot(session: &Session) -> Result<Snapshot, Error> {
+pub(crate) async fn current_snapshot(session: &Session) -> Result<Snapshot, Error> {
     let row = session.query_one("SELECT pg_catalog.pg_current_snapshot()::text", &[]).await?;
     let text: String = row.try_get(0)?;
     text.parse().map_err(|_| Error::Unexpected(format!("{text:?} as a snapshot")))
@@ -120,9 +120,9 @@ struct Progress {
 }
 
 /// One table of an initial sync, as it stands behind the locks.
-struct Task<'a> {
+pub(crate) struct Task<'a> {
     table: &'a PublishedTable,
-    relation: Arc<Relation>,
+    pub(crate) relation: Arc<Relation>,
     types: Types,
     /// The indices of the columns that the rows shall have.
     picked: Vec<usize>,
@@ -131,7 +131,7 @@ struct Task<'a> {
 }
 
 impl<'a> Task<'a> {
-    async fn prepare(
+    pub(crate) async fn prepare(
         session: &Session,
         table: &'a PublishedTable,
         wanted: &SnapshotTable,
@@ -166,19 +166,13 @@ impl<'a> Task<'a> {
         Ok(plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_f64).unwrap_or_default() as u64)
     }
 
-    async fn copy(
-        self,
-        session: &Session,
-        limits: &SnapshotLimits,
-        progress: &mut Progress,
-        consumer: &mut Consumer,
-    ) -> Result<(), Stop> {
-        let Self { table, relation, types, picked, condition } = self;
-        let mut writers = Vec::with_capacity(picked.len());
-        let mut expressions = Vec::with_capacity(picked.len());
-        for index in picked {
-            let column = &relation.columns()[index];
-            let (name, writer) = (quote_identifier(&column.name), types.writer(column.type_oid));
+    /// What is selected for the rows, and how the cells are written.
+    pub(crate) fn expressions(&self) -> (Vec<String>, Vec<(usize, ValueWriter)>) {
+        let mut writers = Vec::with_capacity(self.picked.len());
+        let mut expressions = Vec::with_capacity(self.picked.len());
+        for index in self.picked.iter().copied() {
+            let column = &self.relation.columns()[index];
+            let (name, writer) = (quote_identifier(&column.name), self.types.writer(column.type_oid));
             // What only the server can convert it converts here, as long as that runs no function of whoever made the
             // type.
             if writer.is_converted() && !writer.is_untrusted() {
@@ -189,6 +183,23 @@ impl<'a> Task<'a> {
                 writers.push((index, writer));
             }
         }
+        (expressions, writers)
+    }
+
+    /// From where, and which rows, as SQL.
+    pub(crate) fn source(&self) -> String {
+        self.table.source(self.condition.as_deref())
+    }
+
+    async fn copy(
+        self,
+        session: &Session,
+        limits: &SnapshotLimits,
+        progress: &mut Progress,
+        consumer: &mut Consumer,
+    ) -> Result<(), Stop> {
+        let (expressions, writers) = self.expressions();
+        let Self { table, relation, condition, .. } = self;
         consumer.send(SnapshotEvent::Relation(Arc::clone(&relation))).await?;
         let mut chunks = Chunks::new(Arc::clone(&relation), writers, limits);
         let statement = table.copy_statement(&expressions, condition.as_deref());

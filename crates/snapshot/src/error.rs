@@ -106,6 +106,22 @@ pub enum Error {
         /// How many were asked for.
         tables: usize,
     },
+    /// The rows cannot be looked up by these keys.
+    #[error("look rows of {table} up by key: {problem}")]
+    Key {
+        /// The table.
+        table: RelationName,
+        /// What is wrong with the keys, or the table's.
+        problem: String,
+    },
+    /// The rows of one look-up are too large.
+    #[error("look rows of {table} up at once: they are larger than {bytes_max} bytes (rows_bytes_max)")]
+    TooLarge {
+        /// The table.
+        table: RelationName,
+        /// The limit.
+        bytes_max: usize,
+    },
     /// The source answered something that makes no sense here.
     #[error("understand the source's answer: {0}")]
     Unexpected(String),
@@ -143,6 +159,7 @@ impl Error {
                 Some(statement.clone())
             }
             Self::Filter { error, .. } => Some(error.hint().to_owned()),
+            Self::TooLarge { .. } => Some("ask for fewer keys at a time".to_owned()),
             Self::Stalled { .. } => Some("subscribe again, and read what is sent".to_owned()),
             _ => None,
         }

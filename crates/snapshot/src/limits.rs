@@ -23,6 +23,12 @@ pub struct SnapshotLimits {
     /// waited for at a time; then the initial sync steps back and tries again after a pause, so that it is never
     /// the one that others queue behind.
     pub lock_wait_max: Duration,
+    /// `rows_max`: look-ups of rows by key at the same time, each with a session on the source. Further ones wait.
+    pub rows_max: usize,
+    /// `rows_bytes_max`: JSON of the rows of one look-up, in bytes. More is [`crate::Error::TooLarge`].
+    pub rows_bytes_max: usize,
+    /// `rows_time_max`: how long a statement of a look-up may take.
+    pub rows_time_max: Duration,
     /// The pause before the first new attempt after the source went away; doubled for each further one.
     pub retry_delay_min: Duration,
     /// The longest pause between attempts.
@@ -37,6 +43,9 @@ impl Default for SnapshotLimits {
             chunk_rows_max: 10_000,
             stall_max: Duration::from_secs(300),
             lock_wait_max: Duration::from_secs(5),
+            rows_max: 4,
+            rows_bytes_max: 8 << 20,
+            rows_time_max: Duration::from_secs(5),
             retry_delay_min: Duration::from_millis(200),
             retry_delay_max: Duration::from_secs(10),
         }

@@ -35,7 +35,8 @@ impl PublishedTable {
         format!("EXPLAIN (FORMAT JSON) SELECT{}", self.source(condition))
     }
 
-    fn source(&self, condition: Option<&str>) -> String {
+    /// From where, and which rows: ` FROM … WHERE …`.
+    pub(crate) fn source(&self, condition: Option<&str>) -> String {
         // Children by inheritance are published by themselves; only partitions have their rows in the root.
         let only = if self.partitioned { "" } else { "ONLY " };
         let conditions = [self.row_filter.as_deref(), condition];

@@ -15,12 +15,16 @@ use crate::error::Error;
 use crate::event::{SnapshotEvent, SnapshotTable};
 use crate::facts::{Facts, facts};
 use crate::limits::{SnapshotLimits, retry_delay};
+use crate::lookup::{self, FoundRows, Key, Lent};
 use crate::metrics::{self, InGauge};
 use crate::published::{self, PublishedTable, RowFilters};
 use crate::relation::define;
 
 /// The name under which the sessions of initial syncs appear in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "walcast snapshot";
+
+/// The same, of those that look rows up by key.
+const LOOKUPS_NAME: &str = "walcast rows";
 
 /// Takes initial syncs from one source; cheap to clone.
 #[derive(Clone, Debug)]
@@ -34,6 +38,8 @@ struct Shared {
     /// For short questions to the catalog. Initial syncs have sessions of their own, which end with them: so an
     /// initial sync that is given up cannot leave its transaction open in a session that is used again.
     catalog: Pool,
+    /// For rows by key.
+    lookups: Pool,
     barriers: Barriers,
     publications: Vec<String>,
     limits: SnapshotLimits,
@@ -53,8 +59,9 @@ impl Snapshots {
     ) -> Self {
         metrics::describe();
         let catalog = Pool::new(source.clone(), APPLICATION_NAME, 1);
+        let lookups = Pool::new(source.clone(), LOOKUPS_NAME, limits.rows_max);
         let places = Semaphore::new(limits.snapshots_max.max(1));
-        Self { shared: Arc::new(Shared { source, catalog, barriers, publications, limits, places }) }
+        Self { shared: Arc::new(Shared { source, catalog, lookups, barriers, publications, limits, places }) }
     }
 
     /// The tables of the feed as the catalog has them now, in the order of their names: what patterns such as
@@ -94,6 +101,19 @@ impl Snapshots {
     pub async fn facts(&self, table: Oid) -> Result<Facts, Error> {
         let session = self.shared.catalog.get().await?;
         facts(&session, table).await
+    }
+
+    /// Rows of `table` by key, as the source has them now, in the order of the keys. Waits for a place first
+    /// ([`SnapshotLimits::rows_max`]). Cancel-safe: dropped at any point, its session and transaction end at once.
+    ///
+    /// # Errors
+    /// As [`Snapshots::run`]; [`Error::Key`] when the keys are not of this table, [`Error::TooLarge`].
+    pub async fn rows(&self, table: &SnapshotTable, keys: &[Key]) -> Result<FoundRows, Error> {
+        let shared = &self.shared;
+        let lent = Lent::new(shared.lookups.get().await?);
+        let found = lookup::read(lent.session()?, &shared.publications, table, keys, &shared.limits).await?;
+        lent.give_back();
+        Ok(found)
     }
 
     /// Takes an initial sync of `tables`, all of them as of one moment, and sends it to `events`; the last event is

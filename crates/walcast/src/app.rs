@@ -12,6 +12,7 @@
 
 mod entrance;
 mod identity;
+mod images;
 mod policies;
 mod tasks;
 mod upkeep;
@@ -245,6 +246,7 @@ impl Daemon {
         let mut source = replicator(settings, &record);
         source.origin = origin;
         source.must_compare = unproven.is_some();
+        source.last_images = images::kept(settings);
         source.keeper = Some(identity::shared(HistoryKeeper {
             history: settings.history.clone(),
             record: record.clone(),
@@ -287,7 +289,8 @@ impl Daemon {
         again: watch::Sender<Option<Again>>,
     ) -> Clients {
         let (history, feed) = (settings.history.clone(), self.feed.clone());
-        let appender = Appender::new(history, record.clone(), feed, settings.append, acknowledge);
+        let appender = Appender::new(history, record.clone(), feed, settings.append, acknowledge)
+            .with_images(images::imaged(&settings.last_images));
         let stop = self.stop_history.clone();
         let pool = Pool::new(settings.history.clone(), "walcast clients", CLIENT_SESSIONS_MAX);
         let clients = Clients::new(pool, record, appender.writer(), settings.clients.clone());

@@ -25,6 +25,7 @@ use walcast_feed::FeedLimits;
 use walcast_history::{AppendLimits, ClientLimits, ClientName, RetentionLimits};
 use walcast_model::RelationName;
 use walcast_postgres::ConnectionConfig;
+use walcast_protocol::TablePattern;
 use walcast_replication::WalBudget;
 use walcast_replication::publication::{PublicationSettings, Selection};
 use walcast_replication::slot::SlotSettings;
@@ -63,6 +64,8 @@ pub(crate) struct ServeSettings {
     pub(crate) clients: ClientLimits,
     /// What the slot may keep of the source's WAL.
     pub(crate) wal_budget: WalBudget,
+    /// The tables of which history keeps the newest row of each key. Default none.
+    pub(crate) last_images: Vec<TablePattern>,
     /// Sessions that read history at the same time; further readers wait for a place. Default 4.
     pub(crate) history_readers_max: usize,
     /// The bounds of initial syncs.
@@ -127,13 +130,15 @@ impl ServeSettings {
         reader.size(&key::PART_BYTES, &mut part_bytes_max, 1 << 10);
         reader.count(&key::HISTORY_READERS, &mut history_readers_max);
         let append = append(&mut reader);
+        let last_images = reader.parse_list(&key::LAST_IMAGES, value::table_pattern).unwrap_or_default();
         let retention = retention(&mut reader);
         let clients = clients(&mut reader);
         let wal_budget = wal_budget(&mut reader);
-        let snapshot = snapshot(&mut reader);
+        let mut snapshot = snapshot(&mut reader);
         let mut broadcast = broadcast(&mut reader);
-        // One queue, which the broadcaster keeps.
+        // One queue for each, which the broadcaster keeps.
         broadcast.snapshots_max = snapshot.snapshots_max;
+        snapshot.rows_max = broadcast.rows_max;
         let mut grace = Duration::from_secs(15);
         reader.duration(&key::GRACE, &mut grace);
         let log = log(&mut reader);
@@ -152,6 +157,7 @@ impl ServeSettings {
                 retention,
                 clients,
                 wal_budget,
+                last_images,
                 history_readers_max,
                 snapshot,
                 broadcast,
@@ -262,6 +268,11 @@ fn broadcast(reader: &mut Reader<'_>) -> Limits {
     reader.duration(&key::IDLE, &mut limits.idle_max);
     reader.count(&key::MESSAGES_PER_SECOND, &mut limits.messages_per_second_max);
     reader.count(&key::SUBSCRIBES_PER_SECOND, &mut limits.subscribes_per_second_max);
+    reader.count(&key::REQUESTS_PER_SECOND, &mut limits.requests_per_second_max);
+    reader.duration(&key::POLL_WAIT, &mut limits.poll_wait_max);
+    reader.size(&key::POLL_BYTES, &mut limits.poll_bytes_max, 1 << 10);
+    reader.count(&key::ROWS_MAX, &mut limits.rows_max);
+    reader.count(&key::ROWS_KEYS, &mut limits.rows_keys_max);
     reader.count(&key::SNAPSHOTS_PER_USER_MAX, &mut limits.snapshots_per_user_max);
     reader.count(&key::SUBSCRIPTIONS_MAX, &mut limits.subscriptions_max);
     reader.count(&key::TABLES_MAX, &mut limits.tables_max);

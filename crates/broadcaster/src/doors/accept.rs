@@ -11,11 +11,13 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::entrance::Entrance;
 use super::listener::Listener;
+use super::pace::SharedPace;
 use super::peer::Arrival;
 use super::transport::Transport;
 use crate::limits::Limits;
@@ -68,11 +70,15 @@ pub(super) async fn run(
                 .increment(1);
             continue;
         };
-        let (router, tls, stop, handshake_max) =
-            (router.clone(), tls.clone(), stop.clone(), limits.handshake_max);
+        let (tls, stop, handshake_max) = (tls.clone(), stop.clone(), limits.handshake_max);
+        let arrived = Arrived {
+            paths: TowerToHyperService::new(router.clone()),
+            arrival,
+            pace: SharedPace::new(limits.requests_per_second_max, Instant::now()),
+        };
         tasks.spawn(async move {
             match raw.open(tls, handshake_max).await {
-                Ok(transport) => serve(transport, arrival, router, handshake_max, stop).await,
+                Ok(transport) => serve(transport, arrived, handshake_max, stop).await,
                 Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
             }
             drop((place, counted));
@@ -84,6 +90,7 @@ pub(super) async fn run(
 struct Arrived {
     paths: TowerToHyperService<Router>,
     arrival: Arrival,
+    pace: SharedPace,
 }
 
 impl Service<hyper::Request<Incoming>> for Arrived {
@@ -93,26 +100,18 @@ impl Service<hyper::Request<Incoming>> for Arrived {
 
     fn call(&self, mut request: hyper::Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.arrival);
+        request.extensions_mut().insert(self.pace.clone());
         self.paths.call(request)
     }
 }
 
 /// Serves the requests of one connection, until it becomes a WebSocket or ends.
-async fn serve(
-    transport: Transport,
-    arrival: Arrival,
-    router: Router,
-    handshake_max: Duration,
-    stop: CancellationToken,
-) {
+async fn serve(transport: Transport, arrived: Arrived, handshake_max: Duration, stop: CancellationToken) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(handshake_max)
         .max_buf_size(REQUEST_HEAD_BYTES_MAX)
-        .serve_connection(
-            TokioIo::new(transport),
-            Arrived { paths: TowerToHyperService::new(router), arrival },
-        )
+        .serve_connection(TokioIo::new(transport), arrived)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {

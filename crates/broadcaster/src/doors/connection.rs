@@ -6,22 +6,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::StreamExt;
-use futures_util::future::select_all;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use walcast_feed::SourceState;
-use walcast_policy::Policies;
-use walcast_protocol::{
-    ClientList, CloseCode, Limits as ClientLimits, PROTOCOL_VERSION, ServerMessage, SourceStatus, Status,
-    Welcome,
-};
+use walcast_protocol::{ClientList, CloseCode, ServerMessage};
 
-use super::entrance::Entrance;
+use super::entrance::{Entrance, changed};
+use super::greeting;
 use super::pace::Pace;
 use super::stranger::{Farewell, count_user, finish};
 use super::tally::Counted;
@@ -30,7 +24,8 @@ use crate::access::{NotRenewed, Pass};
 use crate::broadcaster::Broadcaster;
 use crate::metrics::{self as names, Hot, InGauge};
 use crate::refusal::Refusal;
-use crate::subscription::{Output, Subscription, crashed};
+use crate::subscription::crashed;
+use crate::subscriptions::Subscriptions;
 use crate::turns::Applicant;
 
 /// Close codes of RFC 6455 section 7.4.1 that the contract gives no meaning of its own.
@@ -42,7 +37,7 @@ pub(super) struct Connection<S> {
     pub(super) broadcaster: Broadcaster,
     pub(super) entrance: Arc<Entrance>,
     pub(super) socket: WebSocketStream<Wire<S>>,
-    pub(super) subscriptions: Vec<Subscription>,
+    pub(super) subscriptions: Subscriptions,
     /// Who the client is, and what it may have.
     pub(super) pass: Pass,
     /// Counts it as its user's.
@@ -54,8 +49,6 @@ pub(super) struct Connection<S> {
     idle_since: Option<Instant>,
     messages: Pace,
     pub(super) subscribes: Pace,
-    /// Whose turn it is to give a frame.
-    turn: usize,
     /// What the clients of its user have acknowledged, when that was asked for.
     pub(super) listing: Option<AbortOnDropHandle<Result<ClientList, Refusal>>>,
     /// Refused messages in a row.
@@ -107,14 +100,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             broadcaster,
             entrance,
             socket,
-            subscriptions: Vec::new(),
+            subscriptions: Subscriptions::default(),
             ends_at: pass.left().and_then(|left| now.checked_add(left)),
             pass,
             user,
             idle_since: Some(now),
             messages: Pace::new(limits.messages_per_second_max, limits.messages_per_second_max * 4, now),
             subscribes: Pace::new(limits.subscribes_per_second_max, limits.subscriptions_max, now),
-            turn: 0,
             listing: None,
             refused: 0,
             status_due: true,
@@ -126,7 +118,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Serves the client until it goes, breaks a rule, is no longer let in, or `shutdown` is cancelled.
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
-        self.welcome();
+        let welcome = greeting::welcome(&self.broadcaster);
+        self.push(welcome);
         if self.pass.expires_at().is_some() {
             self.push_heartbeat();
         }
@@ -142,25 +135,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Some(user) => Applicant::User(Arc::from(user)),
             None => Applicant::Connection(self.number),
         }
-    }
-
-    fn welcome(&mut self) {
-        let limits = *self.broadcaster.limits();
-        let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let welcome = Welcome {
-            protocol: PROTOCOL_VERSION,
-            feed: self.broadcaster.feed_id().clone(),
-            cursor: self.broadcaster.feed().head(),
-            oldest: self.broadcaster.oldest(),
-            server: concat!("walcast/", env!("CARGO_PKG_VERSION")).to_owned(),
-            heartbeat_ms: u64::try_from(limits.heartbeat.as_millis()).unwrap_or(u64::MAX),
-            limits: ClientLimits {
-                message_bytes_max: limits.message_bytes_max as u64,
-                subscriptions_max: narrow(limits.subscriptions_max),
-                tables_max: narrow(limits.tables_max),
-            },
-        };
-        self.push(welcome);
     }
 
     /// Queues a message. Bounded, because messages are made when there is room, or in answer to one of the client,
@@ -181,7 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Tells subscriptions that wait for their initial sync where they are in the queue, when that has changed.
     pub(super) fn tell_places(&mut self) {
-        let told: Vec<_> = self.subscriptions.iter_mut().filter_map(Subscription::waiting).collect();
+        let told: Vec<_> = self.subscriptions.iter_mut().filter_map(|one| one.waiting()).collect();
         told.into_iter().for_each(|waiting| self.push(waiting));
     }
 
@@ -224,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Io::Ended(end) => return end,
                 },
                 // While there is no room nothing is taken of them, so nothing need be waited for.
-                () = any_ready(subscriptions), if room => {}
+                () = poll_fn(|cx| subscriptions.poll_ready(cx)), if room => {}
                 list = listed(listing.as_mut()), if room => {
                     self.listing = None;
                     self.listed(list);
@@ -328,30 +302,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn fill(&mut self) {
         if self.status_due && self.has_room() {
             self.status_due = false;
-            let status = status(&self.broadcaster.source().borrow());
+            let is_open = self.entrance.authority.is_open();
+            let status = greeting::status(&self.broadcaster.source().borrow(), is_open);
             self.push(status);
         }
         let before = self.pending_bytes();
         let mut frames = 0;
-        let mut quiet = 0;
-        while quiet < self.subscriptions.len() && self.has_room() {
-            let index = self.turn % self.subscriptions.len();
-            let Some(subscription) = self.subscriptions.get_mut(index) else { break };
-            match subscription.next() {
-                Output::Frame(frame) => {
-                    self.socket.get_mut().push(frame);
-                    frames += 1;
-                    quiet = 0;
-                    self.turn = index + 1;
-                }
-                Output::Nothing => {
-                    quiet += 1;
-                    self.turn = index + 1;
-                }
-                Output::Over => {
-                    self.subscriptions.remove(index);
-                }
-            }
+        while self.has_room()
+            && let Some(frame) = self.subscriptions.next()
+        {
+            self.socket.get_mut().push(frame);
+            frames += 1;
         }
         if frames > 0 {
             self.hot.frames.increment(frames);
@@ -419,38 +380,5 @@ fn ended(error: &SocketError) -> End {
         SocketError::Utf8(_) => End::Close(INVALID_TEXT, "a text message is not UTF-8"),
         SocketError::Protocol(_) => End::Close(PROTOCOL_ERROR, "a WebSocket frame breaks the rules"),
         _ => End::Gone,
-    }
-}
-
-/// Waits until one of the subscriptions may have a frame; for ever when there is none.
-async fn any_ready(subscriptions: &mut [Subscription]) {
-    match subscriptions {
-        [] => std::future::pending().await,
-        [one] => one.ready().await,
-        many => {
-            select_all(many.iter_mut().map(|subscription| Box::pin(subscription.ready()))).await;
-        }
-    }
-}
-
-/// Waits until policies change; for ever when there are none.
-async fn changed(policies: Option<&mut watch::Receiver<Arc<Policies>>>) {
-    // Without its sender they never do.
-    if let Some(policies) = policies
-        && policies.changed().await.is_ok()
-    {
-        return;
-    }
-    std::future::pending().await
-}
-
-fn status(state: &SourceState) -> Status {
-    let plain = |state| Status { state, message: None, hint: None };
-    match state {
-        SourceState::Starting => plain(SourceStatus::Starting),
-        SourceState::Streaming => plain(SourceStatus::Streaming),
-        SourceState::Interrupted { reason, hint } => {
-            Status { state: SourceStatus::Interrupted, message: Some(reason.clone()), hint: hint.clone() }
-        }
     }
 }

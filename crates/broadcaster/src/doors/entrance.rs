@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::http::{HeaderMap, header};
+use tokio::sync::watch;
+use walcast_policy::Policies;
 
 use super::origin::Origins;
+use super::pace::Paces;
 use super::peer::{Arrival, Peer, Proxies, TrustedProxy, is_forwarded};
 use super::tally::{Counted, Tally};
 use crate::access::Authority;
@@ -41,6 +44,8 @@ pub(super) struct Entrance {
     /// WebSockets.
     addresses: Tally<IpAddr>,
     pub(super) users: Tally<Arc<str>>,
+    /// How fast users may ask.
+    pub(super) paces: Paces,
     /// Operators have a listener of their own.
     has_admin: bool,
     next_connection: AtomicU64,
@@ -59,6 +64,7 @@ impl Entrance {
             knocking: Tally::default(),
             addresses: Tally::default(),
             users: Tally::default(),
+            paces: Paces::default(),
             has_admin,
             next_connection: AtomicU64::new(0),
         }
@@ -96,6 +102,17 @@ impl Entrance {
         let is_own = arrival.peer.is_local() && !is_forwarded(headers);
         arrival.is_admin || (!self.has_admin && (self.authority.is_open() || is_own))
     }
+}
+
+/// Waits until policies change; for ever when there are none.
+pub(super) async fn changed(policies: Option<&mut watch::Receiver<Arc<Policies>>>) {
+    // Without its sender they never do.
+    if let Some(policies) = policies
+        && policies.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// The token of a request: of its header `Authorization: Bearer`, else of its query, `?token=`.

@@ -9,6 +9,7 @@ use walcast_feed::{BudgetState, SlotWal, SourceState};
 use walcast_protocol::STREAM_PATH;
 
 use super::Door;
+use super::http::{CHANGES_PATH, ROWS_PATH};
 use super::peer::Arrival;
 
 /// `GET /livez`: the process answers.
@@ -116,7 +117,9 @@ pub(super) async fn metrics(
 
 /// Every other path.
 pub(super) async fn not_found() -> Response {
-    let hint = format!("there are {STREAM_PATH} (WebSocket), /livez, /readyz and /metrics");
+    let hint = format!(
+        "there are {STREAM_PATH} (WebSocket), {CHANGES_PATH}, {ROWS_PATH} (POST), /livez, /readyz and /metrics"
+    );
     refused(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", Some(&hint))
 }
 

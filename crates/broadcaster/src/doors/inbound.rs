@@ -22,7 +22,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let name = message.type_name();
         let answer = match message {
             // An error with an id says that there is no such subscription, so only a refused one gets it.
-            ClientMessage::Subscribe(message) if self.has(&message.id) => {
+            ClientMessage::Subscribe(message) if self.subscriptions.has(&message.id) => {
                 let refusal =
                     Refusal::bad(format!("there is a subscription {:?} already", message.id.as_str()));
                 let hint = "unsubscribe it first, or use another id; the one that is there goes on";
@@ -54,10 +54,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.refuse(None, Refusal::bad("a message is a text frame, and this one is binary"))
     }
 
-    fn has(&mut self, id: &SubscriptionId) -> bool {
-        self.subscriptions.iter_mut().any(|known| known.session().id() == id)
-    }
-
     fn subscribe(&mut self, message: Subscribe) -> Result<(), Refusal> {
         self.subscribes.take(Instant::now());
         let limits = *self.broadcaster.limits();
@@ -68,9 +64,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.subscriptions.len() >= limits.subscriptions_max {
             return over("subscriptions in one connection (subscriptions_max)", limits.subscriptions_max);
         }
-        if message.tables.len() > limits.tables_max {
-            return over("tables in one subscription (tables_max)", limits.tables_max);
-        }
         let client = Client { applicant: self.applicant(), user: self.pass.owner() };
         let subscription =
             self.broadcaster.subscribe(Request::try_from(message)?, self.pass.rights(), &client)?;
@@ -79,11 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn acknowledge(&mut self, ack: &Ack) -> Result<(), Refusal> {
-        let found = self.subscriptions.iter_mut().find_map(|known| {
-            let is_meant = known.session().id() == &ack.id;
-            is_meant.then_some(known)
-        });
-        match found {
+        match self.subscriptions.get_mut(&ack.id) {
             Some(subscription) => subscription.acknowledge(ack.cursor),
             None => Err(Refusal::bad(format!("there is no subscription {:?}", ack.id.as_str()))),
         }
@@ -102,9 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn unsubscribe(&mut self, message: &Unsubscribe) -> Result<(), Refusal> {
-        let before = self.subscriptions.len();
-        self.subscriptions.retain_mut(|known| *known.session().id() != message.id);
-        if self.subscriptions.len() == before {
+        if !self.subscriptions.remove(&message.id) {
             return Err(Refusal::bad(format!("there is no subscription {:?}", message.id.as_str())));
         }
         Ok(())

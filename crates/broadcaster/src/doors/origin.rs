@@ -2,9 +2,12 @@
 
 use std::net::IpAddr;
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
 
+use super::health;
 use super::peer::{Arrival, Proxies};
+use crate::metrics as names;
 
 /// The pages that may connect beside those of walcast's own host.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +53,47 @@ impl Origins {
         let same = authority.trim_end_matches(port) == host.trim_end_matches(port);
         is_secure && same && (!anybody || is_own_name(authority))
     }
+}
+
+impl Origins {
+    /// Whether a request without `Origin` may be from somebody who is no page. A browser sends none with a `GET` of a page's
+    /// own host, and a page of `evil.example` could be told that `evil.example` is this machine. So where `anybody` is let
+    /// in, a host that the internet has names for has to be one of those that are allowed.
+    pub(super) fn allow_host(
+        &self,
+        headers: &HeaderMap,
+        arrival: &Arrival,
+        proxies: &Proxies,
+        anybody: bool,
+    ) -> bool {
+        if !anybody || headers.contains_key(header::ORIGIN) {
+            return true;
+        }
+        let Some(host) = proxies.host(arrival, headers).map(str::to_ascii_lowercase) else { return true };
+        let allows = |allowed: &String| {
+            allowed == "*" || allowed.split_once("://").is_some_and(|(_, authority)| authority == host)
+        };
+        is_own_name(&host) || is_private_name(&host) || self.allowed.iter().any(allows)
+    }
+}
+
+/// Whether no public name server has the name: one without a dot, or under a domain that is for private networks.
+fn is_private_name(authority: &str) -> bool {
+    let host = authority.split(':').next().unwrap_or_default();
+    let host = host.strip_suffix('.').unwrap_or(host);
+    match host.rsplit_once('.') {
+        None => true,
+        Some((_, domain)) => {
+            ["localhost", "local", "internal", "lan", "home", "svc", "test"].contains(&domain)
+        }
+    }
+}
+
+/// The answer to a page that may not connect.
+pub(super) fn refused() -> Response {
+    metrics::counter!(names::UNAUTHORIZED, "reason" => "origin").increment(1);
+    let hint = "add its origin to allowed_origins; behind a proxy, pass the header Host on";
+    health::refused(StatusCode::FORBIDDEN, "forbidden", "pages of this origin may not connect", Some(hint))
 }
 
 /// Whether the host is an address, or a name of this machine alone.

@@ -1,5 +1,7 @@
-//! How fast a client may talk: what is faster waits in its socket.
+//! How fast a client may talk: what is faster waits.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -28,10 +30,62 @@ impl Pace {
         self.at = now;
     }
 
+    /// Whether it is as it was at first.
+    fn is_rested(&self, now: Instant) -> bool {
+        self.left + now.duration_since(self.at).as_secs_f64() * self.rate >= self.burst
+    }
+
     /// When the next may be taken, where that is later than when the last one was.
     pub(super) fn free_at(&self) -> Option<Instant> {
         // As much over as a whole one is.
         (self.left < 0.0).then(|| self.at + Duration::from_secs_f64(-self.left / self.rate))
+    }
+}
+
+/// The pace of the requests that come by one connection.
+#[derive(Clone, Debug)]
+// Held for one look.
+pub(super) struct SharedPace(Arc<Mutex<Pace>>);
+
+impl SharedPace {
+    /// `rate` in a second, four times as many at once.
+    pub(super) fn new(rate: usize, now: Instant) -> Self {
+        Self(Arc::new(Mutex::new(Pace::new(rate, rate.saturating_mul(4), now))))
+    }
+
+    /// One more was asked for: when it may be answered, where that is later than now.
+    pub(super) fn take(&self, now: Instant) -> Option<Instant> {
+        let mut pace = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pace.take(now);
+        pace.free_at()
+    }
+}
+
+/// The paces of users, over all their connections.
+#[derive(Debug, Default)]
+pub(super) struct Paces {
+    // Held for one look, and now and then for one at all.
+    by_user: Mutex<HashMap<Arc<str>, Pace>>,
+}
+
+/// So many users are remembered before it is looked who has been quiet for long.
+const USERS_FEW: usize = 1024;
+
+impl Paces {
+    /// As [`SharedPace::take`], for a user.
+    pub(super) fn take(&self, user: &str, rate: usize, now: Instant) -> Option<Instant> {
+        let mut by_user = self.by_user.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pace) = by_user.get_mut(user) {
+            pace.take(now);
+            return pace.free_at();
+        }
+        if by_user.len() >= USERS_FEW && by_user.len().is_power_of_two() {
+            by_user.retain(|_, pace| !pace.is_rested(now));
+        }
+        let mut pace = Pace::new(rate, rate.saturating_mul(4), now);
+        pace.take(now);
+        by_user.insert(Arc::from(user), pace);
+        None
     }
 }
 

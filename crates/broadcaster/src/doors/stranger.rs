@@ -75,6 +75,11 @@ impl Farewell {
         Self { code, error: Box::new(ErrorMessage { fatal: true, hint: hint.map(str::to_owned), ..error }) }
     }
 
+    /// What it says.
+    pub(super) fn into_error(self) -> ErrorMessage {
+        *self.error
+    }
+
     /// Says it.
     pub(super) fn say<S>(self, wire: &mut Wire<S>) -> End {
         metrics::counter!(names::ERRORS, "code" => self.error.code.to_string()).increment(1);

@@ -1,4 +1,5 @@
 mod entrance;
+mod http;
 mod listening;
 
 use std::net::SocketAddr;

@@ -1,6 +1,5 @@
 //! From an HTTP request to a WebSocket (RFC 6455 section 4.2).
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Extension, Request, State};
@@ -8,24 +7,17 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use walcast_protocol::{STREAM_PATH, SUBPROTOCOL};
 
 use super::Door;
-use super::entrance::{Full, token};
+use super::entrance::token;
 use super::health::refused;
+use super::origin::refused as origin_refused;
 use super::peer::Arrival;
+use super::places::Places;
 use super::stranger::{Stranger, websocket};
-use super::tally::Counted;
 use super::transport::Transport;
-use crate::metrics as names;
-
-/// What a connection is counted in, until it ends.
-struct Places {
-    _all: OwnedSemaphorePermit,
-    _address: Option<Counted<IpAddr>>,
-}
 
 /// `GET /v1/stream`. A token is looked at after the upgrade, because no browser shows a page why one was refused.
 pub(super) async fn stream(
@@ -37,35 +29,14 @@ pub(super) async fn stream(
         Ok(key) => derive_accept_key(key.as_bytes()),
         Err(refusal) => return *refusal,
     };
-    if door.shutdown.is_cancelled() {
-        return unavailable("not_ready", "the daemon is going down");
-    }
     let (entrance, headers) = (Arc::clone(&door.entrance), request.headers());
     if !entrance.origins.allow(headers, &arrival, &entrance.proxies, entrance.authority.is_open()) {
-        metrics::counter!(names::UNAUTHORIZED, "reason" => "origin").increment(1);
-        let hint = "add its origin to allowed_origins; behind a proxy, pass the header Host on";
-        let message = "pages of this origin may not connect";
-        return refused(StatusCode::FORBIDDEN, "forbidden", message, Some(hint));
+        return origin_refused();
     }
-    let full =
-        |limit: &'static str| metrics::counter!(names::CONNECTIONS_REFUSED, "limit" => limit).increment(1);
-    let max = door.broadcaster.limits().connections_per_address_max;
-    let address = match entrance.enter(&arrival, headers, max) {
-        Ok(counted) => counted,
-        Err(Full) => {
-            full("connections_per_address_max");
-            let message = "too many connections from this address (connections_per_address_max)";
-            let hint = "close some; behind a proxy, have walcast trust it (trusted_proxies)";
-            let mut response = refused(StatusCode::TOO_MANY_REQUESTS, "limit_exceeded", message, Some(hint));
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-            return response;
-        }
+    let places = match Places::take(&door, &arrival, headers) {
+        Ok(places) => places,
+        Err(refusal) => return *refusal,
     };
-    let Ok(all) = door.places.clone().try_acquire_owned() else {
-        full("connections_max");
-        return unavailable("limit_exceeded", "there is no place for another connection (connections_max)");
-    };
-    let places = Places { _all: all, _address: address };
     let token = token(headers, request.uri().query());
     let speaks_ours = request.headers().contains_key(header::SEC_WEBSOCKET_PROTOCOL);
     let upgrade = hyper::upgrade::on(&mut request);
@@ -80,13 +51,6 @@ pub(super) async fn stream(
     if speaks_ours {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
-    response
-}
-
-fn unavailable(code: &str, message: &str) -> Response {
-    let mut response =
-        refused(StatusCode::SERVICE_UNAVAILABLE, code, message, Some("try again after a while, with jitter"));
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     response
 }
 

@@ -204,7 +204,7 @@ mod tests {
     use tokio_tungstenite::tungstenite::protocol::Role;
 
     use super::Wire;
-    use crate::encode::Frame;
+    use crate::encode::{Frame, Says};
 
     #[tokio::test]
     async fn frames_of_every_length_arrive_whole_through_a_narrow_socket() {
@@ -212,7 +212,8 @@ mod tests {
         let (near, far) = tokio::io::duplex(777);
         let mut wire = Wire::new(near, BytesMut::new());
         for length in lengths {
-            wire.push(Frame { head: Bytes::from_static(b"<>"), tail: vec![b'x'; length].into() });
+            let tail = vec![b'x'; length].into();
+            wire.push(Frame { head: Bytes::from_static(b"<>"), tail, says: Says::Other("test") });
         }
         wire.push_close(1001, "bye");
         let queued = wire.pending_bytes();

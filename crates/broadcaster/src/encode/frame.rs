@@ -1,8 +1,10 @@
 //! One message for a client, as bytes.
 
 use bytes::Bytes;
-use walcast_model::Relation;
-use walcast_protocol::{Column, RelationMessage, ServerMessage, SubscriptionId, encode as protocol};
+use walcast_model::{Cursor, Relation};
+use walcast_protocol::{
+    Column, ErrorMessage, RelationMessage, ServerMessage, SubscriptionId, encode as protocol,
+};
 
 use crate::encode::Projection;
 use crate::wanted::Selection;
@@ -12,6 +14,60 @@ use crate::wanted::Selection;
 pub(crate) struct Frame {
     pub(crate) head: Bytes,
     pub(crate) tail: Bytes,
+    pub(crate) says: Says,
+}
+
+/// What a frame says, for doors that do more with it than pass it on.
+#[derive(Clone, Debug)]
+pub(crate) enum Says {
+    /// The subscription begins, or starts over.
+    Subscribed(Cursor),
+    /// A definition; its head names the subscription, its tail does not.
+    Relation,
+    /// Of a transaction; likewise.
+    Transaction(Piece),
+    SnapshotComplete(Cursor),
+    CaughtUp(Cursor),
+    Heartbeat(Option<Cursor>),
+    Error(Box<ErrorMessage>),
+    /// What has no cursor, by its type.
+    Other(&'static str),
+}
+
+/// What of a transaction a frame has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Piece {
+    /// Safe to store once it is applied.
+    pub(crate) cursor: Option<Cursor>,
+    /// It goes on in the next one.
+    pub(crate) more: bool,
+}
+
+impl Says {
+    /// The message's `type`.
+    pub(crate) const fn type_name(&self) -> &'static str {
+        match self {
+            Self::Subscribed(_) => "subscribed",
+            Self::Relation => "relation",
+            Self::Transaction(_) => "transaction",
+            Self::SnapshotComplete(_) => "snapshot_complete",
+            Self::CaughtUp(_) => "caught_up",
+            Self::Heartbeat(_) => "heartbeat",
+            Self::Error(_) => "error",
+            Self::Other(name) => name,
+        }
+    }
+
+    /// Where a client is that has taken this and everything before it; `0/0` while it has nothing to store.
+    pub(crate) const fn cursor(&self) -> Option<Cursor> {
+        match self {
+            Self::Subscribed(cursor) | Self::SnapshotComplete(cursor) | Self::CaughtUp(cursor) => {
+                Some(*cursor)
+            }
+            Self::Transaction(Piece { cursor, .. }) | Self::Heartbeat(cursor) => *cursor,
+            Self::Relation | Self::Error(_) | Self::Other(_) => None,
+        }
+    }
 }
 
 impl Frame {
@@ -23,7 +79,16 @@ impl Frame {
 
 impl From<ServerMessage> for Frame {
     fn from(message: ServerMessage) -> Self {
-        Self { head: message.to_json().into(), tail: Bytes::new() }
+        let head = message.to_json().into();
+        let says = match message {
+            ServerMessage::Subscribed(subscribed) => Says::Subscribed(subscribed.cursor),
+            ServerMessage::SnapshotComplete(complete) => Says::SnapshotComplete(complete.cursor),
+            ServerMessage::CaughtUp(caught_up) => Says::CaughtUp(caught_up.cursor),
+            ServerMessage::Heartbeat(heartbeat) => Says::Heartbeat(heartbeat.cursor),
+            ServerMessage::Error(error) => Says::Error(Box::new(error)),
+            other => Says::Other(other.type_name()),
+        };
+        Self { head, tail: Bytes::new(), says }
     }
 }
 
@@ -44,12 +109,12 @@ impl Heads {
         Self { transaction: head("transaction"), snapshot: head("snapshot") }
     }
 
-    pub(crate) fn transaction(&self, tail: Bytes) -> Frame {
-        Frame { head: self.transaction.clone(), tail }
+    pub(crate) fn transaction(&self, tail: Bytes, piece: Piece) -> Frame {
+        Frame { head: self.transaction.clone(), tail, says: Says::Transaction(piece) }
     }
 
     pub(crate) fn snapshot(&self, tail: Bytes) -> Frame {
-        Frame { head: self.snapshot.clone(), tail }
+        Frame { head: self.snapshot.clone(), tail, says: Says::Other("snapshot") }
     }
 }
 
@@ -66,5 +131,9 @@ pub(crate) fn relation(id: &SubscriptionId, relation: &Relation, selection: &Sel
         columns: relation.columns().iter().filter(|column| is_taken(column)).map(Column::from).collect(),
         replica_identity: relation.identity(),
     };
-    ServerMessage::from(message).into()
+    let mut head = Vec::new();
+    protocol::head(&mut head, "relation", id);
+    let mut text = Bytes::from(ServerMessage::from(message).to_json());
+    let tail = text.split_off(head.len());
+    Frame { head: text, tail, says: Says::Relation }
 }

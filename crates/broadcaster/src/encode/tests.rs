@@ -51,7 +51,8 @@ async fn what_is_written_is_what_the_protocol_reads_in_every_column() {
         let shape = bench.world.router.shape(key(fields));
         let mut encoded = encode(&part, shape.wanted(), View::whole());
         assert_eq!(encoded.runs.len(), 1);
-        let frame = Heads::new(&"s".parse().unwrap()).transaction(encoded.runs.remove(0).tail);
+        let run = encoded.runs.remove(0);
+        let frame = Heads::new(&"s".parse().unwrap()).transaction(run.tail, run.piece);
         let ServerMessage::Transaction(message) = decode(&frame) else { panic!("no transaction") };
         assert_eq!(ServerMessage::from(message.clone()).to_json().len(), frame.len());
         serde_json::to_string(&message.changes).unwrap()

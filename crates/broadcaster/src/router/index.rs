@@ -4,13 +4,17 @@
 //! their filters are bound to, one index for each definition of a table that is in force: so a change costs as much as it
 //! has matches, whatever the number of shapes. A shape whose filter is not bound to the definition yet is told of every
 //! change of it, until its sessions have bound it.
+//!
+//! A shape is listed from when its first session begins to read: by then its filters are bound, as a rule, so that those
+//! who come together do not have the router tell all of them of everything meanwhile.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use walcast_filter::{Predicate, PredicateIndex, Row};
-use walcast_model::{Change, Oid, Op, Part, Relation, RelationDigest, RelationName};
+use walcast_model::{Change, Cursor, Oid, Op, Part, Relation, RelationName};
 use walcast_protocol::TablePattern;
 
 use crate::shape::{Noted, Only, Shape};
@@ -43,31 +47,35 @@ impl Listeners {
 
 /// The shapes with a filter on a table, in the definition that its changes had last.
 #[derive(Debug)]
-struct Definition {
-    digest: RelationDigest,
-    name: RelationName,
+pub(super) struct Definition {
+    relation: Arc<Relation>,
     predicates: PredicateIndex<ShapeNumber>,
     /// Those in `predicates`.
     bound: HashMap<ShapeNumber, (Arc<Shape>, Arc<Predicate>)>,
-    /// Those whose filter is not bound to the definition yet.
+    /// Those whose filter is not bound to the definition yet, or leaves nothing out: they are told of every part.
     unbound: Shapes,
 }
 
 impl Definition {
-    fn new(relation: &Relation) -> Self {
+    fn new(relation: &Arc<Relation>) -> Self {
         Self {
-            digest: relation.digest(),
-            name: relation.name().clone(),
+            relation: Arc::clone(relation),
             predicates: PredicateIndex::new(),
             bound: HashMap::new(),
             unbound: Shapes::new(),
         }
     }
 
+    fn is_of(&self, relation: &Relation) -> bool {
+        self.relation.digest() == relation.digest() && self.relation.name() == relation.name()
+    }
+
     fn add(&mut self, number: ShapeNumber, shape: &Arc<Shape>, choice: Option<Choice>) {
         self.remove(number);
         match choice {
             Some(Choice::Nothing) => {}
+            // Its sessions have to be told of every change, and end with the first that concerns them.
+            Some(Choice::Unfit) => drop(self.unbound.insert(number, Arc::clone(shape))),
             Some(Choice::Rows(predicate)) => {
                 let predicate = self.predicates.insert(&predicate, number);
                 self.bound.insert(number, (Arc::clone(shape), predicate));
@@ -84,9 +92,32 @@ impl Definition {
     }
 }
 
+/// A key with its hash: of large keys it is made once, and not again whenever the table grows.
+#[derive(PartialEq, Eq, Debug)]
+struct Hashed {
+    hash: u64,
+    key: Arc<ShapeKey>,
+}
+
+impl Hash for Hashed {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// A shape that somebody has.
+#[derive(Debug)]
+struct Known {
+    number: ShapeNumber,
+    shape: Arc<Shape>,
+    /// Whether it is told of what concerns it.
+    is_listed: bool,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    shapes: HashMap<Arc<ShapeKey>, (ShapeNumber, Arc<Shape>)>,
+    hasher: RandomState,
+    shapes: HashMap<Hashed, Known>,
     tables: HashMap<RelationName, Listeners>,
     schemas: HashMap<String, Listeners>,
     everywhere: Listeners,
@@ -94,12 +125,24 @@ pub(super) struct Index {
     definitions: HashMap<Oid, Definition>,
     /// Under which object ids `definitions` has a name.
     defined: HashMap<RelationName, Vec<Oid>>,
+    /// No longer in force, and not thrown away yet: that takes long.
+    former: Vec<Definition>,
     made: ShapeNumber,
 }
 
 impl Index {
     pub(super) fn len(&self) -> usize {
         self.shapes.len()
+    }
+
+    /// Distinct predicates that changes are looked up among.
+    #[cfg(test)]
+    pub(super) fn predicates(&self) -> usize {
+        self.definitions.values().map(|definition| definition.predicates.len()).sum()
+    }
+
+    fn hashed(&self, key: &Arc<ShapeKey>) -> Hashed {
+        Hashed { hash: self.hasher.hash_one(&**key), key: Arc::clone(key) }
     }
 
     /// Whether nothing is left of any shape.
@@ -115,18 +158,30 @@ impl Index {
             && of_definitions.all(|count| count == 0)
     }
 
-    pub(super) fn get(&self, key: &ShapeKey) -> Option<&Arc<Shape>> {
-        self.shapes.get(key).map(|(_, shape)| shape)
+    pub(super) fn get(&self, key: &Arc<ShapeKey>) -> Option<&Arc<Shape>> {
+        self.shapes.get(&self.hashed(key)).map(|known| &known.shape)
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Shape>> {
-        self.shapes.values().map(|(_, shape)| shape)
+        self.shapes.values().map(|known| &known.shape)
     }
 
     pub(super) fn add(&mut self, shape: &Arc<Shape>) {
         let number = self.made;
         self.made += 1;
-        for (pattern, selection) in &shape.key().tables {
+        let known = Known { number, shape: Arc::clone(shape), is_listed: false };
+        self.shapes.insert(self.hashed(shape.key()), known);
+    }
+
+    /// Lists a shape, which is told of what concerns it from now on. Whether it was not listed before.
+    pub(super) fn list(&mut self, shape: &Shape) -> bool {
+        let hashed = self.hashed(shape.key());
+        let Some(known) = self.shapes.get_mut(&hashed) else { return false };
+        if std::mem::replace(&mut known.is_listed, true) {
+            return false;
+        }
+        let (number, shape) = (known.number, &known.shape);
+        for (pattern, selection) in shape.key().tables.iter() {
             let listeners = match pattern {
                 TablePattern::All => &mut self.everywhere,
                 TablePattern::Schema(schema) => self.schemas.entry(schema.clone()).or_default(),
@@ -136,17 +191,19 @@ impl Index {
         }
         if shape.wanted().is_filtered() {
             for definition in definitions_of(&self.defined, &mut self.definitions, shape.key()) {
-                if shape.wanted().of(&definition.name).is_some_and(|selection| selection.is_filtered()) {
-                    definition.add(number, shape, None);
+                let wanted = shape.wanted();
+                if wanted.of(definition.relation.name()).is_some_and(|selection| selection.is_filtered()) {
+                    definition.add(number, shape, wanted.choice(&definition.relation));
                 }
             }
         }
-        self.shapes.insert(Arc::clone(shape.key()), (number, Arc::clone(shape)));
+        true
     }
 
     pub(super) fn remove(&mut self, shape: &Shape) {
-        let Some((number, _)) = self.shapes.remove(shape.key()) else { return };
-        for (pattern, selection) in &shape.key().tables {
+        let hashed = self.hashed(shape.key());
+        let Some(Known { number, is_listed: true, .. }) = self.shapes.remove(&hashed) else { return };
+        for (pattern, selection) in shape.key().tables.iter() {
             let is_filtered = selection.is_filtered();
             match pattern {
                 TablePattern::All => drop(self.everywhere.list(is_filtered).remove(&number)),
@@ -162,19 +219,64 @@ impl Index {
     }
 
     /// A shape's filter is bound to a definition of a table now.
-    pub(super) fn bound(&mut self, shape: &Shape, relation: &Relation, choice: Choice) {
-        let Some((number, shape)) = self.shapes.get(shape.key()) else { return };
+    pub(super) fn bound(&mut self, shape: &Shape, relation: &Arc<Relation>, choice: Choice) {
+        // While few have a filter on it, and not all at once when its first change comes.
+        let selection = shape.wanted().of(relation.name());
+        if selection.is_some_and(|selection| selection.is_filtered())
+            && !self.definitions.contains_key(&relation.oid())
+        {
+            self.define(relation);
+        }
+        let hashed = self.hashed(shape.key());
+        let Some(Known { number, shape, is_listed: true }) = self.shapes.get(&hashed) else { return };
         if let Some(definition) = self.definitions.get_mut(&relation.oid())
-            && definition.digest == relation.digest()
-            && definition.name == *relation.name()
+            && definition.is_of(relation)
         {
             definition.add(*number, shape, Some(choice));
         }
     }
 
+    /// The shapes whose filters have yet to be bound to this definition of a table, if that is one that comes into force
+    /// with its next change.
+    pub(super) fn unbound_to(&self, relation: &Relation) -> Vec<Arc<Shape>> {
+        if self.definitions.get(&relation.oid()).is_some_and(|known| known.is_of(relation)) {
+            return Vec::new();
+        }
+        let filtered = self.lists(relation.name()).flat_map(|listeners| listeners.filtered.values());
+        filtered.filter(|shape| shape.wanted().choice(relation).is_none()).cloned().collect()
+    }
+
+    /// Definitions that are no longer in force.
+    pub(super) fn take_former(&mut self) -> Vec<Definition> {
+        std::mem::take(&mut self.former)
+    }
+
+    /// What lists shapes that may want a table.
+    fn lists(&self, name: &RelationName) -> impl Iterator<Item = &Listeners> + Clone {
+        let lists = [self.tables.get(name), self.schemas.get(&name.schema), Some(&self.everywhere)];
+        lists.into_iter().flatten()
+    }
+
+    /// A definition of a table comes into force.
+    fn define(&mut self, relation: &Arc<Relation>) {
+        let (name, oid) = (relation.name(), relation.oid());
+        let mut definition = Definition::new(relation);
+        for (number, shape) in self.lists(name).flat_map(|listeners| &listeners.filtered) {
+            // A shape may have an entry that says more about the table.
+            if shape.wanted().of(name).is_some_and(|selection| selection.is_filtered()) {
+                definition.add(*number, shape, shape.wanted().choice(relation));
+            }
+        }
+        if let Some(former) = self.definitions.insert(oid, definition) {
+            forget(&mut self.defined, former.relation.name(), oid);
+            self.former.push(former);
+        }
+        self.defined.entry(name.clone()).or_default().push(oid);
+    }
+
     /// Tells the shapes that `part` concerns of it, and adds those that are not yet there to `woken`.
-    pub(super) fn concerned(&mut self, part: &Part, woken: &mut Vec<Arc<Shape>>) {
-        let mut told = Told { part, woken, matches: BTreeMap::new() };
+    pub(super) fn concerned(&mut self, part: &Part, oldest: Cursor, woken: &mut Vec<Arc<Shape>>) {
+        let mut told = Told { part, oldest, woken, hits: Vec::new() };
         let mut last: Option<&Arc<Relation>> = None;
         let mut is_filtered = false;
         for (index, change) in part.changes().iter().enumerate() {
@@ -190,32 +292,23 @@ impl Index {
         told.finish();
     }
 
-    /// Tells those who take every row of a table. Whether others have a filter on it.
+    /// Tells those who take every row of a table, and those whose filters may. Whether others have a filter on it.
     fn meet(&mut self, relation: &Arc<Relation>, told: &mut Told<'_>) -> bool {
-        let name = relation.name();
-        let lists = [self.tables.get(name), self.schemas.get(&name.schema), Some(&self.everywhere)];
-        let lists = lists.into_iter().flatten();
-        let whole = lists.clone().flat_map(|listeners| listeners.whole.values());
-        whole.for_each(|shape| told.whole(shape));
-        if !lists.clone().any(|listeners| !listeners.filtered.is_empty()) {
+        let has_filtered = {
+            let mut lists = self.lists(relation.name());
+            let whole = lists.clone().flat_map(|listeners| listeners.whole.values());
+            whole.for_each(|shape| told.whole(shape));
+            lists.any(|listeners| !listeners.filtered.is_empty())
+        };
+        if !has_filtered {
             return false;
         }
-        let known = self.definitions.get(&relation.oid());
-        if known.is_some_and(|known| known.digest == relation.digest() && known.name == *name) {
-            return true;
+        if !self.definitions.get(&relation.oid()).is_some_and(|known| known.is_of(relation)) {
+            self.define(relation);
         }
-        let mut definition = Definition::new(relation);
-        for (number, shape) in lists.flat_map(|listeners| &listeners.filtered) {
-            // A shape may have an entry that says more about the table.
-            if shape.wanted().of(name).is_some_and(|selection| selection.is_filtered()) {
-                definition.add(*number, shape, shape.wanted().choice(relation));
-            }
-        }
-        let oid = relation.oid();
-        if let Some(former) = self.definitions.insert(oid, definition) {
-            forget(&mut self.defined, &former.name, oid);
-        }
-        self.defined.entry(name.clone()).or_default().push(oid);
+        let definition = self.definitions.get(&relation.oid());
+        let unbound = definition.into_iter().flat_map(|definition| definition.unbound.values());
+        unbound.for_each(|shape| told.whole(shape));
         true
     }
 }
@@ -272,15 +365,16 @@ fn take_out<N: Hash + Eq>(
 /// The shapes that a part concerns, while it is looked at.
 struct Told<'a> {
     part: &'a Part,
+    /// What the feed still has begins here.
+    oldest: Cursor,
     woken: &'a mut Vec<Arc<Shape>>,
-    /// Shapes with a filter that some changes concern: these changes, ascending; `None` when they have to look
-    /// themselves.
-    matches: BTreeMap<ShapeNumber, (Arc<Shape>, Option<Vec<u32>>)>,
+    /// Changes by the shapes with a filter that they concern.
+    hits: Vec<(ShapeNumber, u32, Arc<Shape>)>,
 }
 
 impl Told<'_> {
     fn note(&mut self, shape: &Arc<Shape>, only: Only) {
-        if shape.note(self.part, only) == Noted::First {
+        if shape.note(self.part, only, self.oldest) == Noted::First {
             self.woken.push(Arc::clone(shape));
         }
     }
@@ -289,26 +383,14 @@ impl Told<'_> {
         self.note(shape, None);
     }
 
-    fn concerns(&mut self, number: ShapeNumber, shape: &Arc<Shape>, index: u32) {
-        let (_, found) = self.matches.entry(number).or_insert_with(|| (Arc::clone(shape), Some(Vec::new())));
-        if let Some(found) = found
-            && found.last() != Some(&index)
-        {
-            found.push(index);
-        }
-    }
-
     /// One change of a table on which shapes have filters.
     fn filtered(&mut self, definition: &Definition, index: u32, change: &Change) {
-        for (number, shape) in &definition.unbound {
-            self.matches.entry(*number).or_insert_with(|| (Arc::clone(shape), None)).1 = None;
-        }
         if definition.bound.is_empty() {
             return;
         }
         if change.op == Op::Truncate {
             for (number, (shape, _)) in &definition.bound {
-                self.concerns(*number, shape, index);
+                self.hits.push((*number, index, Arc::clone(shape)));
             }
             return;
         }
@@ -325,16 +407,22 @@ impl Told<'_> {
             }
             for number in candidate.ids {
                 if let Some((shape, _)) = definition.bound.get(number) {
-                    self.concerns(*number, shape, index);
+                    self.hits.push((*number, index, Arc::clone(shape)));
                 }
             }
         }
     }
 
     fn finish(mut self) {
-        for (shape, only) in std::mem::take(&mut self.matches).into_values() {
-            // A shape that was told already, of all of it, knows more than this.
-            self.note(&shape, only.map(Arc::from));
+        let mut hits = std::mem::take(&mut self.hits);
+        hits.sort_unstable_by_key(|(number, index, _)| (*number, *index));
+        hits.dedup_by_key(|(number, index, _)| (*number, *index));
+        for of_shape in hits.chunk_by(|(one, ..), (other, ..)| one == other) {
+            let only = of_shape.iter().map(|(_, index, _)| *index).collect();
+            if let Some((_, _, shape)) = of_shape.first() {
+                // A shape that was told already, of all of it, knows more than this.
+                self.note(shape, Some(only));
+            }
         }
     }
 }

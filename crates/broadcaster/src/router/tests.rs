@@ -1,14 +1,23 @@
+use std::future::poll_fn;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio_util::sync::CancellationToken;
-use walcast_model::Part;
+use walcast_model::{Cursor, Part, Relation};
 
+use crate::catalog::Catalog;
 use crate::limits::Limits;
 use crate::shape::Next;
-use crate::testing::{Bench, Insert, at, key, part, table};
+use crate::testing::{Bench, FakeSource, Insert, at, full, key, part, schema, table};
+
+fn catalog() -> Catalog {
+    Catalog::new(Arc::new(FakeSource::default()))
+}
 
 fn shape(bench: &Bench, fields: &str) -> super::ShapeHandle {
-    bench.world.router.shape(key(fields))
+    let shape = bench.world.router.shape(key(fields));
+    bench.world.router.listen(&shape);
+    shape
 }
 
 #[tokio::test]
@@ -16,11 +25,11 @@ async fn only_the_shapes_concerned_are_woken() {
     let mut bench = Bench::new(1 << 20, Limits::default());
     let shapes = ["public.a", "public.b", "public.*", "other.*", "*"]
         .map(|name| shape(&bench, &format!(r#""tables":[{{"table":"{name}"}}]"#)));
-    let mut watches = shapes.each_ref().map(|shape| shape.watch());
+    let mut before = [at(1); 5];
     let mut woken = || {
-        let woken = watches.each_ref().map(|watch| watch.has_changed().unwrap());
-        watches.iter_mut().for_each(|watch| watch.mark_unchanged());
-        woken
+        let now = shapes.each_ref().map(|shape| shape.concerned());
+        let was = std::mem::replace(&mut before, now);
+        std::array::from_fn(|index| now[index] > was[index])
     };
     let (a, b) = (table("a", &[]), table("b", &[]));
     bench.append(vec![part(10, 0, &[Insert(1, a)], Some(20))], 0).await;
@@ -38,7 +47,7 @@ async fn equal_shapes_are_one_and_the_last_session_takes_it_along() {
     let bench = Bench::new(1 << 20, Limits::default());
     let tables = r#""tables":[{"table":"public.a"},{"table":"other.*"}]"#;
     let (one, two) = (shape(&bench, tables), shape(&bench, tables));
-    assert!(std::sync::Arc::ptr_eq(&one.shape, &two.shape));
+    assert!(Arc::ptr_eq(&one.shape, &two.shape));
     drop(one);
     assert_eq!(bench.world.router.index().len(), 1);
     drop(two);
@@ -59,7 +68,7 @@ async fn frames_are_encoded_once_for_all_sessions_of_a_shape_and_kept_within_bou
     bench.route();
     for part in &parts {
         let (first, second) = (one.frames(part), two.frames(part));
-        assert!(std::sync::Arc::ptr_eq(&first, &second));
+        assert!(Arc::ptr_eq(&first, &second));
     }
     let kept_bytes = || {
         let entries = bench.world.router.kept.lock().unwrap().len();
@@ -71,7 +80,7 @@ async fn frames_are_encoded_once_for_all_sessions_of_a_shape_and_kept_within_bou
     // Alone, it keeps nothing for others.
     drop(two);
     let alone = one.frames(&parts[0]);
-    assert!(!std::sync::Arc::ptr_eq(&alone, &one.frames(&parts[0])));
+    assert!(!Arc::ptr_eq(&alone, &one.frames(&parts[0])));
 }
 
 #[tokio::test]
@@ -88,9 +97,9 @@ async fn a_router_that_the_feed_overtakes_wakes_everybody_to_look_for_themselves
     let cancel = CancellationToken::new();
     let following = tokio::spawn({
         let (router, cancel) = (bench.world.router.clone(), cancel.clone());
-        async move { router.follow(cancel).await }
+        async move { router.follow(&catalog(), cancel).await }
     });
-    lost.watch().wait_for(|until| *until > at(1)).await.unwrap();
+    poll_fn(|cx| lost.poll_concerned(at(1), cx)).await;
     assert!(matches!(lost.next(at(1)), Next::Unknown));
     bench.world.router.watch_seen().wait_for(|seen| *seen == at(30)).await.unwrap();
     cancel.cancel();
@@ -140,7 +149,7 @@ async fn shapes_that_name_the_same_are_forgotten_one_by_one() {
     }
     bench.append(vec![part(10, 0, &[Insert(1, table("a", &[]))], Some(20))], 0).await;
     bench.route();
-    assert!(first.watch().borrow().eq(&at(20)) && third.watch().borrow().eq(&at(20)));
+    assert!(first.concerned() == at(20) && third.concerned() == at(20));
     drop((first, third));
     let index = bench.world.router.index();
     assert!(index.is_empty());
@@ -152,6 +161,81 @@ async fn a_router_that_is_cancelled_does_not_finish_what_there_is_to_do() {
     bench.append(vec![part(10, 0, &[Insert(1, table("a", &[]))], Some(20))], 0).await;
     let cancel = CancellationToken::new();
     cancel.cancel();
-    bench.world.router.follow(cancel).await;
+    bench.world.router.follow(&catalog(), cancel).await;
     assert_eq!(bench.world.router.seen(), at(1));
+}
+
+/// Shapes that take the rows of `a` with one value of `x` each, bound to this definition.
+fn by_value(bench: &Bench, values: std::ops::Range<u64>, a: &Arc<Relation>) -> Vec<super::ShapeHandle> {
+    let shape_of = |value| {
+        let fields = format!(r#""tables":[{{"table":"public.a","where":"x = 'v{value}'"}}]"#);
+        let shape = bench.world.router.shape(key(&fields));
+        bench.world.router.bind(&shape, &schema(Arc::clone(a))).unwrap();
+        bench.world.router.listen(&shape);
+        shape
+    };
+    values.map(shape_of).collect()
+}
+
+/// The values whose shapes were woken by what comes after `before`.
+fn woken(shapes: &[super::ShapeHandle], before: Cursor) -> Vec<usize> {
+    (0..shapes.len()).filter(|index| shapes[*index].concerned() > before).collect()
+}
+
+#[tokio::test]
+async fn a_change_wakes_those_whose_filter_it_is_in_and_one_that_is_in_none_wakes_nobody() {
+    let mut bench = Bench::new(1 << 20, Limits::default());
+    let a = full(&table("a", &["x"]));
+    let shapes = by_value(&bench, 0..100, &a);
+    bench.append(vec![part(10, 0, &[Insert(5, a.clone()), Insert(70, a.clone())], Some(20))], 0).await;
+    bench.route();
+    assert_eq!(woken(&shapes, at(1)), [5, 70]);
+    bench.append(vec![part(20, 0, &[Insert(100, a.clone())], Some(30))], 0).await;
+    bench.route();
+    assert!(woken(&shapes, at(20)).is_empty());
+    assert_eq!(bench.world.router.seen(), at(30));
+}
+
+#[tokio::test]
+async fn equal_filters_are_looked_up_once_and_the_last_shape_takes_them_along() {
+    let bench = Bench::new(1 << 20, Limits::default());
+    let a = full(&table("a", &["x", "y"]));
+    let shape_of = |entry: &str| {
+        let shape = bench.world.router.shape(key(&format!(r#""tables":[{{"table":"public.a",{entry}}}]"#)));
+        bench.world.router.bind(&shape, &schema(a.clone())).unwrap();
+        bench.world.router.listen(&shape);
+        shape
+    };
+    let shapes = [r#""where":"x = 'v1'""#, r#""columns":["x"],"where":"(X='v1')""#].map(shape_of);
+    {
+        let index = bench.world.router.index();
+        assert_eq!((index.len(), index.predicates()), (2, 1));
+    }
+    // One that goes before it began to read.
+    drop(bench.world.router.shape(key(r#""tables":[{"table":"public.a","where":"x = 'v2'"}]"#)));
+    drop(shapes);
+    let index = bench.world.router.index();
+    assert!(index.is_empty());
+}
+
+#[tokio::test]
+async fn filters_are_bound_to_a_new_definition_before_its_changes_and_the_source_is_asked_once() {
+    let mut bench = Bench::new(1 << 20, Limits::default());
+    let shapes = by_value(&bench, 0..100, &full(&table("a", &["x"])));
+    let altered = full(&table("a", &["x", "y"]));
+    let source = Arc::new(FakeSource::default());
+    let cancel = CancellationToken::new();
+    let following = tokio::spawn({
+        let (router, cancel, source) = (bench.world.router.clone(), cancel.clone(), source.clone());
+        async move { router.follow(&Catalog::new(source), cancel).await }
+    });
+    let changes = [Insert(5, altered.clone()), Insert(100, altered.clone())];
+    bench
+        .append(vec![part(10, 0, &changes, Some(20)), part(20, 0, &[Insert(6, altered)], Some(30))], 0)
+        .await;
+    bench.world.router.watch_seen().wait_for(|seen| *seen == at(30)).await.unwrap();
+    assert_eq!(woken(&shapes, at(1)), [5, 6]);
+    assert_eq!(source.asked.load(Ordering::Relaxed), 1);
+    cancel.cancel();
+    following.await.unwrap();
 }

@@ -99,20 +99,19 @@ impl Session {
             Err(refusal) => return self.refuse(refusal),
         };
         if let Err(why) = self.world.router.bind(&self.shape, &schema) {
-            self.refuse(outlived(&schema, &why, after));
+            let why = match why {
+                Unbindable::Granted(_) => "the policy for it cannot be applied to that".to_owned(),
+                Unbindable::Asked(_) | Unbindable::Column(_) | Unbindable::Identity { .. } => {
+                    format!("the filter does not fit that: {why}")
+                }
+            };
+            self.refuse(outlived(schema.relation().name(), after, &why));
         }
     }
 }
 
-/// The filter fits the table as it is, or did when the subscription began, and not as it was or has become.
-fn outlived(schema: &Schema, why: &Unbindable, after: Cursor) -> Refusal {
-    let table = schema.relation().name();
-    let why = match why {
-        Unbindable::Granted(_) => "the policy for it cannot be applied to that".to_owned(),
-        Unbindable::Asked(_) | Unbindable::Column(_) | Unbindable::Identity { .. } => why.to_string(),
-    };
+/// What is wanted of a table fitted it when the subscription began, or does now, and not before `after`.
+pub(super) fn outlived(table: &RelationName, after: Cursor, why: &str) -> Refusal {
     let refusal = Refusal::too_old(after, after);
-    let message =
-        format!("{table} has another definition before {after}, which the filter does not fit: {why}");
-    Refusal { message, ..refusal }
+    Refusal { message: format!("{table} has another definition before {after}: {why}"), ..refusal }
 }

@@ -14,7 +14,7 @@ use walcast_model::{Cursor, Part, Transaction};
 
 use super::streaming::Stream;
 use super::{Phase, Session, Turn};
-use crate::encode::{self, View};
+use crate::encode::{self, Piece, View};
 
 /// A page of the net effect, and the place that it takes among those in memory.
 #[derive(Debug)]
@@ -69,7 +69,8 @@ impl Session {
     pub(super) fn deliver_compacted(&mut self) -> Option<Turn> {
         let Phase::Streaming(stream) = &mut self.phase else { return None };
         if let Some(transaction) = stream.abandoned.take() {
-            let frame = self.heads.transaction(encode::compacted_ending(&transaction, None));
+            let piece = Piece { cursor: None, more: false };
+            let frame = self.heads.transaction(encode::compacted_ending(&transaction, None), piece);
             self.frames.push_back(frame);
             return Some(Turn::Again);
         }
@@ -92,12 +93,13 @@ impl Session {
             for relation in &run.relations {
                 self.tell_relation(relation);
             }
-            let frame = self.heads.transaction(run.tail.clone());
+            let frame = self.heads.transaction(run.tail.clone(), run.piece);
             self.frames.push_back(frame);
         }
         if encoded.ends && encoded.runs.is_empty() && was_begun {
             let ending = encode::compacted_ending(part.transaction(), Some(encoded.next));
-            let frame = self.heads.transaction(ending);
+            let piece = Piece { cursor: Some(encoded.next), more: false };
+            let frame = self.heads.transaction(ending, piece);
             self.frames.push_back(frame);
         }
         Some(Turn::Again)

@@ -162,6 +162,7 @@ impl Session {
         if let Some(oldest) = oldest.filter(|oldest| cursor < *oldest) {
             return self.refuse(Refusal::too_old(cursor, oldest));
         }
+        self.world.router.listen(&self.shape);
         self.phase = Phase::Streaming(Stream::resume(cursor));
         self.first_cursor = cursor;
         self.subscribed(if oldest.is_none() { Mode::Live } else { Mode::Catchup }, cursor);

@@ -12,12 +12,14 @@ use walcast_history::Page;
 use walcast_model::{CommitStart, Cursor, Part, Relation, Seq, Transaction};
 use walcast_protocol::{Catchup, ErrorCode};
 
+use super::binding::outlived;
 use super::compacted::Compacted;
 use super::{Phase, Question, Session, Turn, Wait};
 use crate::catalog::Freshness;
-use crate::encode::{self, Encoded, Synced, Undecided, View};
+use crate::encode::{self, Encoded, Gap, Piece, Synced, View};
 use crate::refusal::Refusal;
 use crate::shape::Next;
+use crate::wanted::DEFINITIONS_MAX;
 
 /// A position in the log, and what was read from there.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub(super) struct Stream {
     pub(super) is_binding: bool,
     /// The part for which filters were bound anew, because they could not tell of its rows.
     rebound: Option<Cursor>,
+    /// The part for which filters were bound last, and how often.
+    bound_for: (Cursor, usize),
     /// The transaction of which the client was told that more follows.
     open: Option<CommitStart>,
     /// Until when the rows of an initial sync have to be kept apart from the stream.
@@ -63,6 +67,7 @@ impl Stream {
             asked: false,
             is_binding: false,
             rebound: None,
+            bound_for: (cursor, 0),
             open: None,
             seam,
             caught_up: false,
@@ -176,7 +181,7 @@ impl Session {
         {
             return turn;
         }
-        self.read_on()
+        self.read_on(self.world.limits.read_bytes_max)
     }
 
     /// What the shape knows to come next; `None` when it does not know.
@@ -193,7 +198,10 @@ impl Session {
             }
             Next::Part { cursor: at, .. } => {
                 self.streaming()?.move_to(at);
-                Some(self.read_on())
+                // Of the parts after it, the shape knows which concern a filter: most of them do not.
+                let is_filtered = self.shape.wanted().is_filtered();
+                let bytes_max = if is_filtered { 1 } else { self.world.limits.read_bytes_max };
+                Some(self.read_on(bytes_max))
             }
             Next::Nothing => {
                 let barrier = self.barrier;
@@ -209,12 +217,12 @@ impl Session {
         }
     }
 
-    /// Reads from the feed, or asks for a page of history.
-    fn read_on(&mut self) -> Turn {
+    /// Reads from the feed, one part at least, or asks for a page of history.
+    fn read_on(&mut self, bytes_max: usize) -> Turn {
         let (world, catchup) = (Arc::clone(&self.world), self.catchup);
         let is_filtered = self.shape.wanted().is_filtered();
         let Some(stream) = self.streaming() else { return Turn::Again };
-        match world.feed.read(stream.cursor, world.limits.read_bytes_max) {
+        match world.feed.read(stream.cursor, bytes_max) {
             Read::Parts { parts, next } => {
                 stream.reading = parts.into();
                 stream.after_reading = next;
@@ -265,29 +273,43 @@ impl Session {
 
     /// Makes frames of a part that was read, unless a filter has to be bound to a definition in it first.
     fn deliver_read(&mut self, part: Arc<Part>) -> Turn {
-        if let Some(relation) = self.shape.wanted().unbound(&part) {
-            return self.bind_for(part, relation, Freshness::Lately);
+        let mut encoded = self.encode_read(&part, false);
+        if let Some(Gap::Unfit(relation)) = &encoded.gap {
+            if self.told.contains_key(relation.name()) {
+                self.refuse(outlived(
+                    relation.name(),
+                    part.next_cursor(),
+                    "the policy for it cannot be applied to that",
+                ));
+                return Turn::Again;
+            }
+            encoded = self.encode_read(&part, true);
+        }
+        match &encoded.gap {
+            None => {}
+            Some(Gap::Unbound(relation)) => {
+                let relation = Arc::clone(relation);
+                return self.bind_for(part, relation, Freshness::Lately);
+            }
+            Some(Gap::Undecided { relation, column }) => {
+                let Phase::Streaming(stream) = &self.phase else { return Turn::Again };
+                // Perhaps since a type was altered: what is known of the table is read anew, once.
+                if stream.rebound != Some(part.cursor()) {
+                    let relation = Arc::clone(relation);
+                    self.shape.wanted().unbind(&relation);
+                    return self.bind_for(part, relation, Freshness::Now);
+                }
+                let refusal = self.cannot_tell(relation, *column);
+                self.refuse(refusal);
+                return Turn::Again;
+            }
+            Some(Gap::Unfit(_)) => return Turn::Again,
         }
         let Phase::Streaming(stream) = &self.phase else { return Turn::Again };
-        let encoded = if stream.of_feed && stream.seam.is_none() && stream.cursor <= part.cursor() {
-            self.shape.frames(&part)
-        } else {
-            let synced = stream.seam.as_ref().map(|seam| &seam.synced);
-            let view = View { from: stream.cursor, synced, ..View::whole() };
-            Arc::new(encode::part(&part, self.shape.wanted(), view))
-        };
-        if let Some(undecided) = &encoded.undecided {
-            // Perhaps since a type was altered: what is known of the table is read anew, once.
-            if stream.rebound != Some(part.cursor()) {
-                self.shape.wanted().unbind(&undecided.relation);
-                return self.bind_for(part, Arc::clone(&undecided.relation), Freshness::Now);
-            }
-            self.refuse(cannot_tell(undecided));
-            return Turn::Again;
-        }
         let (open, in_seam) = (stream.open, stream.seam.is_some());
         if encoded.runs.is_empty() && encoded.ends && open == Some(encoded.start) {
-            let frame = self.heads.transaction(encode::ending(&part, !in_seam));
+            let piece = Piece { cursor: (!in_seam).then(|| part.next_cursor()), more: false };
+            let frame = self.heads.transaction(encode::ending(&part, !in_seam), piece);
             self.frames.push_back(frame);
             if !in_seam {
                 self.last_cursor = self.last_cursor.max(encoded.next);
@@ -297,11 +319,50 @@ impl Session {
         Turn::Again
     }
 
+    fn encode_read(&self, part: &Part, skips_unfit: bool) -> Arc<Encoded> {
+        let Phase::Streaming(stream) = &self.phase else {
+            return Arc::new(encode::part(part, self.shape.wanted(), View::whole()));
+        };
+        if stream.of_feed && stream.seam.is_none() && stream.cursor <= part.cursor() && !skips_unfit {
+            return self.shape.frames(part);
+        }
+        let synced = stream.seam.as_ref().map(|seam| &seam.synced);
+        let view = View { from: stream.cursor, synced, skips_unfit, ..View::whole() };
+        Arc::new(encode::part(part, self.shape.wanted(), view))
+    }
+
+    /// A row of which nobody can say whether it is in the filter.
+    fn cannot_tell(&self, relation: &Relation, column: usize) -> Refusal {
+        let table = relation.name();
+        let selection = self.shape.wanted().of(table);
+        let known = relation.columns().get(column);
+        let known =
+            known.filter(|column| column.key || selection.is_some_and(|one| one.may_know(&column.name)));
+        let column =
+            known.map_or("a column that the policy compares".to_owned(), |known| format!("{:?}", known.name));
+        let message = format!(
+            "whether a row of {table} is in the filter cannot be told by {column}: the WAL does not have it, or it holds what was not known"
+        );
+        let hint = format!(
+            "an administrator runs ALTER TABLE {table} REPLICA IDENTITY FULL; then take an initial sync"
+        );
+        Refusal::new(ErrorCode::IdentityRequired, message).hint(hint)
+    }
+
     /// Puts the part back, and asks for what a filter has to know of a table in it.
     fn bind_for(&mut self, part: Arc<Part>, relation: Arc<Relation>, freshness: Freshness) -> Turn {
         let Some(stream) = self.streaming() else { return Turn::Again };
         if freshness == Freshness::Now {
             stream.rebound = Some(part.cursor());
+        }
+        if stream.bound_for.0 != part.cursor() {
+            stream.bound_for = (part.cursor(), 0);
+        }
+        stream.bound_for.1 += 1;
+        if stream.bound_for.1 > DEFINITIONS_MAX {
+            let after = part.next_cursor();
+            self.refuse(outlived(relation.name(), after, "it has too many of them in one transaction"));
+            return Turn::Again;
         }
         stream.reading.push_front(part);
         stream.is_binding = true;
@@ -314,7 +375,7 @@ impl Session {
             for relation in &run.relations {
                 self.tell_relation(relation);
             }
-            let frame = self.heads.transaction(run.tail.clone());
+            let frame = self.heads.transaction(run.tail.clone(), run.piece);
             self.frames.push_back(frame);
         }
         let in_seam = matches!(&self.phase, Phase::Streaming(stream) if stream.seam.is_some());
@@ -329,16 +390,4 @@ impl Session {
         }
         stream.move_to(encoded.next);
     }
-}
-
-/// A row of which nobody can say whether it is in the filter.
-fn cannot_tell(undecided: &Undecided) -> Refusal {
-    let (relation, index) = (&undecided.relation, undecided.column);
-    let column = relation.columns().get(index).map_or("", |column| column.name.as_str());
-    let table = relation.name();
-    let message =
-        format!("whether a row of {table} is in the filter cannot be told: {column:?} is not in the WAL");
-    let hint =
-        format!("an administrator runs ALTER TABLE {table} REPLICA IDENTITY FULL; then take an initial sync");
-    Refusal::new(ErrorCode::IdentityRequired, message).hint(hint)
 }

@@ -135,11 +135,14 @@ impl Session {
                 self.tell_relation(&relation);
             }
             SnapshotEvent::Progress { done, estimate } => {
-                sync.progress = Progress { done, estimate: Some(estimate) };
+                // The planner's numbers are about everybody's rows.
+                let is_told = !self.shape.wanted().is_restricted();
+                sync.progress = Progress { done, estimate: is_told.then_some(estimate) };
             }
             SnapshotEvent::Rows { relation, json, .. } => {
-                let selection = self.shape.wanted().of(relation.name());
-                let projection = selection.and_then(|selection| Projection::new(&relation, selection));
+                // Rows of what is not wanted are not asked for.
+                let Some(selection) = self.shape.wanted().of(relation.name()) else { return };
+                let projection = Projection::new(&relation, selection);
                 let mut tail = Vec::with_capacity(json.len() + 128);
                 match projection {
                     None => protocol::snapshot_tail(&mut tail, relation.name(), &json, sync.progress),
@@ -226,6 +229,7 @@ impl Session {
         let synced = Synced { snapshot: snapshot.clone(), oids, names };
         // The barrier of the initial sync was written after the subscription was asked for, too.
         self.barrier = Some(self.barrier.map_or(barrier, |own| own.min(barrier)));
+        self.world.router.listen(&self.shape);
         self.phase = Phase::Streaming(Stream::seam(from, synced, barrier));
     }
 

@@ -8,6 +8,9 @@ use walcast_model::Cursor;
 use super::Kept;
 use crate::encode::Encoded;
 
+/// Room for so many is kept when there are none.
+const HITS_FEW: usize = 8;
+
 /// A part that concerns the shape.
 #[derive(Debug)]
 struct Hit {
@@ -44,8 +47,8 @@ pub(crate) enum Noted {
 
 #[derive(Debug)]
 pub(crate) struct Traffic {
-    /// From here on `hits` is complete.
-    from: Cursor,
+    /// From here on `hits` is complete; `None` while the router does not tell.
+    from: Option<Cursor>,
     hits: VecDeque<Hit>,
     hits_max: usize,
     /// Whether something was noted since the sessions were woken.
@@ -53,19 +56,27 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    pub(crate) const fn new(from: Cursor, hits_max: usize) -> Self {
-        Self { from, hits: VecDeque::new(), hits_max, unheard: false }
+    pub(crate) const fn new(hits_max: usize) -> Self {
+        Self { from: None, hits: VecDeque::new(), hits_max, unheard: false }
+    }
+
+    pub(crate) const fn begin(&mut self, from: Cursor) {
+        self.from = Some(from);
     }
 
     pub(crate) fn note(&mut self, cursor: Cursor, next: Cursor, only: Only) -> Noted {
         if self.hits.back().is_some_and(|hit| hit.cursor >= cursor) {
             return Noted::Known;
         }
+        if self.hits.is_empty() {
+            // Most shapes have one at a time.
+            self.hits.reserve_exact(1);
+        }
         self.hits.push_back(Hit { cursor, next, only, encoded: None });
         if self.hits.len() > self.hits_max.max(1)
             && let Some(oldest) = self.hits.pop_front()
         {
-            self.from = oldest.next;
+            self.from = Some(oldest.next);
         }
         if std::mem::replace(&mut self.unheard, true) { Noted::New } else { Noted::First }
     }
@@ -76,11 +87,24 @@ impl Traffic {
 
     pub(crate) fn overtaken(&mut self, oldest: Cursor) {
         self.hits.clear();
-        self.from = oldest;
+        self.from = self.from.map(|_| oldest);
+    }
+
+    /// Forgets what is behind everybody who can still ask for it.
+    pub(crate) fn forget_before(&mut self, cursor: Cursor) {
+        if self.from.is_none_or(|from| cursor < from) {
+            return;
+        }
+        while let Some(hit) = self.hits.pop_front_if(|hit| hit.next <= cursor) {
+            self.from = Some(hit.next);
+        }
+        if self.hits.is_empty() && self.hits.capacity() > HITS_FEW {
+            self.hits = VecDeque::new();
+        }
     }
 
     pub(crate) fn next(&self, cursor: Cursor) -> Next {
-        if cursor < self.from {
+        if self.from.is_none_or(|from| cursor < from) {
             return Next::Unknown;
         }
         let index = self.hits.partition_point(|hit| hit.next <= cursor);
@@ -130,7 +154,9 @@ mod tests {
 
     #[test]
     fn what_was_pushed_out_is_unknown_and_never_nothing() {
-        let mut traffic = Traffic::new(at(10), 2);
+        let mut traffic = Traffic::new(2);
+        assert!(matches!(traffic.next(at(10)), Next::Unknown));
+        traffic.begin(at(10));
         assert!(matches!(traffic.next(at(9)), Next::Unknown));
         assert!(matches!(traffic.next(at(10)), Next::Nothing));
         traffic.note(at(20), at(25), None);
@@ -144,5 +170,20 @@ mod tests {
         traffic.overtaken(at(60));
         assert!(matches!(traffic.next(at(45)), Next::Unknown));
         assert!(matches!(traffic.next(at(60)), Next::Nothing));
+    }
+
+    #[test]
+    fn what_the_only_session_has_behind_it_is_unknown_to_those_before_it() {
+        let mut traffic = Traffic::new(1000);
+        traffic.begin(at(10));
+        for n in 2..102 {
+            traffic.note(at(n * 10), at(n * 10 + 5), None);
+        }
+        traffic.forget_before(at(100));
+        assert!(matches!(traffic.next(at(90)), Next::Unknown));
+        assert!(matches!(traffic.next(at(95)), Next::Part { cursor, .. } if cursor == at(100)));
+        traffic.forget_before(at(5000));
+        assert!(matches!(traffic.next(at(5000)), Next::Nothing));
+        assert!(traffic.hits.capacity() <= super::HITS_FEW);
     }
 }

@@ -313,7 +313,7 @@ impl Connected {
             // Whoever hands in what it waits for wakes it.
             Wait::Answer | Wait::Sync => true,
             Wait::Head(cursor) => world.feed.head() < cursor,
-            Wait::Shape(cursor) => *self.session.shape().watch().borrow() <= cursor,
+            Wait::Shape(cursor) => self.session.shape().concerned() <= cursor,
             Wait::Seen(cursor) => world.router.seen() <= cursor,
         }
     }

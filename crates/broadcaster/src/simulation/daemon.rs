@@ -226,5 +226,5 @@ fn answer(source: &Source, question: &CatalogQuestion) -> CatalogAnswer {
         RelationFacts { columns: table.columns().into_iter().enumerate().map(column).collect() }
     });
     let type_names = question.type_names.iter().map(|(oid, _)| oid.to_string()).collect();
-    CatalogAnswer { relation: facts, type_names }
+    CatalogAnswer { relation: facts, type_names, storage: None }
 }

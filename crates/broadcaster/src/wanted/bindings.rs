@@ -6,14 +6,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use walcast_filter::Predicate;
 use walcast_model::{Oid, Relation, RelationDigest};
 
-/// Definitions of one table that are remembered: the one that is in force, and that of somebody who is behind.
-const DEFINITIONS_MAX: usize = 2;
+/// Definitions of one table that are remembered: the one that is in force, those of somebody who is behind, and all that can
+/// be in one part.
+pub(crate) const DEFINITIONS_MAX: usize = 64;
 
 /// What is taken of a table in one definition.
 #[derive(Clone, Debug)]
 pub(crate) enum Choice {
     /// No row, whatever it holds.
     Nothing,
+    /// What is granted does not fit: no row can be told, and none may be passed over.
+    Unfit,
     /// Every row.
     Everything,
     /// Rows for which it is true.
@@ -50,6 +53,8 @@ impl Bindings {
         if definitions.len() == DEFINITIONS_MAX {
             definitions.remove(0);
         }
+        // Mostly there is one, and there may be many shapes.
+        definitions.reserve_exact(1);
         definitions.push((relation.digest(), choice));
     }
 

@@ -117,6 +117,10 @@ impl Selection {
         self.asked.is_some() || self.granted.is_some()
     }
 
+    pub(crate) const fn is_restricted(&self) -> bool {
+        self.granted.is_some()
+    }
+
     /// The rows that are taken, before the filter is bound; `None` for all.
     pub(crate) fn rows(&self) -> Option<Filter> {
         self.is_filtered().then(|| Filter::all(self.asked.iter().chain(&self.granted).cloned()))

@@ -1,9 +1,10 @@
 //! The predicates that compare one operand, by the values they compare it with.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use super::intervals::Intervals;
 use super::key;
+use super::places::Places;
 use crate::evaluate::{Found, find_in};
 use crate::node::Operand;
 use crate::value::read::Reading;
@@ -19,26 +20,10 @@ pub(super) struct GroupKey {
     pub(super) elements: bool,
 }
 
-/// Predicates under one value; mostly there is one.
-#[derive(Clone, Debug)]
-enum Places {
-    One(usize),
-    Many(BTreeSet<usize>),
-}
-
 #[derive(Clone, Debug, Default)]
 pub(super) struct Group {
     points: HashMap<Box<[u8]>, Places>,
     pub(super) ranges: Intervals,
-}
-
-impl Places {
-    fn collect(&self, places: &mut Vec<usize>) {
-        match self {
-            Self::One(place) => places.push(*place),
-            Self::Many(many) => places.extend(many),
-        }
-    }
 }
 
 impl Group {
@@ -48,30 +33,13 @@ impl Group {
 
     pub(super) fn add(&mut self, key: &[u8], place: usize) {
         match self.points.get_mut(key) {
-            None => {
-                self.points.insert(key.into(), Places::One(place));
-            }
-            Some(Places::Many(many)) => {
-                many.insert(place);
-            }
-            Some(places @ Places::One(_)) => {
-                if let Places::One(other) = *places {
-                    *places = Places::Many(BTreeSet::from([other, place]));
-                }
-            }
+            None => drop(self.points.insert(key.into(), Places::One(place))),
+            Some(places) => places.add(place),
         }
     }
 
     pub(super) fn take(&mut self, key: &[u8], place: usize) {
-        let gone = match self.points.get_mut(key) {
-            None => false,
-            Some(Places::One(other)) => *other == place,
-            Some(Places::Many(many)) => {
-                many.remove(&place);
-                many.is_empty()
-            }
-        };
-        if gone {
+        if self.points.get_mut(key).is_some_and(|places| places.take(place)) {
             self.points.remove(key);
         }
     }

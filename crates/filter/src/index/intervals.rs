@@ -1,6 +1,8 @@
 //! Intervals by what they contain: a treap by their lower ends, in which each node knows the greatest upper end below it.
 
 use std::cmp::Ordering;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 
 #[derive(Clone, Debug)]
 struct Node {
@@ -16,12 +18,20 @@ struct Node {
     farthest: usize,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Intervals {
     nodes: Vec<Node>,
     free: Vec<usize>,
     root: Option<usize>,
     drawn: u64,
+}
+
+impl Default for Intervals {
+    fn default() -> Self {
+        // Intervals come from clients: one that knew the priorities could have the tree grow into a chain.
+        let drawn = RandomState::new().hash_one(0_u8);
+        Self { nodes: Vec::new(), free: Vec::new(), root: None, drawn }
+    }
 }
 
 fn compare_high(left: Option<&[u8]>, right: Option<&[u8]>) -> Ordering {
@@ -133,7 +143,13 @@ impl Intervals {
             Some(next) => self.split(rest, low, next),
             None => (rest, None),
         };
-        self.free.extend(found);
+        // A predicate may have several intervals with the same lower end.
+        let mut gone: Vec<usize> = found.into_iter().collect();
+        while let Some(at) = gone.pop() {
+            let node = self.node(at);
+            gone.extend(node.left.into_iter().chain(node.right));
+            self.free.push(at);
+        }
         self.root = self.merge(before, after);
     }
 
@@ -172,6 +188,42 @@ mod tests {
     use proptest::prelude::{any, prop_assert_eq, proptest};
 
     use super::Intervals;
+
+    #[test]
+    fn what_is_removed_leaves_no_room_taken_and_the_tree_is_flat_whatever_comes() {
+        let mut tree = Intervals::default();
+        for round in 0..100 {
+            tree.insert(None, Some(&[5]), 7);
+            tree.insert(None, Some(&[9]), 7);
+            tree.remove(None, 7);
+            assert!(tree.nodes.len() <= 2 && tree.is_empty(), "round {round}");
+        }
+        // In the order of the priorities that a counter from 0 gives: a chain, if they were known.
+        let mut ranks: Vec<(u64, u32)> = {
+            let mut known = Intervals { drawn: 0, ..Intervals::default() };
+            (0..20_000).map(|index| (known.draw(), index)).collect()
+        };
+        ranks.sort_unstable();
+        let mut lows = vec![0_u32; ranks.len()];
+        for (rank, (_, index)) in ranks.iter().enumerate() {
+            lows[*index as usize] = rank as u32;
+        }
+        let mut tree = Intervals::default();
+        for (place, low) in lows.iter().enumerate() {
+            tree.insert(Some(&low.to_be_bytes()), None, place);
+        }
+        let depth = |tree: &Intervals| {
+            let mut deepest = 0;
+            let mut open: Vec<(usize, u32)> = tree.root.map(|root| (root, 1)).into_iter().collect();
+            while let Some((at, depth)) = open.pop() {
+                deepest = deepest.max(depth);
+                let node = tree.node(at);
+                open.extend(node.left.into_iter().chain(node.right).map(|child| (child, depth + 1)));
+            }
+            deepest
+        };
+        assert!(depth(&tree) < 100, "{}", depth(&tree));
+    }
 
     proptest! {
         #[test]

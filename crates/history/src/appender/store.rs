@@ -15,6 +15,7 @@ use super::partition::{Partition, PartitionRule};
 use crate::column::{get, lsn, parameter};
 use crate::copy::{COPY, Encoder};
 use crate::error::Doing;
+use crate::last_image::{Fold, ImageWriter};
 use crate::{Error, FeedRecord, schema, stored_relation};
 
 /// Bytes of JSON after which the index by transaction id is brought up to date.
@@ -64,6 +65,7 @@ pub(super) struct Store {
     pub(super) partition: Option<Partition>,
     /// Definitions that are surely stored for this partition.
     pub(super) relations: HashSet<RelationDigest>,
+    pub(super) images: ImageWriter,
     unsummarized_bytes: usize,
 }
 
@@ -84,6 +86,7 @@ impl Store {
         session.batch_execute(settings).await.doing(DOING)?;
         schema::check(&session).await?;
         let copy = session.prepare(COPY).await.doing(DOING)?;
+        let images = ImageWriter::load(&session).await?;
         Ok(Self {
             session,
             feed: feed.clone(),
@@ -92,6 +95,7 @@ impl Store {
             rule,
             partition: None,
             relations: HashSet::new(),
+            images,
             unsummarized_bytes: 0,
         })
     }
@@ -176,7 +180,11 @@ impl Store {
         begun.doing(STORE)?;
         let mut sink = pin!(sink.doing(STORE)?);
         let mut encoder = Encoder::new();
+        let mut images = Fold::default();
         for (part, change, seq) in batch.changes() {
+            if change.image.is_some() || !self.images.is_empty() || !images.is_empty() {
+                images.add(&self.images, part, change, Cursor::new(part.transaction().start.lsn(), seq));
+            }
             let is_last = seq.plus(1) == part.first().plus(part.changes().len());
             encoder.change(part, change, seq, part.end().filter(|_| is_last));
             while let Some(chunk) = encoder.next_chunk() {
@@ -187,9 +195,18 @@ impl Store {
         while let Some(chunk) = encoder.next_chunk() {
             SinkExt::<Bytes>::feed(&mut sink, chunk).await.doing(STORE)?;
         }
-        let (stored, committed) = join(sink.as_mut().finish(), self.session.batch_execute("COMMIT")).await;
-        let stored = stored.doing(STORE)?;
-        committed.doing(STORE)?;
+        let stored = if images.is_empty() {
+            let (stored, committed) =
+                join(sink.as_mut().finish(), self.session.batch_execute("COMMIT")).await;
+            let stored = stored.doing(STORE)?;
+            committed.doing(STORE)?;
+            stored
+        } else {
+            let stored = sink.as_mut().finish().await.doing(STORE)?;
+            self.images.write(&self.session, &images).await?;
+            self.session.batch_execute("COMMIT").await.doing(STORE)?;
+            stored
+        };
         self.unsummarized_bytes += batch.parts.iter().map(|part| part.json().len()).sum::<usize>();
         Ok(stored)
     }

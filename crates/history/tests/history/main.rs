@@ -7,6 +7,7 @@ mod clients;
 mod faults;
 mod feed_record;
 mod idle;
+mod last_images;
 mod lineage;
 mod partitions;
 mod resume;

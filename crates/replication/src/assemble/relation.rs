@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use walcast_model::last_image::Storage;
 use walcast_model::{Column, Lsn, Oid, Relation, RelationName, ReplicaIdentity, Xid};
 use walcast_pgoutput::json::{Types, ValueError, ValueWriter};
 use walcast_pgoutput::{RelationDefinition, Tuple};
@@ -27,6 +28,8 @@ pub struct CatalogQuestion {
     pub types: Vec<Oid>,
     /// For types of columns that are domains over built-in types, and may be gone: the name of the base type.
     pub domain_bases: Vec<(Oid, String)>,
+    /// Whether last images may be kept of the table: then its storage is wanted.
+    pub storage: bool,
     /// The types whose names are wanted, as `format_type(type, modifier)` prints them; one for each column.
     pub type_names: Vec<(Oid, i32)>,
 }
@@ -38,6 +41,8 @@ pub struct CatalogAnswer {
     pub relation: Option<RelationFacts>,
     /// The names asked for, in their order; `???` for a type that is gone.
     pub type_names: Vec<String>,
+    /// How the table is kept and published. `None` when that is not known, or no images of it can be good.
+    pub storage: Option<Storage>,
 }
 
 /// What the catalog says of a table.
@@ -83,6 +88,7 @@ impl CatalogQuestion {
         transaction: Option<Xid>,
         types: &Types,
         domain_bases: &HashMap<Oid, String>,
+        storage: bool,
     ) -> Self {
         let columns = &definition.columns;
         let base = |oid: &Oid| domain_bases.get(oid).map(|base| (*oid, base.clone()));
@@ -92,6 +98,7 @@ impl CatalogQuestion {
             columns: columns.iter().map(|column| column.name.to_string()).collect(),
             types: types.missing(columns.iter().map(|column| column.type_oid)),
             domain_bases: columns.iter().filter_map(|column| base(&column.type_oid)).collect(),
+            storage,
             type_names: columns.iter().map(|column| (column.type_oid, column.type_modifier)).collect(),
         }
     }
@@ -121,6 +128,8 @@ pub(super) struct Known {
     revision: u64,
     /// Whether any column is of a type that users can alter.
     is_alterable: bool,
+    /// `None` where no last images are kept.
+    pub(super) storage: Option<Arc<Storage>>,
 }
 
 #[derive(Debug)]
@@ -130,6 +139,8 @@ pub(super) struct KnownColumn {
     pub(super) key: bool,
     /// Part of the replica identity: an old key carries it.
     pub(super) identity: bool,
+    /// Of a type that no user can alter: what was written of a value once is what would be written of it now.
+    pub(super) is_lasting: bool,
     warned: Cell<bool>,
 }
 
@@ -166,6 +177,7 @@ impl Known {
             writer: types.writer(column.type_oid),
             key: model.key,
             identity: column.identity,
+            is_lasting: types.alterable([column.type_oid]).is_empty(),
             warned: Cell::new(false),
         });
         let columns: Vec<KnownColumn> = columns.collect();
@@ -180,8 +192,13 @@ impl Known {
             Some(before) if **before == relation => Arc::clone(before),
             _ => Arc::new(relation),
         };
+        let lasting_key = columns.iter().filter(|column| column.key).all(|column| column.is_lasting);
+        let has_key = columns.iter().any(|column| column.key);
+        // Under FULL the WAL says more than images do; a key is looked up by what was written of it.
+        let has_images = has_key && lasting_key && relation.identity() != ReplicaIdentity::Full;
         Self {
-            has_key: columns.iter().any(|column| column.key),
+            storage: answer.storage.filter(|_| has_images).map(Arc::new),
+            has_key,
             is_converted: columns.iter().any(|column| column.writer.is_converted()),
             is_alterable: !types
                 .alterable(relation.columns().iter().map(|column| column.type_oid))

@@ -27,6 +27,8 @@ pub(super) struct Image<'a> {
     failed: &'a mut Vec<(usize, ValueError)>,
     /// Columns that neither the new row nor the old one has.
     unchanged: Vec<usize>,
+    /// Bytes that came from the last image.
+    filled: usize,
 }
 
 /// Opens an object or goes on to its next field.
@@ -42,12 +44,17 @@ impl<'a> Image<'a> {
         values: Values<'a>,
         failed: &'a mut Vec<(usize, ValueError)>,
     ) -> Self {
-        Self { known, values, failed, unchanged: Vec::new() }
+        Self { known, values, failed, unchanged: Vec::new(), filled: 0 }
     }
 
     /// The columns that [`Image::merged`] left out.
     pub(super) fn unchanged(&self) -> impl Iterator<Item = usize> + use<'_> {
         self.unchanged.iter().copied()
+    }
+
+    /// Bytes that [`Image::merged`] took from the last image.
+    pub(super) const fn filled(&self) -> usize {
+        self.filled
     }
 
     fn value(&mut self, index: usize, column: TupleColumn<'_>, out: &mut Vec<u8>) {
@@ -117,30 +124,39 @@ impl<'a> Image<'a> {
     }
 
     /// The new row, completed by the old one: whole under FULL; otherwise only by the identity's columns, because in
-    /// an old key the others say nothing. What is left out is remembered.
+    /// an old key the others say nothing; and by the last image of the row before, a whole row of this definition. What
+    /// is left out is remembered.
     pub(super) fn merged(
         &mut self,
         new: &Tuple,
         old: Option<&OldTuple>,
+        last: Option<&[u8]>,
         out: &mut Vec<u8>,
     ) -> Result<(), Infallible> {
+        let mut last = last.map(json::fields);
         let full = matches!(old, Some(OldTuple::Full(_)));
         let mut old = old.map(|old| old.tuple().iter());
         out.push(b'{');
         let mut first = true;
         for (index, column) in new.iter().enumerate() {
             let before = old.as_mut().and_then(Iterator::next);
+            let kept = last.as_mut().and_then(Iterator::next).map(|(_, value)| value);
             let column = match (column, before) {
                 (TupleColumn::Unchanged, Some(before)) if full || self.known.columns[index].identity => {
                     before
                 }
                 (column, _) => column,
             };
-            if column == TupleColumn::Unchanged {
+            if column != TupleColumn::Unchanged {
+                self.field(index, column, out, &mut first);
+            } else if let Some(value) = kept.filter(|_| self.known.columns[index].is_lasting) {
+                separate(out, &mut first);
+                out.extend_from_slice(self.known.relation.column_json(index).as_bytes());
+                out.extend_from_slice(value);
+                self.filled += value.len();
+            } else {
                 self.unchanged.push(index);
-                continue;
             }
-            self.field(index, column, out, &mut first);
         }
         out.push(b'}');
         Ok(())

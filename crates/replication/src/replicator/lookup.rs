@@ -99,7 +99,7 @@ pub(super) async fn answer(
     let unknown = || "???".to_owned();
     let type_names =
         names.iter().map(|row| row.get::<_, Option<String>>(0).unwrap_or_else(unknown)).collect();
-    Ok(CatalogAnswer { relation, type_names })
+    Ok(CatalogAnswer { relation, type_names, storage: None })
 }
 
 /// How often types are read again when no change asks for it.

@@ -1,6 +1,7 @@
 //! A new connection to the slot, and the proof that the feed can go on from it.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use walcast_model::{Cursor, Lsn, Xid};
 use walcast_pgoutput::Decoder;
@@ -9,7 +10,9 @@ use walcast_postgres::catalog::TypeReader;
 
 use super::Replicator;
 use super::convert::Converter;
+use super::images::LastImages;
 use super::sent_again::{COMPARED_MAX, SentAgain};
+use super::storage::StorageReader;
 use crate::assemble::{Assembler, AssemblerSettings, Progress};
 use crate::connection::{ReplicationConnection, ReplicationStream};
 use crate::error::Error;
@@ -23,8 +26,13 @@ pub(super) struct Compared {
     origin: Origin,
 }
 
+/// Completes changes by last images.
+pub(super) struct Completer {
+    pub(super) store: Arc<dyn LastImages>,
+    pub(super) storage: StorageReader,
+}
+
 /// The connections to the source, and what is known of the stream.
-#[derive(Debug)]
 pub(super) struct Link {
     /// For the catalog, and to hear that the server goes down.
     pub(super) session: Session,
@@ -35,6 +43,8 @@ pub(super) struct Link {
     pub(super) types: TypeReader,
     /// Has the server convert values for it.
     pub(super) converter: Converter,
+    /// Only where last images are kept.
+    pub(super) completer: Option<Completer>,
     /// What the slot is still to send again, before the server is known to be what it was.
     pub(super) compared: Option<Compared>,
 }
@@ -43,6 +53,10 @@ impl Replicator {
     /// Connects, checks that nothing the feed lacks is gone, and starts the stream at the feed's head.
     pub(super) async fn open(&mut self) -> Result<Link, Error> {
         let head = self.writer.head();
+        if self.settings.last_images.is_some() {
+            // What was assembled on the connection before is remembered no more: history has to have it.
+            self.writer.until_stored(head).await;
+        }
         let session = Session::connect(&self.config, "walcast catalog").await?;
         let settings = &self.settings;
         let mut connection =
@@ -86,9 +100,25 @@ impl Replicator {
         if session.is_sql_ascii() {
             assembler.expect_any_bytes();
         }
+        let mut completer = None;
+        if let Some(store) = &settings.last_images {
+            let chosen = Arc::clone(store);
+            assembler.keep_images(Arc::new(move |table| chosen.is_chosen(table)));
+            let storage = StorageReader::new(&session, settings.publications.clone(), xid_reference).await?;
+            completer = Some(Completer { store: Arc::clone(store), storage });
+        }
         let types = TypeReader::for_slot(&session, &settings.slot).await?;
         let converter = Converter::default();
-        Ok(Link { session, stream, decoder: Decoder::new(), assembler, types, converter, compared })
+        Ok(Link {
+            session,
+            stream,
+            decoder: Decoder::new(),
+            assembler,
+            types,
+            converter,
+            completer,
+            compared,
+        })
     }
 
     async fn check(&self, session: &Session, head: Cursor) -> Result<SlotFacts, Error> {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Keeper;
+use super::{Keeper, LastImages};
 use crate::connection::ReplicationSettings;
 use crate::identity::Origin;
 
@@ -24,6 +24,8 @@ pub struct ReplicatorSettings {
     pub must_compare: bool,
     /// Who keeps the feed's record. Without one a server that was started again is trusted.
     pub keeper: Option<Arc<dyn Keeper>>,
+    /// Who keeps last images, by which changes are completed. `None` when no table was chosen for it.
+    pub last_images: Option<Arc<dyn LastImages>>,
     /// JSON bytes after which a part of a transaction is closed. Default 1 MiB.
     pub part_bytes_max: usize,
     /// The walsender's settings.
@@ -55,6 +57,7 @@ impl ReplicatorSettings {
             },
             must_compare: false,
             keeper: None,
+            last_images: None,
             part_bytes_max: 1 << 20,
             connection: ReplicationSettings::default(),
             finish_timeout: Duration::from_secs(5),

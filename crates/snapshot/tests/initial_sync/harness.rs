@@ -140,7 +140,7 @@ async fn answer(session: &Session, question: &CatalogQuestion) -> CatalogAnswer 
         not_null: column.not_null,
         primary_key: column.primary_key,
     });
-    CatalogAnswer { relation: Some(RelationFacts { columns: columns.collect() }), type_names }
+    CatalogAnswer { relation: Some(RelationFacts { columns: columns.collect() }), type_names, storage: None }
 }
 
 /// What an initial sync delivered.

@@ -80,7 +80,8 @@ impl Definition {
                     "an unchanged column is none",
                 )?;
                 needs(self.is_whole(), "an update of a table that is published for inserts only")?;
-                needs(self.is_full() == change.old.is_some(), "old is there under FULL, and only then")?;
+                // Elsewhere it is there where a last image was known, as the WAL cannot say.
+                needs(!self.is_full() || change.old.is_some(), "old is there under FULL")?;
                 needs(change.old.is_none() || is_all(&change.old), "the old row is not whole")?;
                 needs(!self.is_full() || unchanged.is_empty(), "unchanged columns under FULL")
             }
@@ -90,7 +91,8 @@ impl Definition {
                     "a delete has neither row nor unchanged",
                 )?;
                 needs(self.is_whole(), "a delete of a table that is published for inserts only")?;
-                needs(self.is_full() == change.old.is_some(), "old is there under FULL, and only then")?;
+                // Elsewhere it is there where a last image was known, as the WAL cannot say.
+                needs(!self.is_full() || change.old.is_some(), "old is there under FULL")?;
                 needs(change.old.is_none() || is_all(&change.old), "the old row is not whole")
             }
             Op::Truncate => {

@@ -127,6 +127,8 @@ keys! {
             "How often it is looked whether old changes are to be dropped";
         KEEP_CLIENTS = Connect List "keep-clients" "CLIENT,…" ""
             "Clients (client_id, with authentication user/client_id) that never expire, and for which history is kept until they have acknowledged it";
+        LAST_IMAGES = Serve List "last-images" "TABLE,…" ""
+            "Keep the newest row of each key of these tables (schema.table, schema.* or *), to complete changes with what the WAL leaves out";
         APPEND_BYTES = Serve Value "append-bytes-max" "SIZE" "8MiB"
             "JSON in one commit of history";
         APPEND_CHANGES = Serve Value "append-changes-max" "COUNT" "20000"
@@ -181,6 +183,16 @@ keys! {
             "Messages of one connection in a second; what is faster is read later";
         SUBSCRIBES_PER_SECOND = Serve Value "subscribes-per-second-max" "COUNT" "10"
             "Subscriptions of one connection in a second; what is faster is read later";
+        REQUESTS_PER_SECOND = Serve Value "requests-per-second-max" "COUNT" "50"
+            "HTTP requests for the feed of one user in a second, or of one connection; what is faster is answered later, or refused";
+        POLL_WAIT = Serve Value "poll-wait-max" "DURATION" "60s"
+            "How long a page may wait for its first transaction";
+        POLL_BYTES = Serve Value "poll-bytes-max" "SIZE" "1MiB"
+            "JSON in a page; the next one has the rest";
+        ROWS_MAX = Serve Value "rows-max" "COUNT" "4"
+            "Requests for rows by key at the same time, each with a session on the source; further ones wait";
+        ROWS_KEYS = Serve Value "rows-keys-max" "COUNT" "1000"
+            "Keys in such a request";
         SUBSCRIPTIONS_MAX = Serve Value "subscriptions-max" "COUNT" "64"
             "Subscriptions of one connection";
         TABLES_MAX = Serve Value "tables-max" "COUNT" "256"

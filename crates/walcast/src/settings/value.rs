@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 use walcast_model::RelationName;
+use walcast_protocol::TablePattern;
 use walcast_replication::WalBudgetPolicy;
 
 use super::entrance::ListenAddress;
@@ -135,6 +136,10 @@ pub(crate) fn slot(text: &str) -> Result<String, String> {
 
 pub(crate) fn table(text: &str) -> Result<RelationName, String> {
     text.parse().map_err(|_| "expected schema.table".to_owned())
+}
+
+pub(crate) fn table_pattern(text: &str) -> Result<TablePattern, String> {
+    text.parse().map_err(|_| "expected schema.table, schema.* or *".to_owned())
 }
 
 pub(crate) fn path(text: &str) -> Result<PathBuf, String> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use walcast_model::{Op, Part, Relation};
 use walcast_protocol::ServerMessage;
 
+use crate::encode::Gap;
 use crate::limits::Limits;
 use crate::shape::Next;
 use crate::testing::{Bench, Write, at, full, published, table, words, written};
@@ -196,4 +197,46 @@ async fn a_row_that_the_wal_does_not_have_is_never_guessed() {
     bench.append(vec![written(10, 20, &[torn])], 0).await;
     bench.route();
     assert_eq!(words(&bench.take(&mut session).0), ["error identity_required"]);
+}
+
+#[tokio::test]
+async fn a_table_that_changes_its_definition_often_in_one_transaction_is_told_whole() {
+    let mut bench = Bench::new(1 << 20, Limits::default());
+    let f = of_full(&bench);
+    let mut session =
+        bench.session(r#""tables":[{"table":"public.f","where":"x = 'in'"}],"cursor":"latest""#).unwrap();
+    bench.take(&mut session);
+    let second = full(&table("f", &["z", "x", "y"]));
+    let third = full(&table("f", &["z", "w", "x", "y"]));
+    let insert = |relation: &Arc<Relation>, key, row| Write(Op::Insert, Arc::clone(relation), [key, row, ""]);
+    let changed = [
+        insert(&f, r#"{"id":1}"#, r#"{"id":1,"x":"in"}"#),
+        insert(&second, r#"{"id":2}"#, r#"{"id":2,"z":1,"x":"in"}"#),
+        insert(&third, r#"{"id":3}"#, r#"{"id":3,"z":1,"w":1,"x":"in"}"#),
+    ];
+    bench.append(vec![written(10, 20, &changed)], 0).await;
+    bench.route();
+    assert_eq!(changes(&bench.take(&mut session).0).len(), 3);
+}
+
+#[tokio::test]
+async fn a_binding_that_another_session_takes_back_loses_nothing() {
+    let mut bench = Bench::new(1 << 20, Limits::default());
+    let f = of_full(&bench);
+    let fields = r#""tables":[{"table":"public.f","where":"x = 'in'"}],"cursor":"latest""#;
+    let mut sessions = [bench.session(fields).unwrap(), bench.session(fields).unwrap()];
+    for session in &mut sessions {
+        bench.take(session);
+    }
+    let insert = Write(Op::Insert, Arc::clone(&f), [r#"{"id":7}"#, r#"{"id":7,"x":"in","y":"zz"}"#, ""]);
+    let part = written(10, 20, &[insert]);
+    bench.append(vec![part.clone()], 0).await;
+    bench.route();
+    let [one, two] = &mut sessions;
+    one.shape().wanted().unbind(&f);
+    // Nobody may keep, or take for nothing, what comes of it without the binding.
+    assert!(matches!(two.shape().frames(&part).gap, Some(Gap::Unbound(_))));
+    for session in [one, two] {
+        assert_eq!(changes(&bench.take(session).0).len(), 1);
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use walcast_filter::Filter;
-use walcast_model::Op;
+use walcast_model::{Op, Relation};
 use walcast_policy::{Grant, Rights};
 use walcast_protocol::{ErrorCode, ServerMessage};
 use walcast_snapshot::SnapshotEvent;
@@ -141,4 +141,55 @@ async fn other_rights_make_it_start_over_and_equal_ones_change_nothing() {
     let Some(ServerMessage::Error(error)) = messages.first() else { panic!("{messages:?}") };
     assert_eq!((&error.code, wait), (&ErrorCode::Forbidden, None));
     assert!(!session.change_rights(&bob), "it is over");
+}
+
+#[tokio::test]
+async fn a_policy_that_does_not_fit_any_more_ends_it_and_never_leaves_a_hole() {
+    let mut bench = Bench::new(1 << 20, Limits::default());
+    let narrow = table("f", &["owner"]);
+    let f = full(&narrow);
+    bench.source.tables.lock().unwrap().push(published(&f));
+    bench.source.defined.lock().unwrap().push(Arc::clone(&f));
+    let ann = rights(&[("*", grant(None, Some("owner = 'ann'")))]);
+    let fields = r#""tables":[{"table":"public.*"}],"cursor":"latest""#;
+    let mut session = bench.session_with(fields, &ann).unwrap();
+    bench.take(&mut session);
+    let insert = |relation: &Arc<Relation>, key, row| Write(Op::Insert, Arc::clone(relation), [key, row, ""]);
+    let first = insert(&f, r#"{"id":1}"#, r#"{"id":1,"owner":"ann"}"#);
+    // A replica identity without the policy's column.
+    let second = insert(&narrow, r#"{"id":2}"#, r#"{"id":2,"owner":"ann"}"#);
+    let third = insert(&f, r#"{"id":3}"#, r#"{"id":3,"owner":"ann"}"#);
+    let parts = [first, second, third].into_iter().zip(1..);
+    let parts = parts.map(|(write, n)| written(n * 10, n * 10 + 10, &[write])).collect();
+    bench.append(parts, 0).await;
+    bench.route();
+    assert_eq!(
+        words(&bench.take(&mut session).0),
+        ["relation f id,owner", r#"transaction 0/14 {"id":1,"owner":"ann"}"#, "error cursor_too_old"]
+    );
+    // Who begins while it does not fit is given nothing of the table, and the rest of the pattern.
+    *bench.source.defined.lock().unwrap().last_mut().unwrap() = Arc::clone(&narrow);
+    drop(session);
+    let mut later = bench.session_with(fields, &ann).unwrap();
+    bench.take(&mut later);
+    bench
+        .append(vec![written(40, 50, &[insert(&narrow, r#"{"id":4}"#, r#"{"id":4,"owner":"ann"}"#)])], 0)
+        .await;
+    bench.route();
+    assert_eq!(words(&bench.take(&mut later).0), [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn a_hidden_column_is_not_named_when_it_cannot_be_told() {
+    let mut bench = shared().await;
+    let f = bench.source.defined.lock().unwrap().last().cloned().unwrap();
+    let ann = rights(&[("public.f", grant(Some(&["secret"]), Some("owner = 'ann'")))]);
+    let mut session =
+        bench.session_with(r#""tables":[{"table":"public.f"}],"cursor":"latest""#, &ann).unwrap();
+    bench.take(&mut session);
+    let torn = Write(Op::Update, f, [r#"{"id":1}"#, r#"{"id":1,"owner":"ann","secret":"a"}"#, ""]);
+    bench.append(vec![written(20, 30, &[torn])], 0).await;
+    bench.route();
+    let text = told(&bench.take(&mut session).0);
+    assert!(text.contains("identity_required") && !text.contains("owner"), "{text}");
 }

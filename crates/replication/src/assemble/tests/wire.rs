@@ -137,7 +137,7 @@ impl Stream {
         if let Step::NeedsCatalog(question) = self.assembler.message(message)? {
             let type_names = question.type_names.iter().map(|(oid, _)| format!("type {oid}")).collect();
             let relation = self.catalog.get(&question.relation.get()).cloned();
-            self.assembler.answer(&CatalogAnswer { relation, type_names });
+            self.assembler.answer(&CatalogAnswer { relation, type_names, storage: None });
         }
         Ok(())
     }

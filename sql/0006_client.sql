@@ -1,4 +1,4 @@
--- walcast, schema version 5: what clients have acknowledged.
+-- walcast, schema version 6: what clients have acknowledged.
 
 CREATE TABLE walcast.client (
     user_name    text NOT NULL,

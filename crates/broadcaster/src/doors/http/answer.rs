@@ -1,0 +1,81 @@
+//! Errors of the contract as HTTP says them.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use walcast_protocol::{ErrorCode, ErrorMessage};
+
+use crate::doors::places::later;
+use crate::doors::stranger::Farewell;
+use crate::metrics as names;
+use crate::refusal::Refusal;
+
+/// The answer to a request that is not served.
+pub(super) type Refused = Box<Response>;
+
+/// A subscription is over, which was counted already.
+pub(super) fn error(error: &ErrorMessage) -> Refused {
+    let status = match error.code {
+        ErrorCode::BadMessage
+        | ErrorCode::BadFilter
+        | ErrorCode::IdentityRequired
+        | ErrorCode::LimitExceeded => StatusCode::BAD_REQUEST,
+        ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
+        ErrorCode::Forbidden => StatusCode::FORBIDDEN,
+        ErrorCode::UnknownTable => StatusCode::NOT_FOUND,
+        ErrorCode::CursorAhead | ErrorCode::FeedChanged => StatusCode::CONFLICT,
+        ErrorCode::CursorTooOld => StatusCode::GONE,
+        ErrorCode::NotReady => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Internal | ErrorCode::Other(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    with_status(status, error)
+}
+
+/// The request is refused.
+pub(super) fn refusal(refusal: Refusal) -> Refused {
+    let message = refusal.into_message(None, false);
+    counted(&message);
+    error(&message)
+}
+
+/// The request is refused, with a status that says more than the code.
+pub(super) fn refusal_as(status: StatusCode, refusal: Refusal) -> Refused {
+    let message = refusal.into_message(None, false);
+    counted(&message);
+    with_status(status, &message)
+}
+
+/// The request came too early, or too fast.
+pub(super) fn too_many(message: &str, hint: &str) -> Refused {
+    let error =
+        ErrorMessage { hint: Some(hint.to_owned()), ..ErrorMessage::new(ErrorCode::LimitExceeded, message) };
+    counted(&error);
+    Box::new(later(*with_status(StatusCode::TOO_MANY_REQUESTS, &error)))
+}
+
+/// The client is not let in, or for too long already.
+pub(super) fn farewell(farewell: Farewell) -> Refused {
+    let error = farewell.into_error();
+    counted(&error);
+    match error.code {
+        ErrorCode::LimitExceeded => Box::new(later(*with_status(StatusCode::TOO_MANY_REQUESTS, &error))),
+        _ => self::error(&error),
+    }
+}
+
+fn counted(error: &ErrorMessage) {
+    metrics::counter!(names::ERRORS, "code" => error.code.to_string()).increment(1);
+}
+
+fn with_status(status: StatusCode, error: &ErrorMessage) -> Refused {
+    let mut body = json!({"code": error.code, "message": error.message, "hint": error.hint});
+    if let (Some(oldest), Some(body)) = (error.oldest, body.as_object_mut()) {
+        body.insert("oldest".to_owned(), json!(oldest));
+    }
+    let mut response = (status, Json(body)).into_response();
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    Box::new(if status == StatusCode::SERVICE_UNAVAILABLE { later(response) } else { response })
+}

@@ -1,0 +1,104 @@
+//! A client for the time of one request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use walcast_policy::Policies;
+
+use super::answer::{self, Refused};
+use crate::access::Pass;
+use crate::doors::Door;
+use crate::doors::entrance::token;
+use crate::doors::pace::SharedPace;
+use crate::doors::peer::Arrival;
+use crate::doors::places::Places;
+use crate::doors::stranger::{Farewell, count_user};
+use crate::doors::tally::Counted;
+use crate::turns::Applicant;
+
+/// How long a request that comes too fast is held back; one that would have to wait for longer is refused.
+const HELD_BACK_MAX: Duration = Duration::from_secs(5);
+/// How a token comes with a request.
+const HOW: &str = "send it as Authorization: Bearer, or as ?token= in the URL";
+
+/// A client that was let in, and what it is counted in.
+pub(super) struct Visit {
+    pub(super) pass: Pass,
+    /// In whose line it stands.
+    pub(super) applicant: Applicant,
+    /// Tells when policies have changed since it was let in.
+    pub(super) policies: Option<watch::Receiver<Arc<Policies>>>,
+    _user: Option<Counted<Arc<str>>>,
+    _places: Places,
+}
+
+impl Visit {
+    /// Lets the client of a request in.
+    pub(super) async fn admit(
+        door: &Door,
+        arrival: &Arrival,
+        pace: &SharedPace,
+        headers: &HeaderMap,
+        query: Option<&str>,
+    ) -> Result<Self, Refused> {
+        let places = Places::take(door, arrival, headers)?;
+        let (entrance, limits) = (&door.entrance, door.broadcaster.limits());
+        let policies = entrance.authority.changes();
+        let admitted = entrance.authority.admit(token(headers, query).as_deref());
+        let pass = match admitted {
+            Ok(Some(pass)) => pass,
+            Ok(None) => {
+                let farewell = Farewell::unauthorized("missing", "there is no token", Some(HOW));
+                return Err(answer::farewell(farewell));
+            }
+            Err(rejection) => return Err(answer::farewell(Farewell::rejected(&rejection))),
+        };
+        let user = count_user(entrance, &pass, limits).map_err(answer::farewell)?;
+        let now = Instant::now();
+        let free_at = match pass.user() {
+            Some(user) => entrance.paces.take(user, limits.requests_per_second_max, now),
+            None => pace.take(now),
+        };
+        match free_at {
+            Some(free_at) if free_at > now + HELD_BACK_MAX => {
+                let message = "too many requests in a second (requests_per_second_max)";
+                return Err(answer::too_many(message, "ask less often, or let the request wait with wait="));
+            }
+            Some(free_at) => sleep_until(free_at).await,
+            None => {}
+        }
+        let applicant = match pass.user() {
+            Some(user) => Applicant::User(Arc::from(user)),
+            None => Applicant::Connection(entrance.number()),
+        };
+        Ok(Self { pass, applicant, policies, _user: user, _places: places })
+    }
+
+    /// When it is no longer let in; `None`: never.
+    pub(super) fn ends_at(&self) -> Option<Instant> {
+        self.pass.left().and_then(|left| Instant::now().checked_add(left))
+    }
+
+    /// Why it ends then; `None` when by its clock it does not yet.
+    pub(super) fn expired(&self) -> Option<Farewell> {
+        let is_over = self.pass.left().is_some_and(|left| left.is_zero());
+        is_over.then(|| {
+            Farewell::unauthorized(
+                "expired_connected",
+                "the token has expired",
+                Some("come with another one"),
+            )
+        })
+    }
+}
+
+/// Waits for a moment; for ever when there is none.
+pub(super) async fn reached(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,231 @@
+//! Rows by key, as they are now.
+//!
+//! ```text
+//! primary, table readable, lock_timeout       as for an initial sync
+//! BEGIN REPEATABLE READ READ ONLY
+//! LOCK TABLE … ACCESS SHARE                   before the snapshot, as for an initial sync
+//! SELECT pg_current_snapshot()                what the rows contain
+//! set_config('walcast.keys', $1)              the keys, bound as one value: no part of them is ever SQL
+//! json_to_recordset(…)                        by the input functions of the key's types
+//! COPY (SELECT … JOIN … ON key) TO STDOUT     values as the feed writes them
+//! COMMIT
+//! ```
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use serde_json::value::RawValue;
+use walcast_model::{Relation, Snapshot};
+use walcast_postgres::{PooledSession, Session, quote_identifier};
+
+use crate::access;
+use crate::attempt::{Task, begin, current_snapshot};
+use crate::error::Error;
+use crate::event::SnapshotTable;
+use crate::limits::SnapshotLimits;
+use crate::published::{self, RowFilters};
+use crate::rows::Chunks;
+
+/// A key: the value of each of its columns, as JSON.
+pub type Key = BTreeMap<String, Box<RawValue>>;
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct FoundRows {
+    /// The table, as the stream has it.
+    pub relation: Arc<Relation>,
+    /// For each key its row, as a JSON object in the form of `row` in a change; `None` where there is none.
+    pub rows: Vec<Option<Bytes>>,
+    /// What the rows contain: the effect of the transactions that it sees.
+    pub snapshot: Snapshot,
+}
+
+/// A session on loan that ends, with whatever it is at, unless it is given back.
+pub(crate) struct Lent(Option<PooledSession>);
+
+impl Lent {
+    pub(crate) const fn new(session: PooledSession) -> Self {
+        Self(Some(session))
+    }
+
+    pub(crate) fn session(&self) -> Result<&Session, Error> {
+        self.0.as_deref().ok_or_else(|| Error::Unexpected("no session".to_owned()))
+    }
+
+    pub(crate) fn give_back(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(session) = self.0.take() {
+            session.discard();
+        }
+    }
+}
+
+/// Reads the rows of `table` with these keys.
+pub(crate) async fn read(
+    session: &Session,
+    publications: &[String],
+    table: &SnapshotTable,
+    keys: &[Key],
+    limits: &SnapshotLimits,
+) -> Result<FoundRows, Error> {
+    let (lock_wait, most) =
+        (limits.lock_wait_max.as_millis().max(1), limits.rows_time_max.as_millis().max(1));
+    let timeouts = format!("SET lock_timeout = '{lock_wait}ms'; SET statement_timeout = '{most}ms'");
+    session.batch_execute(&timeouts).await?;
+    let tables = std::slice::from_ref(table);
+    access::require_primary(session).await?;
+    access::require_readable(session, publications, tables).await?;
+    begin(session, tables).await?;
+    let snapshot = current_snapshot(session).await?;
+    let names = std::slice::from_ref(&table.name);
+    let published = published::read(session, publications, Some(names), RowFilters::Read).await?;
+    let found = published.iter().find(|found| found.name == table.name).ok_or_else(|| {
+        let publications = publications.join(", ");
+        Error::NotPublished { table: table.name.clone(), publications }
+    })?;
+    let task = Task::prepare(session, found, table).await?;
+    let relation = Arc::clone(&task.relation);
+    let columns = KeyColumns::of(session, &relation).await?;
+    columns.bind(session, &relation, keys).await?;
+    let (expressions, writers) = task.expressions();
+    let statement = columns.statement(&task, &expressions);
+    let mut chunks = Chunks::new(Arc::clone(&relation), writers, limits);
+    let mut rows: Vec<Option<Bytes>> = vec![None; keys.len()];
+    let mut left = limits.rows_bytes_max;
+    let copied = session.copy_out(&statement).await;
+    let mut lines = pin!(copied.map_err(|error| columns.not_comparable(&relation, error.into()))?);
+    while let Some(line) = lines.try_next().await? {
+        // The first cell is the place of the key.
+        let (place, cells) = split(&line);
+        chunks.push(cells)?;
+        let Some((row, _)) = chunks.take() else { continue };
+        left = left
+            .checked_sub(row.len())
+            .ok_or(Error::TooLarge { table: table.name.clone(), bytes_max: limits.rows_bytes_max })?;
+        if let Some(slot) = place.and_then(|place| rows.get_mut(place)) {
+            slot.get_or_insert(row);
+        }
+    }
+    session.batch_execute("COMMIT").await?;
+    Ok(FoundRows { relation, rows, snapshot })
+}
+
+fn split(line: &[u8]) -> (Option<usize>, &[u8]) {
+    let end = memchr::memchr(b'\t', line).unwrap_or(line.len());
+    let place =
+        line.get(..end).and_then(|text| std::str::from_utf8(text).ok()).and_then(|text| text.parse().ok());
+    (place, line.get(end + 1..).unwrap_or_default())
+}
+
+/// The columns by which a row is found: each by its name, and its type as SQL, without a length, which would cut or round.
+struct KeyColumns(Vec<(String, String)>);
+
+impl KeyColumns {
+    async fn of(session: &Session, relation: &Relation) -> Result<Self, Error> {
+        let columns: Vec<_> = relation.columns().iter().filter(|column| column.key).collect();
+        if columns.is_empty() {
+            let problem = "it has no key; give it a primary key".to_owned();
+            return Err(Error::Key { table: relation.name().clone(), problem });
+        }
+        let oids: Vec<u32> = columns.iter().map(|column| column.type_oid.get()).collect();
+        let types = session
+            .query(
+                "SELECT pg_catalog.format_type(oid, -1) FROM unnest($1::oid[]) WITH ORDINALITY AS t (oid, place)
+                 ORDER BY place",
+                &[&oids],
+            )
+            .await?;
+        let mut named = Vec::with_capacity(columns.len());
+        for (column, row) in columns.iter().zip(types) {
+            named.push((column.name.clone(), row.try_get(0)?));
+        }
+        Ok(Self(named))
+    }
+
+    /// Hands the keys to the transaction, and has them read by their types.
+    async fn bind(&self, session: &Session, relation: &Relation, keys: &[Key]) -> Result<(), Error> {
+        let problem = |problem: String| Error::Key { table: relation.name().clone(), problem };
+        let mut text = String::from("[");
+        for (place, key) in keys.iter().enumerate() {
+            if key.len() != self.0.len() || !self.0.iter().all(|(name, _)| key.contains_key(name)) {
+                let names: Vec<&str> = self.0.iter().map(|(name, _)| name.as_str()).collect();
+                return Err(problem(format!("each key is an object of {}", names.join(", "))));
+            }
+            text.push_str(if place == 0 { "" } else { "," });
+            text.push_str(&format!("{{\"place\":{place}"));
+            for (index, (name, _)) in self.0.iter().enumerate() {
+                let value = key.get(name).map_or("null", |value| value.get());
+                text.push_str(&format!(",\"k{index}\":{value}"));
+            }
+            text.push('}');
+        }
+        text.push(']');
+        session.query("SELECT pg_catalog.set_config('walcast.keys', $1::text, true)", &[&text]).await?;
+        // By itself, so that what the server says of a value is said of one that the client sent, and of no row.
+        let tried =
+            session.batch_execute(&format!("SELECT pg_catalog.count(*) FROM {}", self.wanted())).await;
+        tried.map_err(|error| {
+            let error = walcast_postgres::Error::from(error);
+            match error.server_error() {
+                Some(server) if server.sqlstate.starts_with("22") || server.sqlstate.starts_with("23") => {
+                    problem(server.message.clone())
+                }
+                _ => Error::Source(error),
+            }
+        })
+    }
+
+    fn wanted(&self) -> String {
+        let columns: Vec<String> = self
+            .0
+            .iter()
+            .enumerate()
+            .map(|(index, (_, type_name))| format!("k{index} {type_name}"))
+            .collect();
+        format!(
+            "pg_catalog.json_to_recordset(pg_catalog.current_setting('walcast.keys')::pg_catalog.json) \
+             AS wanted (place pg_catalog.int4, {})",
+            columns.join(", ")
+        )
+    }
+
+    fn statement(&self, task: &Task<'_>, expressions: &[String]) -> String {
+        let cells: Vec<String> =
+            expressions.iter().enumerate().map(|(index, cell)| format!("{cell} AS c{index}")).collect();
+        let keys = self
+            .0
+            .iter()
+            .enumerate()
+            .map(|(index, (name, _))| format!("{} AS q{index}", quote_identifier(name)));
+        let inner: Vec<String> = cells.into_iter().chain(keys).collect();
+        let outer: Vec<String> = (0..expressions.len()).map(|index| format!(", found.c{index}")).collect();
+        let equal: Vec<String> =
+            (0..self.0.len()).map(|index| format!("found.q{index} = wanted.k{index}")).collect();
+        format!(
+            "COPY (SELECT wanted.place{} FROM {} JOIN (SELECT {}{}) AS found ON {}) TO STDOUT",
+            outer.concat(),
+            self.wanted(),
+            inner.join(", "),
+            task.source(),
+            equal.join(" AND ")
+        )
+    }
+
+    /// A type may have no `=` that is found without its schema.
+    fn not_comparable(&self, relation: &Relation, error: walcast_postgres::Error) -> Error {
+        if error.sqlstate() != Some("42883") {
+            return Error::Source(error);
+        }
+        let types: Vec<&str> = self.0.iter().map(|(_, type_name)| type_name.as_str()).collect();
+        let problem = format!("keys of type {} cannot be looked up", types.join(", "));
+        Error::Key { table: relation.name().clone(), problem }
+    }
+}
