@@ -56,11 +56,11 @@ fuzz: ## Fuzz everything that comes from outside for SECONDS each (60); with car
 	  (cd crates/$$(dirname $$target) && name=$$(basename $$target) && mkdir -p fuzz/found/$$name && \
 	    $(CARGO) +nightly fuzz run $$name fuzz/found/$$name fuzz/corpus/$$name -- -max_total_time=$(or $(SECONDS),60)) || exit 1; done
 
-soak: ## Workloads and faults against the oracle for MINUTES (10), by SEED (the clock), on Postgres PG (the newest); IDLE_MINUTES=n: idle instead
+soak: ## Workloads and faults for MINUTES (10), by SEED (the clock), on Postgres PG (the newest), then simulation and fuzzing; IDLE_MINUTES=n: idle
 	$(CARGO) build --locked --release -p walcast
 	$(CARGO) bench --locked -p walcast-tests --bench soak -- --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(if $(PG),--pg $(PG)) $(if $(ROWS),--rows $(ROWS)) $(if $(IDLE_MINUTES),--idle-minutes $(IDLE_MINUTES))
-	@if [ -n "$(SIMULATION_SECONDS)" ]; then WALCAST_SIMULATION_SECONDS=$(SIMULATION_SECONDS) $(if $(SEED),WALCAST_SIMULATION_SEED=$(SEED)) \
-	  $(CARGO) test --locked --release -p walcast-broadcaster --lib simulation; fi
+	@if [ -z "$(IDLE_MINUTES)" ]; then $(MAKE) --no-print-directory simulate SECONDS=$(or $(SIMULATION_SECONDS),60); \
+	  $(MAKE) --no-print-directory fuzz SECONDS=$(or $(FUZZ_SECONDS),30); fi
 
 simulate: ## Random schedules of faults in a simulation for SECONDS (60), from the seed SEED (1) on
 	WALCAST_SIMULATION_SECONDS=$(or $(SECONDS),60) WALCAST_SIMULATION_SEED=$(or $(SEED),1) \
