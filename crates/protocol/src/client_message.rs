@@ -105,7 +105,7 @@ pub struct TableSelection {
     /// Which tables.
     #[cfg_attr(test, schemars(with = "schema::TablePatternText"))]
     pub table: TablePattern,
-    /// Which of their rows: a condition as in SQL. *(later)*
+    /// Which of their rows: a condition as in SQL.
     #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
     /// Which of their columns, beside the key's, which always come; without it, all.
