@@ -260,7 +260,10 @@ async fn a_writer_that_was_replaced_learns_it_also_when_nothing_comes_for_it() {
 async fn of_two_that_begin_together_one_stores() {
     let world = World::create(shared_cluster().await).await;
     let parts = Source::new(9, START, 1000).transactions(4, 5, 20);
-    let (mut one, mut two) = (world.store(fast()).await, world.store(fast()).await);
+    // Both know the record as it was before either claimed it.
+    let record = world.record().await;
+    let start = || Storing::start(world.config.clone(), record.clone(), fast(), FeedLimits::default());
+    let (mut one, mut two) = (start(), start());
     one.writer.push(parts.clone()).await;
     two.writer.push(parts.clone()).await;
     let outcomes = [one.stop(), two.stop()];
