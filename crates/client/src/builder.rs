@@ -25,6 +25,7 @@ pub struct ClientBuilder {
     message_bytes_max: usize,
     transaction_bytes_max: usize,
     tls: Option<Arc<ClientConfig>>,
+    rows_url: Option<String>,
     #[cfg(test)]
     memory: Option<crate::client::Memory>,
 }
@@ -40,6 +41,7 @@ impl ClientBuilder {
             message_bytes_max: 256 << 20,
             transaction_bytes_max: 64 << 20,
             tls: None,
+            rows_url: None,
             #[cfg(test)]
             memory: None,
         }
@@ -108,7 +110,15 @@ impl ClientBuilder {
         self
     }
 
-    /// TLS settings for `wss` URLs. Default: TLS 1.2 and 1.3, the system's root certificates, no client certificate.
+    /// Where rows are asked for, `http://` or `https://`, with its path. Default: beside the stream, so `rows` in place of the
+    /// last part of its path, at the same host and port.
+    #[must_use]
+    pub fn rows_url(mut self, url: &str) -> Self {
+        self.rows_url = Some(url.to_owned());
+        self
+    }
+
+    /// TLS settings for `wss` and `https` URLs. Default: TLS 1.2 and 1.3, the system's root certificates, no client certificate.
     #[must_use]
     pub fn tls_config(mut self, config: Arc<ClientConfig>) -> Self {
         self.tls = Some(config);
@@ -118,17 +128,18 @@ impl ClientBuilder {
     /// The client. It connects with the first [`Client::next`].
     ///
     /// # Errors
-    /// When the URL is none of `ws://` and `wss://`, when the token cannot stand in a header, or when the system has no
+    /// When a URL is none of `ws://` and `wss://`, or of `http://` and `https://` for rows; when the token cannot stand in a header, or when the system has no
     /// root certificates to check a `wss` server with.
     pub fn build(self) -> Result<Client, Error> {
         let url = parse_url(&self.url)?;
+        let rows_url = self.rows_url.as_deref().map_or_else(|| beside(&url), parse_rows_url)?;
         if let Token::Fixed(token) = &self.token {
             bearer(token)?;
         }
-        let tls = match (self.tls, url.scheme()) {
-            (Some(config), _) => Some(config),
-            (None, "wss") => Some(system_tls()?),
-            (None, _) => None,
+        let is_secure = url.scheme() == "wss" || rows_url.scheme() == "https";
+        let tls = match self.tls {
+            None if is_secure => Some(system_tls()?),
+            given => given,
         };
         let target = Target {
             url,
@@ -139,7 +150,7 @@ impl ClientBuilder {
             #[cfg(test)]
             memory: self.memory,
         };
-        Ok(Client::new(target, self.store, self.backoff, self.transaction_bytes_max))
+        Ok(Client::new(target, rows_url, self.store, self.backoff, self.transaction_bytes_max))
     }
 }
 
@@ -154,6 +165,29 @@ fn parse_url(text: &str) -> Result<Url, Error> {
     }
     if matches!(url.path(), "" | "/") {
         url.set_path(STREAM_PATH);
+    }
+    url.set_fragment(None);
+    Ok(url)
+}
+
+/// Rows are asked for beside the stream.
+fn beside(stream: &Url) -> Result<Url, Error> {
+    let scheme = if stream.scheme() == "wss" { "https" } else { "http" };
+    let failed =
+        || Error::new(ErrorKind::Argument, "there is no URL of rows beside this one; give a rows_url");
+    let text = format!("{scheme}{}", &stream[url::Position::AfterScheme..]);
+    let mut url = Url::parse(&text).map_err(|_| failed())?;
+    url.path_segments_mut().map_err(|()| failed())?.pop_if_empty().pop().push("rows");
+    Ok(url)
+}
+
+fn parse_rows_url(text: &str) -> Result<Url, Error> {
+    let argument = |message: String| Error::new(ErrorKind::Argument, message);
+    let example = "write https://feed.example.org/v1/rows";
+    let mut url = Url::parse(text)
+        .map_err(|error| argument(format!("the URL of rows cannot be read: {error}; {example}")))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(argument(format!("the URL of rows is not one of HTTP; {example}")));
     }
     url.set_fragment(None);
     Ok(url)
@@ -180,7 +214,16 @@ fn system_tls() -> Result<Arc<ClientConfig>, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_url;
+    use super::{beside, parse_rows_url, parse_url};
+
+    #[test]
+    fn rows_are_beside_the_stream() {
+        let rows = |text: &str| beside(&parse_url(text).unwrap()).unwrap().to_string();
+        assert_eq!(rows("ws://localhost:4700"), "http://localhost:4700/v1/rows");
+        assert_eq!(rows("wss://u@h/feeds/a/?token=x"), "https://u@h/feeds/rows?token=x");
+        assert_eq!(parse_rows_url("https://h/r?x=1#y").unwrap().as_str(), "https://h/r?x=1");
+        assert!(parse_rows_url("ws://h").is_err() && parse_rows_url("h").is_err());
+    }
 
     #[test]
     fn a_url_without_a_path_means_the_stream() {

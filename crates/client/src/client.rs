@@ -10,8 +10,9 @@ use std::time::Duration;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use url::Url;
 use walcast_model::Cursor;
-use walcast_protocol::{Auth, ClientMessage, SubscriptionId};
+use walcast_protocol::{Auth, ClientMessage, ListClients, SubscriptionId};
 
 use crate::backoff::Backoff;
 use crate::builder::ClientBuilder;
@@ -19,12 +20,18 @@ use crate::connection::{self, Failure, Received, Socket, Target};
 use crate::cursor_store::{CursorStore, StoredCursor};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
+use crate::handle::{Handle, Shared};
+use crate::rows::RowsDoor;
 use crate::session::{Session, Step};
 use crate::subscription::Subscription;
 use crate::token::Renewal;
 
 /// After this many of the daemon's heartbeat intervals without a frame the connection is dead.
 const SILENT_HEARTBEATS: f64 = 2.5;
+
+/// How long what is acknowledged waits for more of the same client, for each subscription that acknowledges: the daemon reads
+/// 50 messages a second from a connection.
+const ACK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long [`Client::close`] waits for the socket to take the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -75,12 +82,18 @@ pub struct Client {
     link: Link,
     /// Attempts since the last connection that was stable.
     attempt: u32,
-    /// The second of two events that one message led to.
-    ready: Option<Event>,
+    /// Further events that one message led to.
+    ready: VecDeque<Event>,
     /// Subscriptions that are asked for again, and when.
     resting: BTreeMap<SubscriptionId, Pin<Box<Sleep>>>,
+    /// Until then what was acknowledged is not sent.
+    ack_pause: Option<Pin<Box<Sleep>>>,
     /// The last token was refused, and no connection was made since.
     refused: bool,
+    /// What is waited for.
+    shared: Arc<Shared>,
+    /// The caller was given something since it asked last.
+    gave: bool,
 }
 
 impl Client {
@@ -92,10 +105,12 @@ impl Client {
 
     pub(crate) fn new(
         target: Target,
+        rows_url: Url,
         store: Arc<dyn CursorStore>,
         backoff: Backoff,
         transaction_bytes_max: usize,
     ) -> Self {
+        let shared = Shared::new(RowsDoor::new(target.clone(), rows_url), backoff);
         let link = Link::Connecting(Box::pin(connection::connect(target.clone())));
         Self {
             target,
@@ -104,10 +119,19 @@ impl Client {
             session: Session::new(transaction_bytes_max),
             link,
             attempt: 0,
-            ready: None,
+            ready: VecDeque::new(),
+            ack_pause: None,
             resting: BTreeMap::new(),
             refused: false,
+            shared: Arc::new(shared),
+            gave: false,
         }
+    }
+
+    /// For other tasks: to wait for a row or a commit, and to look up rows, while this one calls [`Client::next`].
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle::new(Arc::clone(&self.shared))
     }
 
     /// Adds a subscription. It goes on from the cursor that is stored for its id, else it starts where it says itself.
@@ -125,6 +149,7 @@ impl Client {
         let stored = self.store.load(&id).await?;
         let message = self.session.add(subscription, stored);
         self.send(&message);
+        self.shared.register().commits.begin(id);
         Ok(())
     }
 
@@ -136,6 +161,7 @@ impl Client {
         if let Some(message) = &message {
             self.send(message);
         }
+        self.shared.register().commits.forget(id);
         true
     }
 
@@ -153,6 +179,33 @@ impl Client {
         self.store.store(id, StoredCursor { feed, cursor }).await
     }
 
+    /// Acknowledges a cursor of a subscription with a [`Subscription::client_id`]: everything before it is stored by the
+    /// caller, and `.start(StartAt::Acked)` goes on there, in this process or another one. Any cursor of its events may
+    /// be acknowledged once that event was handled, also those of `CaughtUp` and of [`Event::Heartbeat`]. Nothing is
+    /// acknowledged by itself, because only the caller knows when a change is stored.
+    ///
+    /// It is sent by one of the next calls of [`Client::next`], many together as one message, and **durable when
+    /// [`Event::Acked`] says so**: what was not acknowledged, or not confirmed, may come again to the next process, so
+    /// apply changes in a way that bears it. To this one it does not, also after a lost connection, except for pieces of a
+    /// transaction over [`ClientBuilder::transaction_bytes_max`] and compacted transactions. An older cursor than the last one is
+    /// ignored. What the daemon refuses comes as [`Event::Error`]: another client under the same name has taken over, or a
+    /// limit.
+    ///
+    /// When the feed changes (a failover) while changes wait to be acknowledged, the subscription fails with
+    /// `feed_changed`.
+    ///
+    /// # Errors
+    /// When the subscription is over, has no `client_id`, is in its initial sync, or was not given that much yet.
+    pub fn ack(&mut self, id: &SubscriptionId, cursor: Cursor) -> Result<(), Error> {
+        self.session.acknowledge(id, cursor)
+    }
+
+    /// Asks for what the clients of the same user have acknowledged; the answer is [`Event::Clients`]. Whether there was a
+    /// connection to ask over.
+    pub fn ask_for_clients(&mut self) -> bool {
+        self.send(&ListClients {}.into())
+    }
+
     /// The next event. `None` after an error, which is the last item: what ends a client does not mend itself.
     ///
     /// # Cancellation
@@ -161,21 +214,76 @@ impl Client {
         StreamExt::next(self).await
     }
 
-    /// Tells the daemon that this client leaves, and leaves. Dropping the client does the same without telling.
+    /// Tells the daemon what is acknowledged and that this client leaves, and leaves. Dropping the client does the same without
+    /// telling. Takes 2 s at the most.
     pub async fn close(mut self) {
-        if let Link::Open(open) = &mut self.link
-            && tokio::time::timeout(CLOSE_TIMEOUT, open.socket.close(None)).await.is_err()
-        {
-            tracing::debug!("the close frame was not taken in time");
+        let acks = self.session.take_acks();
+        if let Link::Open(open) = &mut self.link {
+            open.outbox.extend(acks.iter().map(ClientMessage::to_json));
+            if tokio::time::timeout(CLOSE_TIMEOUT, open.leave()).await.is_err() {
+                tracing::debug!("the close frame was not taken in time");
+            }
         }
     }
 
     /// Queues a message on a connection that was welcomed; a later one asks for all subscriptions anyway.
-    fn send(&mut self, message: &ClientMessage) {
+    /// Whether there was one.
+    fn send(&mut self, message: &ClientMessage) -> bool {
         if let Link::Open(open) = &mut self.link
             && open.since.is_some()
         {
             open.outbox.push_back(message.to_json());
+            return true;
+        }
+        false
+    }
+
+    /// Sends what was acknowledged, not more often than the daemon reads it.
+    fn poll_acks(&mut self, cx: &mut Context<'_>) {
+        if let Some(pause) = &mut self.ack_pause {
+            if pause.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            self.ack_pause = None;
+        }
+        let acks = self.session.take_acks();
+        for ack in &acks {
+            self.send(ack);
+        }
+        // Some of it may have to wait until the daemon has sent it once more.
+        if !acks.is_empty() || self.session.has_acks() {
+            let count = u32::try_from(acks.len()).unwrap_or(u32::MAX).max(1);
+            let mut pause = Box::pin(tokio::time::sleep(ACK_INTERVAL.saturating_mul(count)));
+            if pause.as_mut().poll(cx).is_pending() {
+                self.ack_pause = Some(pause);
+            }
+        }
+    }
+
+    /// The caller asks again: what it was given it has handled.
+    fn handled(&mut self) {
+        if std::mem::take(&mut self.gave) {
+            let mut register = self.shared.register();
+            register.waits.handled();
+            register.commits.handled(self.session.places());
+        }
+    }
+
+    /// The caller is given an item.
+    fn give(&mut self, item: &Result<Event, Error>) {
+        self.gave = true;
+        match item {
+            Err(error) => self.shared.end(error),
+            Ok(event) => {
+                let mut register = self.shared.register();
+                if let Event::Connected(welcome) = event {
+                    let bytes = welcome.limits.message_bytes_max;
+                    register.request_bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX);
+                }
+                if register.waits.look_at(event, Instant::now()) {
+                    self.shared.wake.notify_one();
+                }
+            }
         }
     }
 
@@ -189,9 +297,11 @@ impl Client {
         }
         for id in rested {
             self.resting.remove(&id);
-            if let Some(message) = self.session.ask_again(&id) {
+            match self.session.ask_again(&id) {
                 // Without a connection it is asked for with all the others.
-                self.send(&message);
+                Ok(Some(message)) => drop(self.send(&message)),
+                Ok(None) => {}
+                Err(failed) => self.ready.push_back(failed),
             }
         }
     }
@@ -249,7 +359,7 @@ impl Client {
             }
             Step::Events(both) => {
                 let (first, second) = *both;
-                self.ready = Some(second);
+                self.ready.push_back(second);
                 Some(Ok(first))
             }
             Step::Event(event) => {
@@ -262,7 +372,9 @@ impl Client {
                     open.silence = heartbeat.mul_f64(SILENT_HEARTBEATS);
                     open.since = Some(Instant::now());
                     open.heard();
-                    open.outbox.extend(self.session.ask_for_all().iter().map(ClientMessage::to_json));
+                    let (messages, failed) = self.session.ask_for_all();
+                    open.outbox.extend(messages.iter().map(ClientMessage::to_json));
+                    self.ready.extend(failed);
                 }
                 Some(Ok(event))
             }
@@ -287,6 +399,19 @@ impl Open {
 
     fn heard(&mut self) {
         self.deadline.as_mut().reset(Instant::now() + self.silence);
+    }
+
+    /// Writes what there is to write, and the close frame.
+    async fn leave(&mut self) {
+        let written = std::future::poll_fn(|cx| match self.poll_write(cx) {
+            Ok(()) if self.outbox.is_empty() && !self.unflushed => Poll::Ready(true),
+            Ok(()) => Poll::Pending,
+            Err(_) => Poll::Ready(false),
+        });
+        if written.await {
+            // Whether it arrives does not matter.
+            let _ = self.socket.close(None).await;
+        }
     }
 
     /// Writes what there is to write, as far as the socket takes it.
@@ -350,12 +475,16 @@ impl Stream for Client {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let client = &mut *self;
-        if let Some(event) = client.ready.take() {
-            return Poll::Ready(Some(Ok(event)));
-        }
+        client.handled();
         loop {
             client.poll_resting(cx);
             client.poll_renewal(cx);
+            client.poll_acks(cx);
+            if let Some(event) = client.ready.pop_front() {
+                let item = Ok(event);
+                client.give(&item);
+                return Poll::Ready(Some(item));
+            }
             let item = match &mut client.link {
                 Link::Over => return Poll::Ready(None),
                 Link::Waiting(delay) => {
@@ -379,10 +508,17 @@ impl Stream for Client {
                     Err(failure) => Some(client.fail(failure)),
                 },
             };
-            if item.is_some() {
-                return Poll::Ready(item);
+            if let Some(item) = item {
+                client.give(&item);
+                return Poll::Ready(Some(item));
             }
         }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.shared.end(&Error::new(ErrorKind::Ended, "the client is over"));
     }
 }
 

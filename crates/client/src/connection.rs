@@ -22,10 +22,10 @@ pub(crate) use metered::Received;
 
 /// What carries a connection.
 #[cfg(not(test))]
-type Transport = TcpStream;
+pub(crate) type Transport = TcpStream;
 /// The tests of time have no network: a clock that stands still cannot wait for one.
 #[cfg(test)]
-type Transport = crate::client::Transport;
+pub(crate) type Transport = crate::client::Transport;
 
 pub(crate) type Socket = WebSocketStream<MaybeTlsStream<Metered>>;
 
@@ -79,23 +79,26 @@ async fn handshake(target: &Target) -> Result<(Socket, Received), Failure> {
     config.max_frame_size = Some(target.message_bytes_max);
     let connector = target.tls.clone().map(Connector::Rustls);
     let received = Received::default();
-    let stream =
-        Metered::new(dial(target).await.map_err(|error| Failure::Lost(error.to_string()))?, received.clone());
+    let stream = Metered::new(
+        dial(target, &target.url).await.map_err(|error| Failure::Lost(error.to_string()))?,
+        received.clone(),
+    );
     let (socket, _) =
         client_async_tls_with_config(request, stream, Some(config), connector).await.map_err(classify)?;
     Ok((socket, received))
 }
 
+/// What carries a connection to the host and port of `url`.
 #[cfg(not(test))]
-async fn dial(target: &Target) -> std::io::Result<Transport> {
-    dial_tcp(&target.url).await
+pub(crate) async fn dial(_target: &Target, url: &Url) -> std::io::Result<Transport> {
+    dial_tcp(url).await
 }
 
 #[cfg(test)]
-async fn dial(target: &Target) -> std::io::Result<Transport> {
+pub(crate) async fn dial(target: &Target, url: &Url) -> std::io::Result<Transport> {
     match &target.memory {
         Some(memory) => memory.dial().await.map(Transport::Memory),
-        None => dial_tcp(&target.url).await.map(Transport::Tcp),
+        None => dial_tcp(url).await.map(Transport::Tcp),
     }
 }
 
@@ -160,7 +163,7 @@ fn refused(status: StatusCode, body: Option<&[u8]>) -> Failure {
 }
 
 /// What the body of an HTTP answer says: the daemon's own error, or the start of whatever it is.
-fn words(body: &[u8]) -> String {
+pub(crate) fn words(body: &[u8]) -> String {
     match serde_json::from_slice::<ErrorMessage>(body) {
         Ok(ErrorMessage { message, hint: Some(hint), .. }) => format!("{message}; {hint}"),
         Ok(ErrorMessage { message, .. }) => message,

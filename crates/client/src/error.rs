@@ -12,7 +12,8 @@ pub enum ErrorKind {
     Argument,
     /// The daemon wants a token, or does not accept this one.
     Unauthorized,
-    /// The daemon refuses this client as it is: its first fatal `error`, its close code or its HTTP status says why.
+    /// The daemon refuses this client, or what it asks for, as it is: its first fatal `error`, its close code or its HTTP
+    /// status says why.
     Refused,
     /// A frame is over [`crate::ClientBuilder::message_bytes_max`].
     TooBig,
@@ -20,9 +21,17 @@ pub enum ErrorKind {
     Protocol,
     /// The [`crate::CursorStore`] failed.
     Store,
+    /// The daemon cannot be reached, or cannot answer now: the same may succeed later.
+    Unavailable,
+    /// It did not come in time.
+    Deadline,
+    /// The client, or the subscription, is over.
+    Ended,
+    /// The feed is another one by now, in which positions may mean something else.
+    FeedChanged,
 }
 
-/// Why a client ended, or could not be built. Lost connections are no errors, see [`crate::Event::Reconnecting`].
+/// Why a client ended or could not be built, or what was asked of it failed. Lost connections are no errors, see [`crate::Event::Reconnecting`].
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -41,13 +50,19 @@ impl Error {
         self
     }
 
-    pub(crate) fn answered(kind: ErrorKind, answer: ErrorMessage) -> Self {
-        let mut message = format!("the daemon refused this client ({}): {}", answer.code, answer.message);
+    /// What the daemon said about what it `refused`.
+    pub(crate) fn answered(kind: ErrorKind, refused: &str, answer: ErrorMessage) -> Self {
+        let mut message = format!("the daemon refused {refused} ({}): {}", answer.code, answer.message);
         if let Some(hint) = &answer.hint {
             message.push_str("; ");
             message.push_str(hint);
         }
         Self { kind, message, answer: Some(Box::new(answer)), source: None }
+    }
+
+    /// The same for somebody else; the source's words, not the source.
+    pub(crate) fn repeat(&self) -> Self {
+        Self { kind: self.kind, message: self.to_string(), answer: self.answer.clone(), source: None }
     }
 
     /// Why the [`crate::CursorStore`] could not load or store, for implementations of it.

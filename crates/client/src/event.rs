@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use walcast_protocol::{
-    CaughtUp, ChannelMessage, ErrorMessage, Heartbeat, Presence, RelationMessage, SnapshotComplete,
-    SnapshotRows, Status, Subscribed, SubscriptionId, TransactionMessage, Waiting, Welcome,
+    Acked, CaughtUp, ChannelMessage, ClientList, ErrorMessage, Heartbeat, Presence, RelationMessage,
+    SnapshotComplete, SnapshotRows, Status, Subscribed, SubscriptionId, TransactionMessage, Waiting, Welcome,
 };
 
 /// One step of a client's stream. Order holds within a subscription.
@@ -40,6 +40,10 @@ pub enum Event {
     Transaction(TransactionMessage),
     /// Everything that was committed before the subscription was asked for has been delivered.
     CaughtUp(CaughtUp),
+    /// What [`crate::Client::ack`] acknowledged is durable with the daemon. Of several only the last is confirmed.
+    Acked(Acked),
+    /// What [`crate::Client::ask_for_clients`] asked for.
+    Clients(ClientList),
     /// The feed has come this far even if nothing matched. Its `cursor` may be stored for every subscription of this
     /// client.
     Heartbeat(Heartbeat),

@@ -1,10 +1,12 @@
 //! What the frames of a connection mean: subscriptions and where they are. No I/O, no clock.
 
+mod acknowledging;
+
 use std::collections::BTreeMap;
 
 use walcast_model::{Cursor, FeedId};
 use walcast_protocol::{
-    ClientMessage, DecodeError, ErrorMessage, Heartbeat, Mode, PROTOCOL_VERSION, RelationMessage,
+    Ack, ClientMessage, DecodeError, ErrorMessage, Heartbeat, Mode, PROTOCOL_VERSION, RelationMessage,
     ServerMessage, StartAt, Subscribed, SubscriptionId, TransactionMessage, Unsubscribe, Welcome,
 };
 
@@ -12,6 +14,7 @@ use crate::cursor_store::StoredCursor;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::subscription::Subscription;
+use acknowledging::{Acknowledging, Begin};
 
 /// What a frame led to.
 #[derive(Debug)]
@@ -45,6 +48,8 @@ struct State {
     resting: bool,
     /// How often that was, since it got on last.
     refusals: u32,
+    /// Of one with a `client_id`.
+    acknowledging: Option<Acknowledging>,
 }
 
 /// All subscriptions of a client, over its connections.
@@ -66,6 +71,11 @@ impl Session {
         self.subscriptions.get(id)?.resume.as_ref().map(|resume| &resume.feed)
     }
 
+    /// After what the caller was given of each subscription.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (&SubscriptionId, Option<&StoredCursor>)> {
+        self.subscriptions.iter().map(|(id, state)| (id, state.resume.as_ref()))
+    }
+
     pub(crate) fn contains(&self, id: &SubscriptionId) -> bool {
         self.subscriptions.contains_key(id)
     }
@@ -73,7 +83,9 @@ impl Session {
     /// Adds a subscription: the message that asks for it.
     pub(crate) fn add(&mut self, subscription: Subscription, stored: Option<StoredCursor>) -> ClientMessage {
         let id = subscription.id().clone();
+        let acknowledges = subscription.request.client_id.is_some();
         let state = State {
+            acknowledging: acknowledges.then(|| Acknowledging::new(stored.clone())),
             subscription,
             resume: stored,
             confirmed: false,
@@ -82,7 +94,7 @@ impl Session {
             resting: false,
             refusals: 0,
         };
-        let message = state.request();
+        let message = state.first_request();
         self.subscriptions.insert(id, state);
         message
     }
@@ -93,19 +105,88 @@ impl Session {
         Some((!state.resting).then(|| Unsubscribe { id: id.clone() }.into()))
     }
 
-    /// A new connection begins: the messages that ask for every subscription that does not rest, from where it was.
-    pub(crate) fn ask_for_all(&mut self) -> Vec<ClientMessage> {
-        for state in self.subscriptions.values_mut() {
+    /// A new connection begins: the messages that ask for every subscription that does not rest, from where it was, and
+    /// those that cannot go on.
+    pub(crate) fn ask_for_all(&mut self) -> (Vec<ClientMessage>, Vec<Event>) {
+        let ids: Vec<SubscriptionId> = self.subscriptions.keys().cloned().collect();
+        let (mut messages, mut failed) = (Vec::new(), Vec::new());
+        for id in ids {
+            let Some(state) = self.subscriptions.get_mut(&id) else { continue };
             state.disconnect();
+            if !state.resting {
+                match self.request(&id) {
+                    Ok(message) => messages.extend(message),
+                    Err(event) => failed.push(event),
+                }
+            }
         }
-        self.subscriptions.values().filter(|state| !state.resting).map(State::request).collect()
+        (messages, failed)
     }
 
-    /// The rest of a subscription is over: the message that asks for it.
-    pub(crate) fn ask_again(&mut self, id: &SubscriptionId) -> Option<ClientMessage> {
-        let state = self.subscriptions.get_mut(id)?;
-        state.resting = false;
-        Some(state.request())
+    /// The rest of a subscription is over: the message that asks for it, or that it cannot go on.
+    pub(crate) fn ask_again(&mut self, id: &SubscriptionId) -> Result<Option<ClientMessage>, Event> {
+        if let Some(state) = self.subscriptions.get_mut(id) {
+            state.resting = false;
+        }
+        self.request(id)
+    }
+
+    fn request(&mut self, id: &SubscriptionId) -> Result<Option<ClientMessage>, Event> {
+        let Some(state) = self.subscriptions.get(id) else { return Ok(None) };
+        match state.request(self.feed.as_ref()) {
+            Ok(message) => Ok(Some(message)),
+            Err(error) => {
+                self.subscriptions.remove(id);
+                Err(Event::Failed { id: id.clone(), error: ErrorMessage { id: Some(id.clone()), ..error } })
+            }
+        }
+    }
+
+    /// The caller has stored everything of a subscription before `cursor`.
+    ///
+    /// # Errors
+    /// When nothing is kept for it, or the caller was not given that much.
+    pub(crate) fn acknowledge(&mut self, id: &SubscriptionId, cursor: Cursor) -> Result<(), Error> {
+        let argument = |message| Err(Error::new(ErrorKind::Argument, message));
+        let Some(state) = self.subscriptions.get_mut(id) else {
+            return argument(format!("the subscription {id} is over, or was never there"));
+        };
+        let Some(acknowledging) = &mut state.acknowledging else {
+            return argument(format!(
+                "the subscription {id} has no client_id, so nothing can be kept for it"
+            ));
+        };
+        match &state.resume {
+            None => {
+                argument(format!("there is no cursor to acknowledge for {id}: it is in its initial sync"))
+            }
+            Some(given) if given.cursor < cursor => argument(format!(
+                "the cursor {cursor} of {id} was not given yet; the last is {}",
+                given.cursor
+            )),
+            Some(given) => {
+                acknowledging.acknowledge(given.feed.clone(), cursor);
+                Ok(())
+            }
+        }
+    }
+
+    /// The messages that say what the caller has acknowledged since they were taken last; at most one for each
+    /// subscription.
+    pub(crate) fn take_acks(&mut self) -> Vec<ClientMessage> {
+        let confirmed = self.subscriptions.iter_mut().filter(|(_, state)| state.confirmed);
+        let told = confirmed.filter_map(|(id, state)| {
+            let cursor = state.acknowledging.as_mut()?.tell()?;
+            Some(Ack { id: id.clone(), cursor }.into())
+        });
+        told.collect()
+    }
+
+    /// Whether there is something that the daemon is to be told when it has sent that much on this connection.
+    pub(crate) fn has_acks(&self) -> bool {
+        let confirmed = self.subscriptions.values().filter(|state| state.confirmed);
+        let mut all = confirmed.filter_map(|state| state.acknowledging.as_ref());
+        all.any(|acknowledging| acknowledging.untold().is_some())
     }
 
     /// Takes one text frame.
@@ -133,6 +214,7 @@ impl Session {
             ServerMessage::Subscribed(subscribed) => self.subscribed(subscribed),
             ServerMessage::SnapshotComplete(done) => {
                 let known = self.reached(&done.id, done.cursor);
+                self.gave(&done.id, done.cursor);
                 event(known, || Event::SnapshotComplete(done))
             }
             ServerMessage::CaughtUp(caught_up) => {
@@ -142,6 +224,8 @@ impl Session {
             ServerMessage::Waiting(waiting) => event(self.contains(&waiting.id), || Event::Waiting(waiting)),
             ServerMessage::Relation(relation) => self.relation(relation),
             ServerMessage::Snapshot(rows) => event(self.contains(&rows.id), || Event::Snapshot(rows)),
+            ServerMessage::Acked(acked) => event(self.contains(&acked.id), || Event::Acked(acked)),
+            ServerMessage::Clients(list) => Step::Event(Event::Clients(list)),
             ServerMessage::Status(status) => Step::Event(Event::Status(status)),
             ServerMessage::Message(message) => Step::Event(Event::Message(message)),
             ServerMessage::Presence(presence) => Step::Event(Event::Presence(presence)),
@@ -170,10 +254,25 @@ impl Session {
         state.confirmed = true;
         state.joined = None;
         state.joined_bytes = 0;
-        state.resume = match (subscribed.mode, feed) {
+        let begun = match (subscribed.mode, feed) {
             (Mode::Snapshot, _) | (_, None) => None,
             (_, Some(feed)) => Some(StoredCursor { feed, cursor: subscribed.cursor }),
         };
+        match (&mut state.acknowledging, begun) {
+            (None, begun) => state.resume = begun,
+            (Some(acknowledging), None) => {
+                acknowledging.begun_anew();
+                state.resume = None;
+            }
+            (Some(acknowledging), Some(begun)) => {
+                acknowledging.begun(begun.feed.clone(), begun.cursor, state.resume.as_ref());
+                // The caller may have more than it has acknowledged, which comes again.
+                let has_more = |had: &StoredCursor| had.feed == begun.feed && had.cursor > begun.cursor;
+                if !state.resume.as_ref().is_some_and(has_more) {
+                    state.resume = Some(begun);
+                }
+            }
+        }
         Step::Event(Event::Subscribed(subscribed))
     }
 
@@ -182,8 +281,25 @@ impl Session {
         let feed = self.feed.clone();
         let Some(state) = self.subscriptions.get_mut(id) else { return false };
         state.refusals = 0;
+        let had = state.resume.take();
         state.resume = feed.map(|feed| StoredCursor { feed, cursor });
+        if let Some(acknowledging) = &mut state.acknowledging {
+            acknowledging.sent(cursor);
+            // What comes again does not take the caller back.
+            if had.is_some() && acknowledging.had(cursor) {
+                state.resume = had;
+            }
+        }
         true
+    }
+
+    /// Notes that the caller gets changes or rows of `id` that end at `cursor`.
+    fn gave(&mut self, id: &SubscriptionId, cursor: Cursor) {
+        if let Some(acknowledging) =
+            self.subscriptions.get_mut(id).and_then(|state| state.acknowledging.as_mut())
+        {
+            acknowledging.given(cursor);
+        }
     }
 
     /// A definition that changes inside a transaction: what came before it belongs to the old one.
@@ -199,12 +315,21 @@ impl Session {
         state.joined_bytes = 0;
         if let Some(cursor) = joined.cursor {
             self.reached(&relation.id, cursor);
+            self.gave(&relation.id, cursor);
         }
         Step::Events(Box::new((Event::Transaction(joined), Event::Relation(relation))))
     }
 
     fn transaction(&mut self, mut part: TransactionMessage, bytes: usize) -> Step {
         let Some(state) = self.subscriptions.get_mut(&part.id) else { return Step::Nothing };
+        // What is compacted has a cursor at its end alone, and may be given twice.
+        if let (Some(acknowledging), Some(cursor)) = (&mut state.acknowledging, part.cursor)
+            && !part.compacted
+            && acknowledging.had(cursor)
+        {
+            acknowledging.sent(cursor);
+            return Step::Nothing;
+        }
         if let Some(mut joined) = state.joined.take() {
             joined.changes.append(&mut part.changes);
             joined.cursor = part.cursor;
@@ -221,11 +346,16 @@ impl Session {
         if let Some(cursor) = part.cursor {
             let id = part.id.clone();
             self.reached(&id, cursor);
+            self.gave(&id, cursor);
         }
         Step::Event(Event::Transaction(part))
     }
 
     fn heartbeat(&mut self, mut heartbeat: Heartbeat) -> Step {
+        if let Some(cursor) = heartbeat.cursor {
+            let confirmed = self.subscriptions.values_mut().filter(|state| state.confirmed);
+            confirmed.filter_map(|state| state.acknowledging.as_mut()).for_each(|all| all.sent(cursor));
+        }
         // Not for one that the daemon may not know yet, that is in its initial sync, or of which a part has arrived that
         // the caller does not have.
         let covers = |state: &State| state.confirmed && state.resume.is_some() && state.joined.is_none();
@@ -251,7 +381,7 @@ impl Session {
         if error.fatal {
             let unauthorized = error.code == walcast_protocol::ErrorCode::Unauthorized;
             let kind = if unauthorized { ErrorKind::Unauthorized } else { ErrorKind::Refused };
-            return Step::Over(Error::answered(kind, error));
+            return Step::Over(Error::answered(kind, "this client", error));
         }
         match known {
             Some(id) if error.code.is_retryable() => {
@@ -281,11 +411,33 @@ impl State {
         self.confirmed = false;
         self.joined = None;
         self.joined_bytes = 0;
+        if let Some(acknowledging) = &mut self.acknowledging {
+            acknowledging.disconnect();
+        }
     }
 
-    fn request(&self) -> ClientMessage {
+    /// Of one that has not begun.
+    fn first_request(&self) -> ClientMessage {
+        self.request_from(self.resume.as_ref())
+    }
+
+    /// What asks for it on a connection to `feed`.
+    fn request(&self, feed: Option<&FeedId>) -> Result<ClientMessage, ErrorMessage> {
+        let begin = self.acknowledging.as_ref().map(|acknowledging| acknowledging.begin(feed)).transpose()?;
+        Ok(match begin {
+            None | Some(Begin::Given) => self.request_from(self.resume.as_ref()),
+            Some(Begin::At(stored)) => self.request_from(Some(&stored)),
+            Some(Begin::Anew) => {
+                let mut request = self.subscription.request.clone();
+                request.cursor = StartAt::Snapshot;
+                request.into()
+            }
+        })
+    }
+
+    fn request_from(&self, start: Option<&StoredCursor>) -> ClientMessage {
         let mut request = self.subscription.request.clone();
-        if let Some(StoredCursor { feed, cursor }) = &self.resume {
+        if let Some(StoredCursor { feed, cursor }) = start {
             request.cursor = StartAt::from(*cursor);
             request.feed = Some(feed.clone());
         }

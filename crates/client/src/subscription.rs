@@ -1,7 +1,7 @@
 //! What to subscribe to.
 
 use walcast_model::{Cursor, FeedId};
-use walcast_protocol::{Catchup, StartAt, Subscribe, SubscriptionId, TablePattern, TableSelection};
+use walcast_protocol::{Catchup, Payload, StartAt, Subscribe, SubscriptionId, TablePattern, TableSelection};
 
 use crate::error::{Error, ErrorKind};
 
@@ -57,6 +57,28 @@ impl Subscription {
     #[must_use]
     pub const fn latest(mut self) -> Self {
         self.request.catchup = Catchup::Latest;
+        self
+    }
+
+    /// The name under which the daemon keeps what [`crate::Client::ack`] acknowledges: 1 to 128 bytes without control
+    /// characters. Make a UUID once and keep it with the store into which the changes go. With
+    /// `.start(StartAt::Acked)` the subscription goes on where it was acknowledged last, also in another process; before
+    /// anything was, with an initial sync.
+    ///
+    /// Acknowledge then, what an initial sync brought as well: what was not is sent again after a lost connection (and left
+    /// out, see [`crate::Client::ack`]), and history has to reach back to it. A [`crate::CursorStore`] needs no `client_id`,
+    /// and a cursor that it has counts before the one that was acknowledged.
+    #[must_use]
+    pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
+        self.request.client_id = Some(client_id.into());
+        self
+    }
+
+    /// What a change carries: whole rows (the default), or with [`Payload::Key`] only which rows changed. Fetch those that
+    /// are needed.
+    #[must_use]
+    pub const fn payload(mut self, payload: Payload) -> Self {
+        self.request.payload = payload;
         self
     }
 

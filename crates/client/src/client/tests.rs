@@ -1,6 +1,7 @@
 //! The client against a daemon that the test plays. Without a network, and on a clock that moves when all wait; what is
 //! about the network itself is in `network`.
 
+mod acknowledging;
 pub(crate) mod memory;
 mod network;
 mod resuming;
@@ -8,6 +9,7 @@ mod retrying;
 mod silence;
 mod tokens;
 mod transactions;
+mod waiting;
 
 use std::future::Future;
 use std::time::Duration;
