@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::ArgPredicate;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use walcast_client::StartAt;
@@ -76,7 +77,8 @@ In the file, keys are written with underscores: feed_memory = \"64MiB\"."))]
   walcast tail
   walcast tail orders 'audit.*'
   walcast tail orders --columns id,total --from start
-  walcast tail --from 16/B374D848 --json | jq .changes"))]
+  walcast tail --from 16/B374D848 --json | jq .changes
+  walcast tail orders --client-id reports --json >> orders.jsonl"))]
     Tail(TailArgs),
     /// Print past changes from change_history, without the daemon
     #[command(after_help = concat_examples("\
@@ -168,9 +170,19 @@ pub(crate) struct TailArgs {
         default_value = "ws://127.0.0.1:4700/v1/stream"
     )]
     pub(crate) url: String,
-    /// Where to start: latest, start (the rows that are there, then changes), oldest (of history), or a cursor
-    #[arg(long, value_name = "CURSOR", default_value = "latest", value_parser = parse_from)]
+    /// Where to start: latest, start (the rows that are there, then changes), oldest (of history), a cursor, or acked (where
+    /// this client stopped, the default with --client-id)
+    #[arg(
+        long,
+        value_name = "CURSOR",
+        default_value = "latest",
+        default_value_if("client_id", ArgPredicate::IsPresent, "acked"),
+        value_parser = parse_from
+    )]
     pub(crate) from: TailFrom,
+    /// The name under which the daemon keeps what was printed; start with it again to go on there
+    #[arg(long, value_name = "ID")]
+    pub(crate) client_id: Option<String>,
     /// The feed that the cursor is of; another one is refused
     #[arg(long, value_name = "ID")]
     pub(crate) feed: Option<walcast_model::FeedId>,
@@ -204,9 +216,7 @@ fn parse_from(text: &str) -> Result<TailFrom, String> {
         "start" => Ok(TailFrom::Start(StartAt::Snapshot)),
         "oldest" => Ok(TailFrom::Oldest),
         other => match other.parse() {
-            Ok(StartAt::Acked) | Err(_) => {
-                Err("expected latest, start, oldest or a cursor such as 16/B374D848".to_owned())
-            }
+            Err(_) => Err("expected latest, start, oldest, acked or a cursor such as 16/B374D848".to_owned()),
             Ok(start) => Ok(TailFrom::Start(start)),
         },
     }

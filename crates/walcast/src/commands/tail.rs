@@ -36,6 +36,9 @@ pub(crate) async fn run(args: TailArgs, stop: CancellationToken) -> Result<(), F
     if !args.columns.is_empty() {
         subscription = subscription.columns(args.columns.clone());
     }
+    if let Some(client_id) = &args.client_id {
+        subscription = subscription.client_id(client_id);
+    }
     let mut builder = Client::builder(&args.url);
     if let Some(token) = &args.token {
         builder = builder.token(token);
@@ -90,6 +93,7 @@ impl Tail {
         subscription: Subscription,
         args: &TailArgs,
     ) -> Result<(), Failure> {
+        let id = subscription.id().clone();
         let mut waiting = match (args.from, &args.feed) {
             // Only the daemon's welcome says what is the oldest.
             (TailFrom::Oldest, _) => Some(subscription),
@@ -114,7 +118,11 @@ impl Tail {
                 let start = subscription.resume(welcome.feed.clone(), welcome.oldest);
                 client.subscribe(start).await.map_err(|error| failure(&error))?;
             }
+            let printed = reached(&event);
             self.event(event)?;
+            if let (Some(cursor), Some(_)) = (printed, &args.client_id) {
+                client.ack(&id, cursor).map_err(|error| failure(&error))?;
+            }
         }
         Ok(())
     }
