@@ -143,7 +143,7 @@ async fn others_are_let_in_only_on_purpose() {
 }
 
 /// Writes a fresh certificate for this machine; how a client trusts it alone.
-fn certify(folder: &Path) -> Arc<ClientConfig> {
+pub(crate) fn certify(folder: &Path) -> Arc<ClientConfig> {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
     std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).expect("the key is written");
     std::fs::write(folder.join("cert.pem"), made.cert.pem()).expect("the certificate is written");
