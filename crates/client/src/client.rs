@@ -301,7 +301,7 @@ impl Client {
                 // Without a connection it is asked for with all the others.
                 Ok(Some(message)) => drop(self.send(&message)),
                 Ok(None) => {}
-                Err(failed) => self.ready.push_back(failed),
+                Err(failed) => self.ready.push_back(*failed),
             }
         }
     }

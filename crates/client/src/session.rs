@@ -116,7 +116,7 @@ impl Session {
             if !state.resting {
                 match self.request(&id) {
                     Ok(message) => messages.extend(message),
-                    Err(event) => failed.push(event),
+                    Err(event) => failed.push(*event),
                 }
             }
         }
@@ -124,20 +124,21 @@ impl Session {
     }
 
     /// The rest of a subscription is over: the message that asks for it, or that it cannot go on.
-    pub(crate) fn ask_again(&mut self, id: &SubscriptionId) -> Result<Option<ClientMessage>, Event> {
+    pub(crate) fn ask_again(&mut self, id: &SubscriptionId) -> Result<Option<ClientMessage>, Box<Event>> {
         if let Some(state) = self.subscriptions.get_mut(id) {
             state.resting = false;
         }
         self.request(id)
     }
 
-    fn request(&mut self, id: &SubscriptionId) -> Result<Option<ClientMessage>, Event> {
+    fn request(&mut self, id: &SubscriptionId) -> Result<Option<ClientMessage>, Box<Event>> {
         let Some(state) = self.subscriptions.get(id) else { return Ok(None) };
         match state.request(self.feed.as_ref()) {
             Ok(message) => Ok(Some(message)),
             Err(error) => {
                 self.subscriptions.remove(id);
-                Err(Event::Failed { id: id.clone(), error: ErrorMessage { id: Some(id.clone()), ..error } })
+                let error = ErrorMessage { id: Some(id.clone()), ..error };
+                Err(Box::new(Event::Failed { id: id.clone(), error }))
             }
         }
     }
