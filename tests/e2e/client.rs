@@ -55,7 +55,7 @@ impl Follower {
     }
 
     fn has(&self, id: i64) -> Option<i64> {
-        self.copy.lock().unwrap().get(&id).copied()
+        self.copy.lock().expect("a copy").get(&id).copied()
     }
 }
 
@@ -70,7 +70,7 @@ fn read(row: &RawValue) -> Value {
 }
 
 fn apply(copy: &Copy, event: &Event) {
-    let mut copy = copy.lock().unwrap();
+    let mut copy = copy.lock().expect("a copy");
     let mut put = |row: &RawValue| {
         let row = read(row);
         copy.insert(row["id"].as_i64().expect("an id"), row["v"].as_i64().unwrap_or_default());
@@ -300,7 +300,8 @@ async fn a_client_of_keys_asks_for_the_rows() {
 
 /// Where the WAL is after a commit, as an application asks.
 async fn position(session: &TestSession) -> Lsn {
-    session.scalar("SELECT pg_current_wal_lsn()::text").await.unwrap().parse().unwrap()
+    let position = session.scalar("SELECT pg_current_wal_lsn()::text").await;
+    position.expect("a position").parse().expect("a position")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -377,16 +378,17 @@ async fn apply_until(client: &mut Client, seen: &mut Vec<i64>, acknowledged: i64
     let (mut mode, mut cursor) = (None, None);
     let mut is_last = false;
     while !(is_last && cursor.is_none()) {
-        match within("an event", LIMIT, client.next()).await.expect("the client goes on").unwrap() {
+        match within("an event", LIMIT, client.next()).await.expect("an item").expect("the client goes on") {
             Event::Subscribed(subscribed) => mode = Some(subscribed.mode),
-            Event::SnapshotComplete(done) => client.ack(&done.id, done.cursor).unwrap(),
+            Event::SnapshotComplete(done) => client.ack(&done.id, done.cursor).expect("it has begun"),
             Event::Transaction(transaction) => {
-                let id = read(transaction.changes[0].row.as_ref().unwrap())["id"].as_i64().unwrap();
+                let row = read(transaction.changes[0].row.as_ref().expect("a row"));
+                let id = row["id"].as_i64().expect("an id");
                 seen.push(id);
                 is_last |= id == last;
                 if id == acknowledged {
                     cursor = transaction.cursor;
-                    client.ack(&transaction.id, transaction.cursor.unwrap()).unwrap();
+                    client.ack(&transaction.id, cursor.expect("a cursor")).expect("it was given");
                 }
             }
             Event::Acked(acked) => {
