@@ -177,6 +177,7 @@ pub(crate) struct TailArgs {
         value_name = "CURSOR",
         default_value = "latest",
         default_value_if("client_id", ArgPredicate::IsPresent, "acked"),
+        requires_if("acked", "client_id"),
         value_parser = parse_from
     )]
     pub(crate) from: TailFrom,
