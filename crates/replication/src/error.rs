@@ -114,6 +114,14 @@ pub enum Error {
         /// Up to here the feed has transactions.
         position: Cursor,
     },
+    /// The history does not say what it has of a server that was started again, so that server cannot be compared with it.
+    #[error(
+        "the server was started again, and history does not say what it has of it, so the two cannot be compared: {reason}"
+    )]
+    HistoryUnknown {
+        /// Why, for people.
+        reason: String,
+    },
     /// The server left out changes because a publication was missing when they were written (PG 18).
     #[error("the server left out changes because of a missing publication: {message}")]
     PublicationSkipped {
@@ -154,7 +162,8 @@ impl Error {
             Self::SlotInUse { .. }
             | Self::SlotBlocked { .. }
             | Self::Branched { .. }
-            | Self::SentDiffers { .. } => ErrorClass::Transient,
+            | Self::SentDiffers { .. }
+            | Self::HistoryUnknown { .. } => ErrorClass::Transient,
             Self::Decode(_) | Self::Assemble(_) => ErrorClass::Bug,
             _ => ErrorClass::Operator,
         }
@@ -214,6 +223,7 @@ impl Error {
             Self::SlotInUse { pid: None, .. }
             | Self::Branched { .. }
             | Self::SentDiffers { .. }
+            | Self::HistoryUnknown { .. }
             | Self::Decode(_)
             | Self::Assemble(_) => None,
         }

@@ -19,11 +19,13 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use walcast_broadcaster::Lineage;
 use walcast_history::{Branch, BranchReason, FeedRecord, Line};
-use walcast_model::{Lsn, Transaction};
+use walcast_model::Lsn;
 use walcast_postgres::{ConnectionConfig, Session};
 use walcast_replication::identity::{self, Continuity, Origin, Standing};
 use walcast_replication::metrics::{ENDED_TOTAL, LOST_CHANGES_TOTAL};
-use walcast_replication::{FeedEnd, Keeper, ReplicationConnection, ReplicationSettings, slot};
+use walcast_replication::{
+    FeedEnd, Keeper, ReplicationConnection, ReplicationSettings, StoredTransactions, slot,
+};
 
 use super::again::{Again, Ending, Why};
 use crate::commands::setup::{SetupError, Target};
@@ -228,12 +230,13 @@ impl Keeper for HistoryKeeper {
         from: Lsn,
         to: Lsn,
         count_max: u32,
-    ) -> BoxFuture<'static, Result<Vec<Transaction>, String>> {
-        let history = self.history.clone();
+    ) -> BoxFuture<'static, Result<StoredTransactions, String>> {
+        let (history, record) = (self.history.clone(), self.record.clone());
         async move {
             let session = Session::connect(&history, APPLICATION_NAME).await.map_err(|e| e.to_string())?;
-            let found = FeedRecord::transactions(&session, from, to, count_max).await;
-            found.map_err(|error| error.to_string())
+            let found = record.transactions(&session, from, to, count_max).await;
+            let (transactions, oldest) = found.map_err(|error| error.to_string())?;
+            Ok(StoredTransactions { transactions, oldest })
         }
         .boxed()
     }
