@@ -164,21 +164,28 @@ impl FeedRecord {
         rows.doing("read its lineage")?.iter().map(ancestor).collect()
     }
 
-    /// The last `count_max` stored transactions that begin at or after `from` and before `to`, in the order of the feed.
+    /// The last `count_max` stored transactions that begin at or after `from` and before `to`, in the order of the feed;
+    /// and the oldest position, before which what was stored is not there any more and not listed.
     ///
     /// # Errors
-    /// When the history's Postgres fails.
+    /// When the feed is gone, or the history's Postgres fails.
     pub async fn transactions(
+        &self,
         session: &Session,
         from: Lsn,
         to: Lsn,
         count_max: u32,
-    ) -> Result<Vec<Transaction>, Error> {
+    ) -> Result<(Vec<Transaction>, Lsn), Error> {
         let sql = "SELECT lsn, xid, committed_at FROM walcast.change_history \
                    WHERE seq = 0 AND lsn >= $1 AND lsn < $2 ORDER BY lsn DESC LIMIT $3";
         let parameters: [&(dyn postgres_types::ToSql + Sync); 3] =
             [&parameter(from), &parameter(to), &i64::from(count_max)];
         let rows = session.query(sql, &parameters).await.doing("list transactions")?;
+        // Only now: what retention drops meanwhile is before what this says.
+        let sql = "SELECT oldest_lsn FROM walcast.feed WHERE feed_id = $1";
+        let row = session.query_opt(sql, &[&self.id.as_str()]).await.doing("list transactions")?;
+        let row = row.ok_or_else(|| Error::FeedGone { feed: self.id.clone() })?;
+        let oldest = lsn(&row, 0)?;
         let transaction = |row: &tokio_postgres::Row| {
             let xid = u64::try_from(get::<i64>(row, 1)?).unwrap_or_default();
             Ok(Transaction {
@@ -187,7 +194,10 @@ impl FeedRecord {
                 committed_at: timestamp(row, 2)?,
             })
         };
-        rows.iter().rev().map(transaction).collect()
+        let listed: Result<Vec<_>, Error> = rows.iter().rev().map(transaction).collect();
+        let mut listed = listed?;
+        listed.retain(|transaction| transaction.start.lsn() >= oldest);
+        Ok((listed, oldest))
     }
 
     /// Where the first stored transaction begins that lies at or after `from` and was committed when the server had been

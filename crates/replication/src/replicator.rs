@@ -40,7 +40,7 @@ use crate::metrics::{
     TRANSACTIONS_TOTAL,
 };
 pub use images::{FoundImages, LastImages};
-pub use keeper::{FeedEnd, Keeper};
+pub use keeper::{FeedEnd, Keeper, StoredTransactions};
 use open::{Completer, Link};
 pub use settings::ReplicatorSettings;
 
