@@ -381,12 +381,22 @@ impl Assembler {
         known.check(&insert.new)?;
         let mut change = open.builder.change(Op::Insert, &known.relation);
         let mut image = Image::new(known, values, failed);
-        if known.has_key {
+        let key_is_known = image.key_is_known(&insert.new);
+        if known.has_key && key_is_known {
             infallible(change.key(|out| image.key(&insert.new, out)));
         }
-        infallible(change.row(|out| image.all(&insert.new, out)));
+        // An update that brings a row into the publication's row filter is sent as an insert, without the large values that
+        // it did not write.
+        infallible(change.row(|out| image.merged(&insert.new, None, None, out)));
+        change.unchanged(image.unchanged().map(|index| known.relation.columns()[index].name.as_str()));
+        let is_whole = image.unchanged().next().is_none();
         let mark = images.as_ref().and_then(|_| {
-            images::mark(known, at.lsn(), images::effect_of(&known.relation, change.row_json(), true))
+            let effect = if key_is_known {
+                images::effect_of(&known.relation, change.row_json(), is_whole)
+            } else {
+                ImageEffect::Clear
+            };
+            images::mark(known, at.lsn(), effect)
         });
         if let Some(mark) = &mark {
             change.image(mark.clone());
