@@ -1,6 +1,9 @@
 //! With `last_images` rows are whole without REPLICA IDENTITY FULL, where that can be known; where not, `unchanged` says
 //! so. What is told is compared with what triggers saw in the source.
 
+mod storage;
+mod workload;
+
 use walcast_testkit::{Daemon, TestDatabase, for_each_version};
 
 use crate::observer::Observer;

@@ -2,8 +2,11 @@
 //!
 //! A table that is rewritten (`ALTER … TYPE … USING`, a default for a new column) has other rows without a change in the
 //! stream; a table that was out of its publication for a while has had changes that did not come. Both leave a trace in
-//! the catalog: another file, another number of columns, another entry of the publication. The catalog is read as it is
-//! *now*, though, and the stream may be behind: so it also counts since when it has been so, for certain.
+//! the catalog: another file, another number of columns, another entry of the publication, another version of the table's
+//! row in `pg_class` (another schema for a while, a partition for a while). VACUUM and ANALYZE write that row in place, so
+//! it stays the same version; a GRANT or a trigger makes another one, which costs the images and is never wrong. The
+//! catalog is read as it is *now*, though, and the stream may be behind: so it also counts since when it has been so, for
+//! certain.
 
 use std::time::{Duration, Instant};
 
@@ -22,13 +25,13 @@ const UNSEEN_WAIT: Duration = Duration::from_millis(2);
 const NOW: &str = "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text";
 
 /// Partitions are left out: what is published of them depends on their parents as well. The numbers of transactions are
-/// those that made the table's file and what publishes it.
+/// those that made the table's row of `pg_class` and what publishes it.
 macro_rules! storage_sql {
     ($schemas:literal) => {
         concat!(
             "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text, \
                     $3::text IS NULL OR pg_visible_in_snapshot($3::text::xid8, pg_current_snapshot()), \
-                    c.relfilenode::text || ' ' || c.relnatts, c.xmin::text, \
+                    c.relfilenode || ' ' || c.relnatts || ' ' || c.xmin, c.xmin::text, \
                     ARRAY(SELECT p.oid || ' ' || p.xmin || ' ' || m.oid || ' ' || m.xmin FROM pg_publication p \
                           CROSS JOIN LATERAL (SELECT r.oid, r.xmin FROM pg_publication_rel r \
                                               WHERE r.prpubid = p.oid AND r.prrelid = c.oid",
