@@ -8,12 +8,13 @@
 //!
 //!   Relation (in either state) ──► Step::NeedsCatalog ──► answer() ──► goes on
 //!   a change ──► Step::NeedsTypes ──► types_read() ──► Step::NeedsConversions ──► resume() ──► goes on
+//!   a change ──► Step::NeedsStorage ──► storage_read() ──► goes on
 //!   a change ──► Step::NeedsImages ──► images_mut().found() ──► resume() ──► goes on
 //! ```
 //!
 //! The second line is only for tables with columns of types that users can alter, which the WAL does not tell: such types
 //! are read again from the catalog after each change's commit, once for all changes that were committed before it. The
-//! third is only for tables whose last images are kept (`assemble::images`).
+//! others are only for tables whose last images are kept (`assemble::images`).
 //!
 //! Output collects until [`Assembler::take`]. What lies before the position where the feed stands is counted and
 //! not rendered: a slot sends transactions again after every crash, and a transaction of which the feed already
@@ -42,7 +43,7 @@ use walcast_pgoutput::{
 
 pub(crate) use images::Images;
 pub use images::{ImageQuestion, IsChosen};
-pub use relation::{CatalogAnswer, CatalogQuestion, ColumnFacts, RelationFacts};
+pub use relation::{CatalogAnswer, CatalogQuestion, ColumnFacts, RelationFacts, StorageFacts};
 pub use rows_message::{RowsHeader, row_prefix};
 pub use types::TypesQuestion;
 
@@ -97,6 +98,8 @@ pub enum Step {
     /// A change has values that only the server can convert: add what it makes of each to
     /// [`Assembler::conversions_mut`], and call [`Assembler::resume`].
     NeedsConversions(Vec<Conversion>),
+    /// A change is of a table whose storage was not seen before: look again, and call [`Assembler::storage_read`].
+    NeedsStorage(Oid),
     /// A change is about rows whose last image may be in history: look them up, and call [`Assembler::resume`].
     NeedsImages(Vec<ImageQuestion>),
 }
@@ -342,11 +345,12 @@ impl Assembler {
             Some(Entry::Known(known)) => Some(&known.relation),
             _ => None,
         };
-        let known = Known::new(&definition, answer, &self.types, before);
+        let mut known = Known::new(&definition, answer, &self.types, before);
+        let transaction = self.transaction.as_ref().map(|open| open.builder.transaction().xid);
+        known.keep_storage(answer.storage, transaction);
         self.has_alterable |= known.is_alterable();
         if let Some(images) = &mut self.images {
-            let definition = known.storage.as_ref().map(|storage| (known.relation.digest(), storage.id));
-            images.define(oid, definition);
+            images.define(oid, known.definition());
         }
         self.relations.insert(oid, Entry::Known(known));
     }
@@ -360,7 +364,7 @@ impl Assembler {
             return Ok(step);
         }
         if self.images.is_some()
-            && let Some(step) = self.image_question(&message)
+            && let Some(step) = self.storage_question(&message).or_else(|| self.image_question(&message))
         {
             self.waiting = Some(Waiting::Change(message));
             return Ok(step);
@@ -418,7 +422,7 @@ impl Assembler {
         }
         let before = update.old.as_ref().map_or(&update.new, OldTuple::tuple);
         let key = images.as_ref().and_then(|_| images::key_before(known, values, before));
-        let last = images::image_before(images.as_deref(), update.relation, key.as_ref());
+        let last = images::image_before(images.as_deref(), known, key.as_ref());
         let mut change = open.builder.change(Op::Update, &known.relation);
         let mut image = Image::new(known, values, failed);
         // Servers before 14.2 send no old key for a key that is stored out of line: the key is then not known.
@@ -464,7 +468,7 @@ impl Assembler {
         let old = delete.old.tuple();
         known.check(old)?;
         let key = images.as_ref().and_then(|_| images::key_before(known, values, old));
-        let last = images::image_before(images.as_deref(), delete.relation, key.as_ref());
+        let last = images::image_before(images.as_deref(), known, key.as_ref());
         let mut change = open.builder.change(Op::Delete, &known.relation);
         let mut image = Image::new(known, values, failed);
         if known.has_key {

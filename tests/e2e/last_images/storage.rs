@@ -1,7 +1,9 @@
-//! A table that was not published as itself for a while: what history kept of its rows
+//! A table that was not published as itself for a while, or of which that is not known yet: what history kept of its rows
 //! is not used.
 
-use walcast_testkit::{Daemon, DaemonBuilder, TestDatabase, for_each_version};
+use walcast_testkit::{Daemon, DaemonBuilder, TestDatabase, for_each_version, installations, own_cluster};
+
+use crate::observer::Observer;
 
 /// How many changes history has, and what is missing in the last one: `unchanged`, and whether there is no `old`.
 const LAST: &str = "SELECT (SELECT count(*) FROM walcast.changes) || ' ' || coalesce(unchanged::text, '') \
@@ -83,4 +85,55 @@ async fn a_table_that_was_a_partition_for_a_while_has_no_images() {
         expect(&database, &["UPDATE leaf SET v = 3"], "5 [\"big\"]no old").await;
     })
     .await;
+}
+
+/// A commit that waits for a synchronous standby is in the stream long before the catalog can be asked about it.
+#[tokio::test]
+async fn a_definition_that_nobody_sees_yet_costs_the_rows_that_change_meanwhile_and_no_others() {
+    for installation in installations() {
+        let cluster = own_cluster(&installation).await;
+        let database = TestDatabase::create(&cluster).await;
+        database
+            .run(
+                "CREATE TABLE t (id int PRIMARY KEY, v int, big text); ALTER TABLE t ALTER big SET STORAGE EXTERNAL",
+            )
+            .await;
+        let daemon = Daemon::of(&database).flag("--last-images", "*").start().await;
+        let mut observer = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
+        observer.until("caught_up").await;
+        let known = "INSERT INTO t SELECT g, 0, repeat('a', 9000) FROM generate_series(1, 3) g";
+        expect(&database, &[known, "UPDATE t SET v = 1"], "6 old").await;
+        observer.until_transactions(2).await;
+        database.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
+        database.run("SELECT pg_reload_conf()").await;
+        database.until("SHOW synchronous_standby_names", "nobody").await;
+        let mut hanging = Vec::new();
+        for (told, sql) in [
+            (3, "ALTER TABLE t ALTER v SET STATISTICS 50; UPDATE t SET v = 2 WHERE id = 1"),
+            (4, "UPDATE t SET v = 2 WHERE id = 2"),
+        ] {
+            let writer = database.session().await;
+            hanging.push(tokio::spawn(async move { writer.batch_execute(sql).await }));
+            observer.until_transactions(told).await;
+        }
+        let warned = daemon.until_log("last images").await;
+        assert!(warned.contains("not visible yet"), "{warned}");
+        database.run("ALTER SYSTEM RESET synchronous_standby_names").await;
+        database.run("SELECT pg_reload_conf()").await;
+        for hanging in hanging {
+            hanging.await.unwrap().unwrap();
+        }
+        // The third row was not touched meanwhile: it is known as before.
+        let missing = "SELECT string_agg(concat(key ->> 'id', unchanged), ' ' ORDER BY lsn, key ->> 'id') \
+                       FROM walcast.changes WHERE (\"row\" ->> 'v')::int >= 2";
+        database.run("UPDATE t SET v = 3").await;
+        database.until(missing, r#"1["big"] 2["big"] 1["big"] 2["big"] 3"#).await;
+        // And the others are again, once they are written.
+        database.run("UPDATE t SET big = repeat('b', 9000) WHERE id = 1").await;
+        expect(&database, &["UPDATE t SET v = 4 WHERE id = 1"], "13 old").await;
+        let warnings = daemon.log().iter().filter(|line| line.contains("last images")).count();
+        assert_eq!(warnings, 1);
+        observer.until_transactions(7).await;
+        observer.assert_equals(&database, "public.t").await;
+    }
 }
