@@ -26,6 +26,7 @@ use super::relation::{Definition, Entry, Known};
 use super::row::{Image, Values};
 use super::types::relation_of;
 use super::{AssembleError, Assembler, Step, StorageFacts, infallible};
+use crate::metrics::{IMAGES_COMPLETED_TOTAL, IMAGES_UNSTORED};
 
 /// Says for which tables last images are kept.
 pub type IsChosen = Arc<dyn Fn(&RelationName) -> bool + Send + Sync>;
@@ -83,6 +84,8 @@ pub(crate) struct Images {
     history_at: Cursor,
     /// Bytes that were filled in since the last look.
     filled: usize,
+    /// Changes that were completed and are not counted yet.
+    completed: u64,
 }
 
 impl fmt::Debug for Images {
@@ -101,6 +104,7 @@ impl Images {
             looked_up: Vec::new(),
             history_at: head,
             filled: 0,
+            completed: 0,
         }
     }
 
@@ -126,6 +130,8 @@ impl Images {
                 _ => {}
             }
         }
+        let count: usize = self.tables.values().map(|table| table.rows.len()).sum();
+        metrics::gauge!(IMAGES_UNSTORED).set(count as f64);
         // What a large transaction took is not held for ever.
         if self.unstored.is_empty() {
             self.unstored.shrink_to(UNSTORED_MIN);
@@ -137,6 +143,9 @@ impl Images {
 
     /// Forgets what history was asked, as changes are stored from here on.
     pub(crate) fn forget_found(&mut self) {
+        if self.completed > 0 {
+            metrics::counter!(IMAGES_COMPLETED_TOTAL).increment(std::mem::take(&mut self.completed));
+        }
         for (oid, key) in self.looked_up.drain(..) {
             if let Some(table) = self.tables.get_mut(&oid)
                 && table.rows.get(&key).is_some_and(|row| row.at.is_none())
@@ -204,8 +213,10 @@ impl Images {
         self.unstored.push_back((at, oid, Some(key)));
     }
 
+    /// A change has this many bytes of an image.
     pub(super) const fn filled(&mut self, bytes: usize) {
         self.filled = self.filled.saturating_add(bytes);
+        self.completed += (bytes > 0) as u64;
     }
 }
 

@@ -9,6 +9,7 @@ use walcast_pgoutput::{DecodeError, Decoder};
 use crate::assemble::{Assembler, ImageQuestion};
 use crate::backoff::Backoff;
 use crate::connection::StreamFrame;
+use crate::metrics::{IMAGES_FOUND_TOTAL, IMAGES_LOOKED_UP_TOTAL};
 
 /// How many images are asked for at once. The answer may leave out all but the first, for its size.
 const IMAGES_MAX: usize = 1000;
@@ -82,6 +83,9 @@ pub(super) async fn find(store: &dyn LastImages, assembler: &mut Assembler, want
         };
         pause("last images are not had from the history", &problem, &mut backoff).await;
     };
+    let had = found.images.iter().flatten().count();
+    metrics::counter!(IMAGES_LOOKED_UP_TOTAL).increment(found.images.len() as u64);
+    metrics::counter!(IMAGES_FOUND_TOTAL).increment(had as u64);
     for (question, image) in wanted.into_iter().zip(found.images) {
         images.found(question, image);
     }
