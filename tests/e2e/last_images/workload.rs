@@ -1,6 +1,8 @@
 //! A random workload of several writers on tables of every replica identity: each change is compared with what a trigger
 //! saw, whatever happens to the daemon and to its history, which is another database.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: clippy's exception knows only test functions")]
+
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value};
