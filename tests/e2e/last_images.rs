@@ -1,7 +1,10 @@
 //! With `last_images` rows are whole without REPLICA IDENTITY FULL, where that can be known; where not, `unchanged` says
 //! so. What is told is compared with what triggers saw in the source.
 
-use walcast_testkit::{Daemon, TestDatabase, for_each_version};
+mod storage;
+mod workload;
+
+use walcast_testkit::{Daemon, LIMIT, TestDatabase, eventually, for_each_version};
 
 use crate::observer::Observer;
 
@@ -117,6 +120,14 @@ async fn rows_are_whole_where_they_are_known_and_never_wrong() {
         settle(&database, "1").await;
         observer.assert_equals(&database, "public.doc").await;
         drop(observer);
+
+        // What is stored is let go while nothing is written, and is counted.
+        let unstored = async || daemon.metric("walcast_images_unstored").await;
+        eventually("nothing is only in memory", LIMIT, async || (unstored().await == Some(0.0)).then_some(()))
+            .await;
+        for metric in ["looked_up_total", "found_total", "completed_total", "bytes"] {
+            daemon.until_metric(&format!("walcast_images_{metric}"), 1.0).await;
+        }
 
         // Rewritten without a change in the stream, with the definition that it had: nothing is known, until the row is
         // written whole.

@@ -20,6 +20,7 @@ use walcast_postgres::Session;
 use crate::Error;
 use crate::column::{get, parameter};
 use crate::error::Doing;
+use crate::metrics::IMAGES_TABLES_DROPPED;
 pub(crate) use fold::Fold;
 pub use reader::{ImageReader, WantedImage};
 
@@ -104,6 +105,9 @@ impl ImageWriter {
         for (oid, table) in &fold.tables {
             let relation = oid.get();
             if table.is_cleared {
+                if self.tables.contains_key(oid) {
+                    metrics::counter!(IMAGES_TABLES_DROPPED).increment(1);
+                }
                 session.batch_execute(&clear_sql(relation, table.definition.is_none())).await.doing(DOING)?;
             }
             let Some(imaged) = &table.definition else {

@@ -212,12 +212,17 @@ impl Retention {
 
     /// The partitions, oldest first, and where the feed stands; `None` when this process does not store it.
     async fn partitions(&self, session: &Session) -> Result<Option<(Vec<Partition>, Kept)>, Error> {
-        let sql = "SELECT least(position_lsn, last_lsn), oldest_lsn FROM walcast.feed WHERE feed_id = $1 AND writer = $2";
+        let sql = "SELECT least(position_lsn, last_lsn), oldest_lsn, pg_total_relation_size(i.oid), \
+                   greatest(i.reltuples, 0)::float8 \
+                   FROM walcast.feed, pg_class AS i \
+                   WHERE feed_id = $1 AND writer = $2 AND i.oid = 'walcast.last_image'::regclass";
         let row = session.query_opt(sql, &[&self.feed.as_str(), &self.writer]).await.doing(RETAIN)?;
         let Some(row) = row else { return Ok(None) };
         let oldest = lsn(&row, 1)?;
         let kept = Kept { position: lsn(&row, 0)?, acknowledged: self.acknowledged(session, oldest).await? };
         gauge!(names::OLDEST_POSITION).set(oldest.get() as f64);
+        gauge!(names::IMAGES_BYTES).set(get::<i64>(&row, 2)? as f64);
+        gauge!(names::IMAGES_ROWS).set(get::<f64>(&row, 3)?);
         // A partition is as old as its successor: nothing was stored in it since that was made.
         let sql = "SELECT p.name, p.upper_lsn, coalesce(pg_total_relation_size(p.oid::oid), 0)::int8,
                           extract(epoch FROM clock_timestamp() - r.made_at)::float8,
