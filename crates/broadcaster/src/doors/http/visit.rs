@@ -12,7 +12,7 @@ use super::answer::{self, Refused};
 use crate::access::{Authority, Pass};
 use crate::doors::Door;
 use crate::doors::entrance::{Whose, token};
-use crate::doors::pace::SharedPace;
+use crate::doors::pace::{SharedPace, TooFast};
 use crate::doors::patience::Patience;
 use crate::doors::peer::Arrival;
 use crate::doors::places::Places;
@@ -73,17 +73,17 @@ impl Visit {
         };
         let user = count_user(entrance, &pass, limits).map_err(answer::farewell)?;
         let now = Instant::now();
+        let until = now + HELD_BACK_MAX;
         let free_at = match pass.user() {
-            Some(user) => entrance.paces.take(user, limits.requests_per_second_max, now),
-            None => pace.take(now),
+            Some(user) => entrance.paces.try_take(user, limits.requests_per_second_max, now, until),
+            None => pace.try_take(now, until),
         };
-        match free_at {
-            Some(free_at) if free_at > now + HELD_BACK_MAX => {
-                let message = "too many requests in a second (requests_per_second_max)";
-                return Err(answer::too_many(message, "ask less often, or let the request wait with wait="));
-            }
-            Some(free_at) => sleep_until(free_at).await,
-            None => {}
+        let free_at = free_at.map_err(|TooFast| {
+            let message = "too many requests in a second (requests_per_second_max)";
+            answer::too_many(message, "ask less often, or let the request wait with wait=")
+        })?;
+        if let Some(free_at) = free_at {
+            sleep_until(free_at).await;
         }
         let applicant = match pass.user() {
             Some(user) => Applicant::User(Arc::from(user)),
