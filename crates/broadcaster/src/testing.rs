@@ -217,6 +217,8 @@ pub(crate) struct FakeSource {
     pub(crate) defined: Mutex<Vec<Arc<Relation>>>,
     /// What it has of rows by key; nothing is answered while that is not known.
     pub(crate) found: Mutex<Option<FoundRows>>,
+    /// How often it was asked for rows by key.
+    pub(crate) looked: AtomicUsize,
     /// How often it was asked about the definition of a change.
     pub(crate) asked: AtomicUsize,
 }
@@ -263,6 +265,7 @@ impl InitialSync for FakeSource {
         _: &'a SnapshotTable,
         _: &'a [Key],
     ) -> BoxFuture<'a, Result<FoundRows, Unanswered>> {
+        self.looked.fetch_add(1, Ordering::Relaxed);
         match self.found.lock().unwrap().clone() {
             Some(found) => std::future::ready(Ok(found)).boxed(),
             None => std::future::pending().boxed(),

@@ -63,14 +63,17 @@ async fn serve(
     if authority.review(&mut visit.pass) {
         return Err(answer::refusal(again("the policies have changed")));
     }
-    let Looked { rows, cursor, reached } = looked;
+    let Looked { rows, cursor, reached, place } = looked;
     let feed = broadcaster.feed_id();
     let mut text = Vec::with_capacity(rows.len() + 128);
     let head = format!("{{\"feed\":\"{feed}\",\"cursor\":\"{cursor}\",\"reached\":\"{reached}\",\"rows\":[");
     text.extend_from_slice(head.as_bytes());
     text.extend_from_slice(&rows);
     text.extend_from_slice(b"]}");
-    body::json(text, headers, visit).await
+    drop(rows);
+    let answered = body::json(text, headers, visit).await;
+    drop(place);
+    answered
 }
 
 /// Waits until the client has other rights than it came with.

@@ -9,6 +9,8 @@ use walcast_protocol::{ErrorCode, ServerMessage};
 use walcast_snapshot::SnapshotEvent;
 
 use crate::limits::Limits;
+use crate::refusal::Refusal;
+use crate::session::{Answer, Question, Step};
 use crate::testing::{Bench, Write, at, full, published, table, words, written};
 
 fn grant(columns: Option<&[&str]>, rows: Option<&str>) -> Grant {
@@ -192,4 +194,17 @@ async fn a_hidden_column_is_not_named_when_it_cannot_be_told() {
     bench.route();
     let text = told(&bench.take(&mut session).0);
     assert!(text.contains("identity_required") && !text.contains("owner"), "{text}");
+}
+
+#[tokio::test]
+async fn what_the_source_says_of_itself_is_not_for_those_under_policies() {
+    let bench = shared().await;
+    let refusal = || Refusal::of_inside(ErrorCode::NotReady, "role \"inner\" may not").hint("GRANT inner");
+    for (rights, knows) in [(rights(&[("*", grant(None, None))]), false), (Rights::Everything, true)] {
+        let mut session = bench.session_with(r#""tables":[{"table":"public.f"}]"#, &rights).unwrap();
+        while !matches!(session.next(), Step::Ask(Question::Tables { .. })) {}
+        session.answer(Answer::Tables(Err(refusal())));
+        let text = told(&bench.take(&mut session).0);
+        assert!(text.contains("not_ready") && text.contains("inner") == knows, "{text}");
+    }
 }
