@@ -357,7 +357,8 @@ impl Session {
 
     fn subscribed(&mut self, mode: Mode, cursor: Cursor) {
         let id = self.id.clone();
-        self.send(Subscribed { id, mode, cursor });
+        let rights = (!self.may_know_all).then(|| self.shape.key().rights());
+        self.send(Subscribed { id, mode, cursor, rights });
         self.last_cursor = self.last_cursor.max(cursor);
     }
 
