@@ -154,6 +154,8 @@ enum Phase {
 pub(crate) struct Session {
     id: SubscriptionId,
     world: Arc<World>,
+    /// No policies are in force for the client.
+    may_know_all: bool,
     /// What the client asks for, whatever it may have of it.
     asked: Entries<Asked>,
     shape: ShapeHandle,
@@ -194,6 +196,7 @@ impl Session {
             id,
             world,
             asked: tables.into(),
+            may_know_all: rights.is_everything(),
             shape,
             start,
             catchup,
@@ -222,6 +225,7 @@ impl Session {
         if matches!(self.phase, Phase::Over) {
             return false;
         }
+        self.may_know_all = rights.is_everything();
         let key = match ShapeKey::resolve(&BTreeMap::from(&self.asked), rights) {
             Ok(key) if key == **self.shape.key() => return false,
             Ok(key) => key,
@@ -339,7 +343,7 @@ impl Session {
     fn refuse(&mut self, refusal: Refusal) {
         metrics::counter!(crate::metrics::ERRORS, "code" => refusal.code.to_string()).increment(1);
         tracing::debug!(id = %self.id, %refusal, "a subscription ends");
-        let message = refusal.into_message(Some(self.id.clone()), false);
+        let message = refusal.told(self.may_know_all).into_message(Some(self.id.clone()), false);
         self.send(message);
         self.phase = Phase::Over;
     }
@@ -353,7 +357,8 @@ impl Session {
 
     fn subscribed(&mut self, mode: Mode, cursor: Cursor) {
         let id = self.id.clone();
-        self.send(Subscribed { id, mode, cursor });
+        let rights = (!self.may_know_all).then(|| self.shape.key().rights());
+        self.send(Subscribed { id, mode, cursor, rights });
         self.last_cursor = self.last_cursor.max(cursor);
     }
 

@@ -17,7 +17,7 @@ use walcast_model::{
 };
 use walcast_policy::Rights;
 use walcast_protocol::{ClientMessage, ServerMessage};
-use walcast_snapshot::{SnapshotEvent, SnapshotTable};
+use walcast_snapshot::{FoundRows, Key, SnapshotEvent, SnapshotTable};
 
 use crate::acks::ClientPositions;
 use crate::encode::Frame;
@@ -215,6 +215,10 @@ pub(crate) struct FakeSource {
     pub(crate) before: Mutex<VecDeque<Vec<SnapshotEvent>>>,
     /// The tables as they are defined, the newest of a name last.
     pub(crate) defined: Mutex<Vec<Arc<Relation>>>,
+    /// What it has of rows by key; nothing is answered while that is not known.
+    pub(crate) found: Mutex<Option<FoundRows>>,
+    /// How often it was asked for rows by key.
+    pub(crate) looked: AtomicUsize,
     /// How often it was asked about the definition of a change.
     pub(crate) asked: AtomicUsize,
 }
@@ -254,6 +258,18 @@ impl InitialSync for FakeSource {
     fn schema_of(&self, relation: Arc<Relation>) -> BoxFuture<'_, Result<Schema, Unanswered>> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         std::future::ready(Ok(schema(relation))).boxed()
+    }
+
+    fn rows<'a>(
+        &'a self,
+        _: &'a SnapshotTable,
+        _: &'a [Key],
+    ) -> BoxFuture<'a, Result<FoundRows, Unanswered>> {
+        self.looked.fetch_add(1, Ordering::Relaxed);
+        match self.found.lock().unwrap().clone() {
+            Some(found) => std::future::ready(Ok(found)).boxed(),
+            None => std::future::pending().boxed(),
+        }
     }
 
     fn run(

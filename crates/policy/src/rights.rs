@@ -95,6 +95,12 @@ pub(crate) fn most_telling<T>(
 }
 
 impl Rights {
+    /// Whether there are no policies.
+    #[must_use]
+    pub const fn is_everything(&self) -> bool {
+        matches!(self, Self::Everything)
+    }
+
     /// What may be had of a table, `None` for nothing. The entry that says most about it counts: its own name before its
     /// schema's, that before `*`.
     #[must_use]

@@ -126,6 +126,10 @@ pub struct Subscribed {
     /// Where it begins; `0/0` for an initial sync.
     #[cfg_attr(test, schemars(with = "schema::CursorText"))]
     pub cursor: Cursor,
+    /// Where policies are in force: which rights it has of what it asks for, opaque. Stored with the cursor; when a
+    /// subscription that is resumed has another one, what the client has does not fit its rights, and it starts over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rights: Option<String>,
 }
 
 /// `relation`: a table's definition, before its first rows and whenever it changes.

@@ -1,6 +1,7 @@
 mod entrance;
 mod http;
 mod listening;
+mod visits;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

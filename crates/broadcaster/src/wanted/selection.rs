@@ -126,6 +126,11 @@ impl Selection {
         self.is_filtered().then(|| Filter::all(self.asked.iter().chain(&self.granted).cloned()))
     }
 
+    /// What its client may have, whatever it asks for.
+    pub(super) fn granted(&self) -> String {
+        format!("{:?} {:?}", self.visible, self.granted)
+    }
+
     /// Whether the client may know of a column that is not part of the key.
     pub(crate) fn may_know(&self, column: &str) -> bool {
         self.visible.as_ref().is_none_or(|visible| visible.contains(column))
