@@ -32,9 +32,10 @@ mod tests;
 use std::collections::HashMap;
 use std::fmt;
 use std::mem;
+use std::sync::Arc;
 
 use walcast_model::last_image::ImageEffect;
-use walcast_model::{Cursor, Lsn, Oid, Op, Part, RelationName, Transaction, Xid};
+use walcast_model::{Cursor, Lsn, Meta, Oid, Op, Part, RelationName, Transaction, Xid};
 use walcast_pgoutput::json::{Conversion, Conversions, Types, ValueError};
 use walcast_pgoutput::{
     Begin, Commit, Delete, Insert, LogicalMessage, Message, OldTuple, RelationDefinition, Truncate, Update,
@@ -54,6 +55,8 @@ use transaction::Open;
 
 /// The schema that is walcast's own: never part of the feed.
 pub const OWN_SCHEMA: &str = "walcast";
+/// Prefix of the transactional logical messages in which transactions say something about themselves.
+pub const META_PREFIX: &str = "walcast";
 /// Prefix of the transactional logical messages by which barriers come back.
 pub const BARRIER_PREFIX: &str = "walcast.barrier";
 /// Prefix of the transactional logical messages that carry rows which were there before their table was picked up.
@@ -525,6 +528,17 @@ impl Assembler {
                     None => ignored("malformed"),
                     Some(_) if open.barriers.len() >= BARRIERS_PER_TRANSACTION_MAX => ignored("too_many"),
                     Some(id) => open.barriers.push(id.to_owned()),
+                }
+                Ok(())
+            }
+            prefix if prefix == META_PREFIX.as_bytes() => {
+                match Meta::parse(&message.content) {
+                    Ok(meta) => open.meta = Some(Arc::new(meta)),
+                    Err(problem) => {
+                        let xid = open.builder.transaction().xid;
+                        tracing::warn!(%xid, %problem, "left out what a transaction says about itself");
+                        ignored("bad_meta");
+                    }
                 }
                 Ok(())
             }
