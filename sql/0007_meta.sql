@@ -8,7 +8,7 @@ COMMENT ON COLUMN walcast.change_history.meta IS 'JSON object: what the transact
 --
 -- Clients are sent it as "meta", and it stands beside each change that follows in the transaction; a later call replaces
 -- it. It writes one record of WAL and no table. Where schema walcast is in another database, call
--- pg_logical_emit_message(true, 'walcast', convert_to('{…}', 'UTF8')).
+-- pg_logical_emit_message(true, 'walcast', convert_to('{...}', 'UTF8')).
 CREATE FUNCTION walcast.set_meta(meta jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $function$
 DECLARE

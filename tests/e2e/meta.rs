@@ -48,18 +48,28 @@ async fn told(socket: &mut Socket, last: i64) -> Vec<(Vec<i64>, Value, bool)> {
 }
 
 /// Transactions of two devices and of nobody.
-const TRANSACTIONS: &str = r#"
-    BEGIN; SELECT walcast.set_meta('{"origin": "phone", "user": "ann"}'); INSERT INTO t VALUES (1, 'a'), (2, 'b'); COMMIT;
-    BEGIN; SELECT walcast.set_meta('{"origin": "laptop", "amount": 7.10}'); INSERT INTO t VALUES (3, 'c'); COMMIT;
-    INSERT INTO t VALUES (4, 'd');
-    BEGIN; INSERT INTO t VALUES (5, 'e'); SELECT walcast.set_meta('{"origin": "phone"}'); INSERT INTO t VALUES (6, 'f');
-    SELECT walcast.set_meta('{"why": "more"}'); SELECT walcast.set_meta('{"why": "enough"}'); INSERT INTO t VALUES (7, 'g');
-    SELECT walcast.set_meta('{"why": "nothing follows"}'); COMMIT;
-    BEGIN; SELECT walcast.set_meta('{"origin": "phone"}'); COMMIT;
-    BEGIN; SAVEPOINT s; SELECT walcast.set_meta('{"why": "rolled back"}'); ROLLBACK TO s; INSERT INTO t VALUES (8, 'h'); COMMIT;
-    BEGIN; INSERT INTO t VALUES (9, 'i'); SELECT walcast.set_meta('{"origin": "phone"}'); DELETE FROM t WHERE id = 9; COMMIT;
-    BEGIN; SELECT pg_logical_emit_message(true, 'walcast', '[1]'), pg_logical_emit_message(false, 'walcast', '{"a":1}');
-    INSERT INTO t VALUES (99, 'z'); COMMIT;"#;
+const TRANSACTIONS: [&str; 8] = [
+    r#"BEGIN; SELECT walcast.set_meta('{"origin": "phone", "user": "ann"}');
+       INSERT INTO t VALUES (1, 'a'), (2, 'b'); COMMIT"#,
+    r#"BEGIN; SELECT walcast.set_meta('{"origin": "laptop", "amount": 7.10}'); INSERT INTO t VALUES (3, 'c'); COMMIT"#,
+    "INSERT INTO t VALUES (4, 'd')",
+    r#"BEGIN; INSERT INTO t VALUES (5, 'e'); SELECT walcast.set_meta('{"origin": "phone"}'); INSERT INTO t VALUES (6, 'f');
+       SELECT walcast.set_meta('{"why": "more"}'); SELECT walcast.set_meta('{"why": "enough"}');
+       INSERT INTO t VALUES (7, 'g'); SELECT walcast.set_meta('{"why": "nothing follows"}'); COMMIT"#,
+    r#"BEGIN; SELECT walcast.set_meta('{"origin": "phone"}'); COMMIT"#,
+    r#"BEGIN; SAVEPOINT s; SELECT walcast.set_meta('{"why": "rolled back"}'); ROLLBACK TO s;
+       INSERT INTO t VALUES (8, 'h'); COMMIT"#,
+    r#"BEGIN; INSERT INTO t VALUES (9, 'i'); SELECT walcast.set_meta('{"origin": "phone"}');
+       DELETE FROM t WHERE id = 9; COMMIT"#,
+    r#"BEGIN; SELECT pg_logical_emit_message(true, 'walcast', '[1]'), pg_logical_emit_message(false, 'walcast', '{"a":1}');
+       INSERT INTO t VALUES (99, 'z'); COMMIT"#,
+];
+
+async fn write(database: &TestDatabase) {
+    for transaction in TRANSACTIONS {
+        database.run(transaction).await;
+    }
+}
 
 fn expected() -> Vec<(Vec<i64>, Value, bool)> {
     let none = Value::Null;
@@ -97,7 +107,7 @@ async fn it_is_told_and_stored_and_nobody_hears_of_his_own_again() {
             until_caught_up(socket).await;
         }
         let start = wal_position(&database).await.to_string();
-        database.run(TRANSACTIONS).await;
+        write(&database).await;
         assert_eq!(told(&mut everybody, 99).await, expected());
         assert_eq!(told(&mut phone, 99).await, expected_by_the_phone());
         daemon.until_log("left out what a transaction says about itself").await;
@@ -179,7 +189,7 @@ async fn a_policy_says_who_is_told() {
         until_caught_up(&mut socket).await;
         sockets.push(socket);
     }
-    database.run(TRANSACTIONS).await;
+    write(&database).await;
     let auditor = told(&mut sockets[1], 99).await;
     assert_eq!(auditor[0], (vec![1, 2], json!({"origin": "phone", "user": "ann"}), false));
     // Without a word of it, and yet without its own.
