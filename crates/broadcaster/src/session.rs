@@ -161,6 +161,8 @@ pub(crate) struct Session {
     shape: ShapeHandle,
     start: StartAt,
     catchup: Catchup,
+    /// Transactions that come from here are not sent back.
+    origin: Option<Arc<str>>,
     /// The feed that its cursor is of, as far as the client said so.
     feed: Option<FeedId>,
     phase: Phase,
@@ -184,7 +186,7 @@ impl Session {
     /// # Errors
     /// When the cursor is from another feed, and when the client may not have what it asks for.
     pub(crate) fn new(request: Request, rights: &Rights, world: Arc<World>) -> Result<Self, Refusal> {
-        let Request { id, tables, start, feed, client_id: _, catchup } = request;
+        let Request { id, tables, start, feed, client_id: _, origin, catchup } = request;
         let shape = ShapeKey::resolve(&tables, rights)?;
         // `latest` and `0/0` mean the same in every feed.
         if let (Some(feed), StartAt::At(cursor)) = (&feed, start) {
@@ -200,6 +202,7 @@ impl Session {
             shape,
             start,
             catchup,
+            origin,
             feed,
             phase: Phase::Gate,
             frames: VecDeque::new(),

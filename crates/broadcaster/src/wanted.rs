@@ -128,7 +128,7 @@ fn most_of<'a, T>(
 
 fn granted(rights: &Rights, of: &TablePattern) -> Option<Grant> {
     match rights {
-        Rights::Everything => Some(Grant { columns: None, rows: None }),
+        Rights::Everything => Some(Grant::everything()),
         Rights::Granted(grants) => most_of(grants, of)?.1.clone().ok(),
     }
 }

@@ -100,7 +100,7 @@ impl Reader {
         let session = self.session().await?;
         let changes_max = self.changes_to_ask_for(limits);
         let bytes_max = i64::try_from(limits.bytes_max).unwrap_or(i64::MAX).max(1);
-        let sql = "SELECT lsn, seq, xid, committed_at, relation, commit_end, op, key, \"row\", old, unchanged, \
+        let sql = "SELECT lsn, seq, xid, committed_at, relation, commit_end, op, key, \"row\", old, unchanged, meta, \
                    bytes_through FROM walcast.page($1, $2, $3, $4, $5, $6)";
         let (from_lsn, from_seq) = (parameter(from.lsn()), from.seq().get());
         let (to_lsn, to_seq) = (parameter(to.lsn()), to.seq().get());
@@ -119,7 +119,7 @@ impl Reader {
         let (mut count, mut bytes) = (0_i64, 0_i64);
         while let Some(row) = rows.try_next().await.doing(READ)? {
             count += 1;
-            bytes = get(&row, 11)?;
+            bytes = get(&row, 12)?;
             let digest = RelationDigest::new(get(&row, 4)?);
             let relation =
                 if waiting.is_empty() { self.shared.relations().get(&digest).cloned() } else { None };

@@ -238,7 +238,7 @@ pub struct TransactionMessage {
     pub committed_at: Timestamp,
     /// The changes, in order.
     pub changes: Vec<Change>,
-    /// What its writer said about it with `pg_logical_emit_message(true, 'walcast', …)`. *(later)*
+    /// What its writer said about it before these changes, with `pg_logical_emit_message(true, 'walcast', …)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<schema::Object>"))]
     pub meta: Option<Box<RawValue>>,

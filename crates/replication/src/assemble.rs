@@ -53,6 +53,8 @@ use transaction::Open;
 
 /// The schema that is walcast's own: never part of the feed.
 pub const OWN_SCHEMA: &str = "walcast";
+/// Prefix of the transactional logical messages in which transactions say something about themselves.
+pub const META_PREFIX: &str = "walcast";
 /// Prefix of the transactional logical messages by which barriers come back.
 pub const BARRIER_PREFIX: &str = "walcast.barrier";
 /// Prefix of the transactional logical messages that carry rows which were there before their table was picked up.

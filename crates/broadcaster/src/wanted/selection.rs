@@ -33,6 +33,8 @@ pub(crate) struct Selection {
     asked: Option<Filter>,
     /// The rows that are granted; `None` for all.
     granted: Option<Filter>,
+    /// Whether what transactions that change its rows say about themselves is given.
+    pub(crate) meta: bool,
     /// The columns that the client may know of; `None` for all.
     visible: Option<BTreeSet<String>>,
 }
@@ -103,6 +105,7 @@ impl Selection {
             payload: asked.payload,
             asked: asked.rows.clone(),
             granted: grant.rows,
+            meta: grant.meta,
             visible: grant.columns,
         }
     }

@@ -1,11 +1,13 @@
-//! Logical messages: barriers, and rows that were there before their table was picked up.
+//! Logical messages: barriers, what transactions say about themselves, and rows that were there before their table was picked up.
 
-use walcast_model::{Cursor, Op};
+use std::sync::Arc;
+
+use walcast_model::{Cursor, Meta, Op};
 use walcast_pgoutput::LogicalMessage;
 
 use super::relation::Entry;
 use super::rows_message::{self, RowsMessage};
-use super::{AssembleError, Assembler, BARRIER_PREFIX, ROWS_PREFIX, infallible};
+use super::{AssembleError, Assembler, BARRIER_PREFIX, META_PREFIX, ROWS_PREFIX, infallible};
 use crate::metrics::MESSAGES_IGNORED_TOTAL;
 
 /// A barrier's id is 32 characters; what is longer than this many bytes is none.
@@ -30,6 +32,17 @@ impl Assembler {
                     None => ignored("malformed"),
                     Some(_) if open.barriers.len() >= BARRIERS_PER_TRANSACTION_MAX => ignored("too_many"),
                     Some(id) => open.barriers.push(id.to_owned()),
+                }
+                Ok(())
+            }
+            prefix if prefix == META_PREFIX.as_bytes() => {
+                match Meta::parse(&message.content) {
+                    Ok(meta) => open.meta = Some(Arc::new(meta)),
+                    Err(problem) => {
+                        let xid = open.builder.transaction().xid;
+                        tracing::warn!(%xid, %problem, "left out what a transaction says about itself");
+                        ignored("bad_meta");
+                    }
                 }
                 Ok(())
             }

@@ -156,7 +156,8 @@ impl Printer {
                     row: *row,
                     old: *old,
                 });
-                lines.transaction(transaction.xid, transaction.committed_at, views)
+                let meta = part.meta().map(|meta| meta.json());
+                lines.transaction(transaction.xid, transaction.committed_at, meta, views)
             }
             Self::Json { out, id, line } => {
                 line.clear();
@@ -173,6 +174,7 @@ impl Printer {
                     line,
                     Some(part.next_cursor()),
                     transaction,
+                    part.meta().map(|meta| &**meta),
                     write,
                     part.end().is_none(),
                 );

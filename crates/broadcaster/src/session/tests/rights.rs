@@ -15,6 +15,7 @@ use crate::testing::{Bench, Write, at, full, published, table, words, written};
 
 fn grant(columns: Option<&[&str]>, rows: Option<&str>) -> Grant {
     Grant {
+        meta: false,
         columns: columns.map(|columns| columns.iter().map(ToString::to_string).collect()),
         rows: rows.map(|rows| Filter::parse(rows).unwrap()),
     }
