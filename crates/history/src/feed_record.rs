@@ -9,6 +9,7 @@ use walcast_postgres::Session;
 use crate::Error;
 use crate::column::{get, lsn, optional_lsn, parameter};
 use crate::error::Doing;
+use crate::last_image::FORGET_ALL;
 
 /// Proves that a message in the WAL was written by walcast. Its `Debug` form hides it.
 #[derive(Clone, PartialEq, Eq)]
@@ -164,6 +165,7 @@ impl FeedRecord {
             )
             .await
             .doing(DOING)?;
+        transaction.batch_execute(FORGET_ALL).await.doing(DOING)?;
         let sql = format!(
             "INSERT INTO walcast.feed (feed_id, secret, slot_name, database, system_identifier, timeline, oldest_lsn, \
              position_lsn) VALUES ($1, $2, $3, $4, $5, $6, $7, $7) RETURNING {COLUMNS}"

@@ -12,6 +12,7 @@ use walcast_postgres::Session;
 use crate::column::{get, lsn, optional_lsn, parameter, timestamp};
 use crate::error::Doing;
 use crate::feed_record::{COLUMNS, random_id};
+use crate::last_image::FORGET_ALL;
 use crate::{Error, FeedRecord, Line};
 
 /// Why a feed ended and another one continues it.
@@ -117,8 +118,7 @@ impl FeedRecord {
         );
         let lost = transaction.execute(&aside, &[&before, &at]).await.doing(DOING)?;
         // An image may be of a change that is lost.
-        const FORGET: &str = "DELETE FROM walcast.last_image";
-        transaction.execute(FORGET, &[]).await.doing(DOING)?;
+        transaction.batch_execute(FORGET_ALL).await.doing(DOING)?;
         if lost > 0 {
             const LAST: &str = "UPDATE walcast.feed SET (last_lsn, last_seq) = \
                                 (SELECT lsn, seq FROM walcast.change_history ORDER BY lsn DESC, seq DESC LIMIT 1)";
@@ -241,6 +241,8 @@ impl FeedRecord {
         let oldest = Cursor::from(lsn(&row, 0)?);
         let sql = "DELETE FROM walcast.change_history WHERE lsn >= $1";
         transaction.execute(sql, &[&parameter(position.lsn())]).await.doing(DOING)?;
+        // One may be of a change that is read again.
+        transaction.batch_execute(FORGET_ALL).await.doing(DOING)?;
         transaction.commit().await.doing(DOING)?;
         (self.position, self.oldest, self.last) = (position, oldest, None);
         Ok(())
