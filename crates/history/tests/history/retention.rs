@@ -315,15 +315,21 @@ async fn by_age_partitions_are_cut_and_dropped_on_a_system_that_writes_little() 
         let newest = "SELECT name FROM walcast.partition ORDER BY lower_lsn DESC LIMIT 1";
         let newest = world.database.scalar(newest).await.unwrap();
         storing.stop().await.unwrap();
-        let sql =
-            format!("ALTER TABLE walcast.{newest} ADD CONSTRAINT walcast_cut CHECK (lsn < '0/0') NOT VALID");
-        world.database.run(&sql).await;
-        let mut storing = world.store(fast()).await;
+        let record = world.record().await;
+        let (id, writer, at) = (&record.id, record.writer, record.position.lsn());
+        let begin = format!("SELECT walcast.begin_cut('{id}', {writer}, '{at}', '{newest}', '{at}')");
+        assert_eq!(world.database.scalar(&begin).await.as_deref(), Some("t"));
+        let check = format!("ALTER TABLE walcast.{newest} VALIDATE CONSTRAINT walcast_cut");
+        world.database.run(&check).await;
         // One that reads the partition does not keep anything from being stored in it.
+        let reading = world.database.session().await;
+        reading.batch_execute("BEGIN; SELECT count(*) FROM walcast.change_history").await.unwrap();
+        let mut storing = world.store(fast()).await;
         let more = source.transactions(3, 6, 30);
         parts.extend(more.clone());
         storing.writer.push(more).await;
         storing.until_stored(storing.feed.head()).await;
+        reading.batch_execute("COMMIT").await.unwrap();
         let retaining = Retaining::start(&world, by_age(Duration::from_millis(1)), ALL).await;
         world.database.until("SELECT count(*) FROM walcast.partition", "1").await;
         retaining.stop().await;
@@ -352,6 +358,70 @@ async fn a_partition_that_somebody_reads_is_written_on_and_cut_later() {
     assert_eq!(partitions(&world).await, 1);
     reading.batch_execute("COMMIT").await.unwrap();
     storing.stop().await.unwrap();
+}
+
+/// A dump that begins while the rows are checked: the cut cannot be finished, and giving it up waits for nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_that_somebody_begins_to_read_is_given_up_and_storing_goes_on() {
+    for_each_version(async |cluster| {
+        let world = World::create(cluster).await;
+        let mut source = Source::new(58, START, 200);
+        let mut storing = world.store(fast()).await;
+        storing.writer.push(source.transactions(3, 6, 30)).await;
+        storing.stop().await.unwrap();
+        // Holds the appender up at the end of its check.
+        world
+            .database
+            .run(
+                "CREATE FUNCTION hold() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+                     IF current_query() LIKE '%VALIDATE%' THEN PERFORM pg_advisory_xact_lock(4711); END IF;
+                 END $$;
+                 CREATE EVENT TRIGGER hold ON ddl_command_end EXECUTE FUNCTION hold()",
+            )
+            .await;
+        let holding = world.database.session().await;
+        holding.batch_execute("SELECT pg_advisory_lock(4711)").await.unwrap();
+        let limits = AppendLimits { history_partition_age: Duration::from_millis(1), ..fast() };
+        let mut storing = world.store(limits).await;
+        storing.writer.push(source.transactions(3, 6, 30)).await;
+        let held =
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted
+                    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        world.database.until(held, "1").await;
+        let reading = world.database.session().await;
+        reading.batch_execute("BEGIN; SELECT count(*) FROM walcast.change_history").await.unwrap();
+        holding.batch_execute("SELECT pg_advisory_unlock(4711)").await.unwrap();
+        storing.until_stored(storing.feed.head()).await;
+        assert_eq!(partitions(&world).await, 1);
+        // Others read meanwhile, and the next ones are stored, too.
+        read(&world, Lsn::new(START).into(), PageLimits::default()).await.unwrap();
+        storing.writer.push(source.transactions(3, 6, 30)).await;
+        storing.until_stored(storing.feed.head()).await;
+        // So do those who may read it and nothing else.
+        let stored = world.database.scalar("SELECT count(*) FROM walcast.change_history").await.unwrap();
+        let stranger = world.database.session().await;
+        stranger
+            .batch_execute(
+                "GRANT USAGE ON SCHEMA walcast TO pg_monitor; GRANT SELECT ON walcast.change_history TO pg_monitor;
+                 SET ROLE pg_monitor",
+            )
+            .await
+            .unwrap();
+        let all = "SELECT count(*) FROM walcast.change_history WHERE lsn >= '0/0'";
+        assert_eq!(stranger.scalar(all).await, Some(stored));
+        drop(stranger);
+        reading.batch_execute("COMMIT").await.unwrap();
+        storing.stop().await.unwrap();
+
+        // The next cut is none the worse for it.
+        let mut storing = world.store(limits).await;
+        storing.writer.push(source.transactions(3, 6, 30)).await;
+        storing.stop().await.unwrap();
+        assert!(partitions(&world).await > 1);
+        let leftovers = "SELECT count(*) FROM pg_constraint WHERE conname = 'walcast_cut'";
+        assert_eq!(world.database.scalar(leftovers).await.as_deref(), Some("0"));
+    })
+    .await;
 }
 
 #[tokio::test]
