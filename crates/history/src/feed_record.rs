@@ -161,7 +161,7 @@ impl FeedRecord {
         transaction
             .batch_execute(
                 "DELETE FROM walcast.relation; DELETE FROM walcast.feed; DELETE FROM walcast.planned_slot; \
-                 DELETE FROM walcast.lineage",
+                 DELETE FROM walcast.lineage; DELETE FROM walcast.partition_record",
             )
             .await
             .doing(DOING)?;

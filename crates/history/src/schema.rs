@@ -18,6 +18,7 @@ const FILES: &[(&str, &str)] = &[
     ("0005_last_image.sql", include_str!("../../../sql/0005_last_image.sql")),
     ("0006_client.sql", include_str!("../../../sql/0006_client.sql")),
     ("0007_cut.sql", include_str!("../../../sql/0007_cut.sql")),
+    ("0008_whole.sql", include_str!("../../../sql/0008_whole.sql")),
 ];
 
 /// Held while the schema is applied or removed: two daemons that start together do it one after the other.

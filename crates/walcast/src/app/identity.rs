@@ -38,7 +38,8 @@ pub(super) enum Again {
     Source(FeedEnd),
     /// The history stands before where this process had brought it, or has another feed.
     History,
-    /// The feed's record is not what it was when it was read: another process had the slot, or a commit of one came late.
+    /// The feed's record is not what it was when it was read: another process had the slot, or a commit of one came late. Or
+    /// what it says is stored is not there.
     Record,
 }
 
@@ -88,7 +89,7 @@ pub(super) async fn settle(
             last = record.last.map(tracing::field::display),
             position = %record.position,
             "rows of change_history are missing that were stored: they were deleted, or a partition was dropped by hand; \
-             clients that have not the last of them get cursor_too_old"
+             clients that lack any of them get cursor_too_old"
         );
         record.forget_past(&mut history).await?;
     }
@@ -274,7 +275,7 @@ pub(super) fn history_ended(again: &watch::Sender<Option<Again>>, error: &walcas
     use walcast_history::Error;
     let why = match error {
         Error::WentBack { .. } | Error::FeedGone { .. } => Again::History,
-        Error::MovedOn { .. } => Again::Record,
+        Error::MovedOn { .. } | Error::Missing { .. } => Again::Record,
         _ => return false,
     };
     tracing::warn!(%error, "the feed is set up anew");
