@@ -183,3 +183,40 @@ async fn rows_are_whole_where_they_are_known_and_never_wrong() {
     })
     .await;
 }
+
+/// The slot was dropped, and a value was written that is in no stream: the image from before it is not the row any more,
+/// although table and publication are the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_image_outlives_a_feed_that_is_started_over() {
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        create(&database).await;
+        let daemon = Daemon::of(&database)
+            .flag("--tables", "public.doc")
+            .flag("--last-images", "public.doc")
+            .flag("--on-hole", "start-over");
+        let mut daemon = daemon.start().await;
+        run(
+            &database,
+            &["INSERT INTO doc VALUES (2, 0, repeat('o', 9000))", "UPDATE doc SET v = 1 WHERE id = 2"],
+        )
+        .await;
+        settle(&database, "0").await;
+        assert_ne!(database.scalar(OLD).await.as_deref(), Some("0"), "the image is good");
+        daemon.terminate().await;
+        let slot = database.slot_name();
+        database.run(&format!("SELECT pg_drop_replication_slot('{slot}')")).await;
+        run(&database, &["UPDATE doc SET big = repeat('n', 9000) WHERE id = 2", "TRUNCATE audit"]).await;
+        daemon.restart().await;
+        run(&database, &["UPDATE doc SET v = 2 WHERE id = 2"]).await;
+        settle(&database, "1").await;
+        // Known again once it was written.
+        run(
+            &database,
+            &["UPDATE doc SET big = repeat('m', 9000) WHERE id = 2", "UPDATE doc SET v = 3 WHERE id = 2"],
+        )
+        .await;
+        settle(&database, "1").await;
+    })
+    .await;
+}

@@ -99,6 +99,8 @@ pub(crate) fn of_history(error: &walcast_history::Error) -> Unanswered {
     match error {
         Error::TooOld { cursor, oldest } => return Unanswered::Never(Refusal::too_old(*cursor, *oldest)),
         Error::SnapshotTooOld { .. } => return Unanswered::Never(Refusal::outlived(error.to_string())),
+        // Another walcast continues it as another one: this one finds out soon, and is set up anew or ends.
+        Error::FeedGone { .. } => return Unanswered::Later(error.to_string()),
         _ => {}
     }
     match error.class() {
@@ -272,5 +274,7 @@ mod tests {
         let sync = Error::SnapshotTooOld { snapshot: "1:1:".into() };
         assert_eq!(refusal(&sync), (ErrorCode::NotReady, None));
         assert_eq!(refusal(&Error::Hole { at: at(10) }), (ErrorCode::Internal, None));
+        let branched = Error::FeedGone { feed: "a".parse().unwrap() };
+        assert!(matches!(of_history(&branched), Unanswered::Later(_)));
     }
 }

@@ -26,6 +26,10 @@ pub use reader::{ImageReader, WantedImage};
 
 const DOING: &str = "keep last images";
 
+/// Forgets all images. Part of every transaction after which history does not go on where it stood: an image is good only
+/// when every change since is known.
+pub(crate) const FORGET_ALL: &str = "DELETE FROM walcast.last_image; DELETE FROM walcast.imaged_table";
+
 /// The tables of which last images are kept.
 #[derive(Clone)]
 pub struct ImagedTables(Arc<dyn Fn(&RelationName) -> bool + Send + Sync>);

@@ -331,12 +331,13 @@ impl Daemon {
         let publications = settings.publication.names();
         let snapshots =
             Snapshots::new(settings.database.clone(), barriers.clone(), publications, settings.snapshot);
+        let past = Reader::new(pool, record.id.clone());
         let sources = Sources {
             feed_id: record.id,
             lineage: entry.lineage,
             feed: self.feed.clone(),
             barriers,
-            past: Arc::new(Reader::new(pool)),
+            past: Arc::new(past),
             source: Arc::new(snapshots),
             clients: Arc::new(entry.clients),
             gate: entry.gate,

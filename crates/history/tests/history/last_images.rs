@@ -7,7 +7,9 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use walcast_feed::{Feed, FeedLimits};
-use walcast_history::{Appender, Error, ImageReader, ImagedTables, WantedImage};
+use walcast_history::{
+    Appender, Branch, BranchReason, Error, FeedRecord, ImageReader, ImagedTables, Line, WantedImage,
+};
 use walcast_model::last_image::{ImageEffect, ImageMark, Storage, StorageId};
 use walcast_model::{
     CommitEnd, CommitStart, Cursor, Lsn, Oid, Op, Part, PartBuilder, Relation, Seq, Timestamp, Transaction,
@@ -17,7 +19,7 @@ use walcast_postgres::Pool;
 use walcast_testkit::{LIMIT, for_each_version, shared_cluster, within};
 
 use crate::transactions::relation;
-use crate::world::{START, World, fast};
+use crate::world::{START, World, connect, fast, new_feed};
 
 /// One change: what it does, the key before, the row after, its mark.
 struct Told {
@@ -201,4 +203,31 @@ async fn a_process_that_does_not_keep_images_drops_them_before_it_stores() {
         .await
         .unwrap();
     assert_eq!(images(&world, 1).await, [None, None, None, None]);
+}
+
+#[tokio::test]
+async fn none_is_left_where_history_does_not_go_on_as_it_stood() {
+    let left =
+        "SELECT (SELECT count(*) FROM walcast.last_image) + (SELECT count(*) FROM walcast.imaged_table)";
+    for what in ["started over", "branched", "given up"] {
+        let world = World::create(shared_cluster().await).await;
+        let row = told(Op::Insert, r#"{"id":1}"#, r#"{"id":1,"ü":"a"}"#, Some((1, Keep)));
+        store(&world, vec![transaction(1, &[row])], all()).await.unwrap();
+        assert!(images(&world, 1).await[0].is_some());
+        let (mut record, mut session) = (world.record().await, connect(&world.database).await);
+        match what {
+            "started over" => drop(FeedRecord::create(&mut session, &new_feed()).await.unwrap()),
+            "branched" => {
+                let line = Line { timeline: 2, began: None, server_run: None };
+                let branch =
+                    Branch { at: Lsn::MAX, valid_to: Lsn::MAX, line, reason: BranchReason::Restarted };
+                drop(record.branch(&mut session, branch).await.unwrap());
+            }
+            _ => {
+                world.database.run("DELETE FROM walcast.change_history").await;
+                record.forget_past(&mut session).await.unwrap();
+            }
+        }
+        assert_eq!(world.database.scalar(left).await.as_deref(), Some("0"), "{what}");
+    }
 }

@@ -90,7 +90,7 @@ impl Ending {
         use walcast_history::Error;
         let why = match error {
             Error::WentBack { .. } | Error::FeedGone { .. } => Why::History,
-            Error::MovedOn { .. } => Why::Changed,
+            Error::MovedOn { .. } | Error::Missing { .. } => Why::Changed,
             _ => return false,
         };
         tracing::warn!(%error, "the feed is set up anew");

@@ -80,7 +80,7 @@ pub(super) async fn settle(
             last = record.last.map(tracing::field::display),
             position = %record.position,
             "rows of change_history are missing that were stored: they were deleted, or a partition was dropped by hand; \
-             clients that have not the last of them get cursor_too_old"
+             clients that lack any of them get cursor_too_old"
         );
         record.forget_past(&mut history).await?;
     }

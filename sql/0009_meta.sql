@@ -1,4 +1,4 @@
--- walcast, schema version 7: what transactions say about themselves.
+-- walcast, schema version 9: what transactions say about themselves.
 
 COMMENT ON COLUMN walcast.change_history.meta IS 'JSON object: what the transaction had said about itself before this change, with walcast.set_meta.';
 
