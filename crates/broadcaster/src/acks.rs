@@ -193,8 +193,11 @@ impl Desk {
     }
 
     fn settle(&mut self, acknowledged: &Acknowledged, outcome: Outcome) {
-        if let Some(stored) = self.storing.remove(&acknowledged.key)
-            && (stored.is_acknowledged || stored.cursor == Cursor::ZERO)
+        let Some(stored) = self.storing.remove(&acknowledged.key) else { return };
+        // What is due since is not refused with it.
+        let is_last = !self.due.contains_key(&acknowledged.key);
+        if (stored.is_acknowledged || stored.cursor == Cursor::ZERO)
+            && (is_last || !matches!(outcome, Outcome::Refused(_)))
         {
             stored.outcome.send_replace(outcome);
         }
@@ -353,6 +356,11 @@ impl Claim {
             Some(holder) if holder.number == self.number => Arc::clone(&holder.outcome),
             _ => return Err(superseded()),
         };
+        if cursor == Cursor::ZERO {
+            // What was said before is no answer to this, also when it was the same: something that was acknowledged since
+            // may be on its way. Under the same lock, or that could be said in between.
+            outcome.send_replace(Outcome::Nothing);
+        }
         let waiting = desk.due.len();
         let due = Due { cursor, tables: Arc::clone(&self.tables), is_acknowledged, outcome };
         match desk.due.entry(self.key.clone()) {
@@ -383,18 +391,6 @@ impl Claim {
     /// Takes back what was acknowledged under this name, durably: the client is about to discard what it has.
     pub(crate) async fn forget(&self) -> Result<(), Unanswered> {
         let mut outcome = self.watch();
-        if let Some(holder) = self.acks.desk().holders.get(&self.key)
-            && holder.number == self.number
-        {
-            // What was said of an earlier cursor is no answer to this.
-            holder.outcome.send_if_modified(|outcome| {
-                let is_old = *outcome != Outcome::Durable(Cursor::ZERO);
-                if is_old {
-                    *outcome = Outcome::Nothing;
-                }
-                is_old
-            });
-        }
         self.correct(Cursor::ZERO).map_err(|refusal| match refusal.code {
             ErrorCode::NotReady => Unanswered::Later(refusal.message),
             _ => Unanswered::Never(refusal),

@@ -1,11 +1,15 @@
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use walcast_history::{ClientKey, ClientName};
 use walcast_model::Cursor;
 
 use super::{Acks, Outcome};
+use crate::refusal::Refusal;
 use crate::testing::{FakeClients, at};
 
 fn key(user: &str, client_id: &str) -> ClientKey {
@@ -100,6 +104,39 @@ async fn an_initial_sync_takes_back_what_was_acknowledged_before_it_begins() {
     assert!(claim.forget().await.is_err());
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(store.get(&newer.key), Some(at(8)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_counts_as_taken_back_while_something_newer_may_be_durable() {
+    let (store, acks, _cancel) = acks();
+    let claim = acks.claim(key("", "a"), String::new());
+    claim.acknowledge(at(1)).unwrap();
+    claim.watch().wait_for(|outcome| *outcome == Outcome::Durable(at(1))).await.unwrap();
+    claim.forget().await.unwrap();
+    // It is stored, and nobody hears of it.
+    store.hang(true);
+    claim.acknowledge(at(5)).unwrap();
+    while store.get(&claim.key) != Some(at(5)) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut forget = pin!(claim.forget());
+    assert!(timeout(Duration::from_secs(60), &mut forget).await.is_err());
+    store.hang(false);
+    forget.await.unwrap();
+    assert_eq!(store.get(&claim.key), Some(Cursor::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_is_no_answer_to_what_came_after_it() {
+    let acks = Acks::new(Arc::new(FakeClients::default()), Duration::ZERO);
+    let claim = acks.claim(key("", "a"), String::new());
+    claim.acknowledge(at(6)).unwrap();
+    let taken = acks.desk().take(1);
+    let mut forget = pin!(claim.forget());
+    assert!(forget.as_mut().now_or_never().is_none());
+    acks.desk().settle(&taken[0], Outcome::Refused(Refusal::bad("too many")));
+    acks.flush().await.unwrap();
+    forget.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
