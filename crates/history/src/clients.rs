@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use postgres_types::PgLsn;
@@ -143,13 +145,16 @@ pub struct Clients {
     feed: FeedId,
     writer: i64,
     limits: ClientLimits,
+    /// Batches that were sent.
+    batches: Arc<AtomicI64>,
 }
 
 impl Clients {
-    /// For the feed of `record`, which the appender stores that is known as `writer`.
+    /// For the feed of `record`, which the appender stores that is known as `writer`. Once for each writer: its batches are
+    /// counted here.
     #[must_use]
     pub fn new(pool: Pool, record: &FeedRecord, writer: i64, limits: ClientLimits) -> Self {
-        Self { pool, feed: record.id.clone(), writer, limits }
+        Self { pool, feed: record.id.clone(), writer, limits, batches: Arc::default() }
     }
 
     /// How many are known, and for how long.
@@ -163,7 +168,8 @@ impl Clients {
     ///
     /// # Errors
     /// [`Error::FeedGone`] when another process stores the feed; when the history cannot hold one of the texts, or its
-    /// Postgres fails. Nothing was stored then, or all of it: the outcome of a lost connection is unknown.
+    /// Postgres fails. Nothing was stored then, or all of it: the outcome of a lost connection is unknown. It may even be
+    /// stored later, but not after what is stored by another call. Cancelled, it is as with a lost connection.
     pub async fn store(&self, acknowledged: &[Acknowledged]) -> Result<Vec<usize>, Error> {
         let session = self.pool.get().await.doing(STORE)?;
         let column = |read: fn(&Acknowledged) -> &str| acknowledged.iter().map(read).collect::<Vec<_>>();
@@ -176,13 +182,15 @@ impl Clients {
         let adds: Vec<bool> = acknowledged.iter().map(|one| one.adds).collect();
         let max = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let (user_max, all_max) = (max(self.limits.clients_per_user_max), max(self.limits.clients_max));
-        let sql = "SELECT walcast.acknowledge($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+        let batch = self.batches.fetch_add(1, Ordering::Relaxed) + 1;
+        let sql = "SELECT walcast.acknowledge($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
         let stored = session
             .query(
                 sql,
                 &[
                     &self.feed.as_str(),
                     &self.writer,
+                    &batch,
                     &user_max,
                     &all_max,
                     &users,

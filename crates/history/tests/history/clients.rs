@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use tokio_postgres::types::ToSql;
 use walcast_history::{Acknowledged, ClientKey, ClientLimits, ClientName, Clients, Error, FeedRecord};
 use walcast_model::{Cursor, Lsn, Seq};
-use walcast_postgres::Pool;
+use walcast_postgres::{Pool, Session};
 use walcast_testkit::{for_each_version, shared_cluster};
 
 use crate::world::{World, fast};
@@ -80,6 +81,42 @@ async fn a_process_that_was_replaced_stores_nothing() {
     let stored = clients.store(&[at("ada", "a", cursor(5, 0))]).await;
     assert!(matches!(stored, Err(Error::FeedGone { feed }) if feed == record.id));
     assert_eq!(clients.position(&key("ada", "a")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_batch_that_comes_late_changes_nothing_that_was_stored_instead() {
+    for_each_version(async |cluster| {
+        let world = World::create(cluster).await;
+        let (record, clients) = clients(&world, ClientLimits::default()).await;
+        let late = async |batch: i64, client_id: &str| {
+            let sql = "SELECT walcast.acknowledge($1, $2, $3, 9, 9, '{ada}', ARRAY[$4::text], '{s}', '{0/FF}', \
+                                                  '{0}', '{t}', '{true}')";
+            let parameters: [&(dyn ToSql + Sync); 4] =
+                [&record.id.as_str(), &record.writer, &batch, &client_id];
+            let session = Session::connect(&world.config, "test late").await.unwrap();
+            let outcome = session.query(sql, &parameters).await;
+            outcome.map(drop).map_err(|error| error.code().unwrap().code().to_owned())
+        };
+        clients.store(&[at("ada", "a", cursor(5, 0))]).await.unwrap();
+        clients.store(&[at("ada", "a", cursor(6, 0))]).await.unwrap();
+        let position = async |id: &str| clients.position(&key("ada", id)).await.unwrap().map(|(_, at)| at);
+        // Neither who is known goes elsewhere, nor becomes known who has taken back what nobody had heard of.
+        for id in ["a", "b"] {
+            for batch in [1, 2] {
+                assert_eq!(late(batch, id).await, Err("WC002".to_owned()), "{id} {batch}");
+            }
+        }
+        assert_eq!((position("a").await, position("b").await), (Some(cursor(6, 0)), None));
+        // It would have been stored, had nothing been since.
+        assert_eq!(late(3, "a").await, Ok(()));
+        assert_eq!(position("a").await, Some(cursor(0xff, 0)));
+        // Another process begins to count anew.
+        let (_, next) = self::clients(&world, ClientLimits::default()).await;
+        next.store(&[at("ada", "a", cursor(7, 0))]).await.unwrap();
+        assert_eq!(position("a").await, Some(cursor(7, 0)));
+        assert_eq!(late(4, "a").await, Err("WC001".to_owned()));
+    })
+    .await;
 }
 
 #[tokio::test]
