@@ -44,7 +44,8 @@ pub trait ClientPositions: fmt::Debug + Send + Sync + 'static {
     /// when one of them can never be stored.
     fn store<'a>(&'a self, batch: &'a [Acknowledged]) -> BoxFuture<'a, Result<Vec<usize>, Unanswered>>;
 
-    /// What a client has acknowledged, and of which feed that is a cursor.
+    /// What a client has acknowledged, and of which feed that is a cursor: 0/0 when that was taken back, `None` when it is not
+    /// known.
     fn position<'a>(
         &'a self,
         key: &'a ClientKey,
@@ -377,15 +378,22 @@ impl Claim {
     pub(crate) async fn position(&self) -> Result<Option<(Option<FeedId>, Cursor)>, Unanswered> {
         let waiting = {
             let desk = self.acks.desk();
-            desk.due.get(&self.key).or_else(|| desk.storing.get(&self.key)).map(|due| due.cursor)
+            let due = desk.due.get(&self.key).or_else(|| desk.storing.get(&self.key));
+            due.map(|due| (due.cursor, due.is_acknowledged))
         };
-        match waiting {
-            Some(cursor) => Ok((cursor != Cursor::ZERO).then_some((None, cursor))),
+        let position = match waiting {
+            Some((cursor, true)) => Some((None, cursor)),
+            Some((Cursor::ZERO, false)) => None,
+            // Where it began counts for a client that is known, as it will once it is stored.
+            Some((cursor, false)) => {
+                self.acks.shared.store.position(&self.key).await?.map(|_| (None, cursor))
+            }
             None => {
                 let found = self.acks.shared.store.position(&self.key).await?;
-                Ok(found.map(|(feed, cursor)| (Some(feed), cursor)))
+                found.map(|(feed, cursor)| (Some(feed), cursor))
             }
-        }
+        };
+        Ok(position.filter(|(_, cursor)| *cursor != Cursor::ZERO))
     }
 
     /// Takes back what was acknowledged under this name, durably: the client is about to discard what it has.

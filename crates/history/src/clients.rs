@@ -216,7 +216,8 @@ impl Clients {
         }
     }
 
-    /// What a client has acknowledged, and of which feed that is a cursor; `None` when it has not, or took it back.
+    /// What a client has acknowledged, and of which feed that is a cursor: 0/0 when that was taken back, `None` when it is not
+    /// known.
     ///
     /// # Errors
     /// When the history's Postgres fails.
@@ -230,7 +231,7 @@ impl Clients {
             .await
             .doing(READ)?;
         let known = row.as_ref().map(KnownClient::from_row).transpose()?;
-        Ok(known.filter(|known| known.cursor != Cursor::ZERO).map(|known| (known.feed, known.cursor)))
+        Ok(known.map(|known| (known.feed, known.cursor)))
     }
 
     /// The clients of one user, those that were seen last first, `count_max` at most.

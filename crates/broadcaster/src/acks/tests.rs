@@ -135,6 +135,7 @@ async fn what_is_refused_is_no_answer_to_what_came_after_it() {
     let mut forget = pin!(claim.forget());
     assert!(forget.as_mut().now_or_never().is_none());
     acks.desk().settle(&taken[0], Outcome::Refused(Refusal::bad("too many")));
+    assert!(forget.as_mut().now_or_never().is_none());
     acks.flush().await.unwrap();
     forget.await.unwrap();
 }
@@ -152,6 +153,33 @@ async fn where_a_client_begins_corrects_what_it_acknowledged_and_is_not_confirme
     claim.correct(at(5)).unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!((store.get(&claim.key), claim.watch().borrow().clone()), (Some(at(5)), Outcome::Nothing));
+}
+
+#[tokio::test]
+async fn where_a_client_began_is_no_position_unless_it_is_known() {
+    let store = Arc::new(FakeClients::default());
+    let acks = Acks::new(store.clone(), Duration::ZERO);
+    let claim = acks.claim(key("", "a"), String::new());
+    claim.correct(at(5)).unwrap();
+    assert_eq!(claim.position().await.unwrap(), None);
+    // Also while that is on its way.
+    acks.desk().take(1);
+    assert_eq!(claim.position().await.unwrap(), None);
+    claim.acknowledge(at(9)).unwrap();
+    assert_eq!(claim.position().await.unwrap(), Some((None, at(9))));
+    acks.flush().await.unwrap();
+    claim.correct(at(5)).unwrap();
+    assert_eq!(claim.position().await.unwrap(), Some((None, at(5))));
+    store.go_away(true);
+    assert!(claim.position().await.is_err(), "not known now");
+    store.go_away(false);
+    // What was taken back is no position, but its client is known.
+    claim.correct(Cursor::ZERO).unwrap();
+    assert_eq!(claim.position().await.unwrap(), None);
+    acks.flush().await.unwrap();
+    assert_eq!(claim.position().await.unwrap(), None);
+    claim.correct(at(5)).unwrap();
+    assert_eq!(claim.position().await.unwrap(), Some((None, at(5))));
 }
 
 #[tokio::test(start_paused = true)]
