@@ -43,6 +43,8 @@ CREATE FUNCTION walcast.acknowledge(feed text, writer int8, batch int8, user_max
 RETURNS SETOF int4
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
 #variable_conflict use_column
+DECLARE
+    known int8;
 BEGIN
     -- Not held up by a standby that is away, and durable even where the database says off.
     PERFORM set_config('synchronous_commit', 'local', true);
@@ -62,14 +64,17 @@ BEGIN
         SET feed_id = acknowledge.feed, lsn = lsns[i], seq = seqs[i], tables = labels[i], seen_at = clock_timestamp()
         WHERE c.user_name = user_names[i] AND c.client_id = client_ids[i] AND c.subscription = subscriptions[i];
         CONTINUE WHEN FOUND OR NOT adds[i];
+        -- Of all of them once, since nobody else adds any meanwhile.
+        known := coalesce(known, (SELECT count(*) FROM walcast.client));
         -- Without authentication all are of one user.
         IF (user_names[i] <> '' AND (SELECT count(*) FROM walcast.client AS c WHERE c.user_name = user_names[i]) >= user_max)
-           OR (SELECT count(*) FROM walcast.client) >= all_max THEN
+           OR known >= all_max THEN
             RETURN NEXT i;
             CONTINUE;
         END IF;
         INSERT INTO walcast.client (user_name, client_id, subscription, feed_id, lsn, seq, tables)
         VALUES (user_names[i], client_ids[i], subscriptions[i], acknowledge.feed, lsns[i], seqs[i], labels[i]);
+        known := known + 1;
     END LOOP;
 END
 $function$;
