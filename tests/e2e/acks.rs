@@ -255,6 +255,8 @@ async fn history_is_kept_for_a_client_that_is_named_and_others_expire() {
     })
     .await;
     assert_eq!(database.scalar("SELECT client_id FROM walcast.client").await.as_deref(), Some("indexer"));
+    let warning = daemon.until_log("old changes are kept").await;
+    assert!(warning.contains("client=indexer") && warning.contains("subscription=\"t\""), "{warning}");
     let status = walcast(&database, &["status", "--clients", "--keep-clients", "indexer"]);
     let status = String::from_utf8_lossy(&status.stdout);
     assert!(status.contains("indexer") && status.contains("kept"), "{status}");

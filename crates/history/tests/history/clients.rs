@@ -89,7 +89,7 @@ async fn a_batch_that_comes_late_changes_nothing_that_was_stored_instead() {
         let world = World::create(cluster).await;
         let (record, clients) = clients(&world, ClientLimits::default()).await;
         let late = async |batch: i64, client_id: &str| {
-            let sql = "SELECT walcast.acknowledge($1, $2, $3, 9, 9, '{ada}', ARRAY[$4::text], '{s}', '{0/FF}', \
+            let sql = "SELECT walcast.acknowledge($1, $2, $3, 9, 9, 60, '{ada}', ARRAY[$4::text], '{s}', '{0/FF}', \
                                                   '{0}', '{t}', '{true}')";
             let parameters: [&(dyn ToSql + Sync); 4] =
                 [&record.id.as_str(), &record.writer, &batch, &client_id];
@@ -117,6 +117,40 @@ async fn a_batch_that_comes_late_changes_nothing_that_was_stored_instead() {
         assert_eq!(late(4, "a").await, Err("WC001".to_owned()));
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_a_kept_client_no_longer_has_is_forgotten() {
+    let world = World::create(shared_cluster().await).await;
+    let keep_clients = vec!["ada/kept".parse().unwrap()];
+    let limits =
+        ClientLimits { client_expiry: Duration::from_secs(60), keep_clients, ..ClientLimits::default() };
+    let (_, clients) = clients(&world, limits).await;
+    let of = |subscription: &str| ClientKey { subscription: subscription.into(), ..key("ada", "kept") };
+    let batch = ["s", "former"]
+        .map(|subscription| Acknowledged { key: of(subscription), ..at("ada", "kept", cursor(5, 0)) });
+    clients.store(&batch).await.unwrap();
+    let later = "UPDATE walcast.client SET seen_at = seen_at - interval '2 minutes', came_at = came_at - interval '2 minutes'";
+    // Away as a whole.
+    world.database.run(later).await;
+    assert_eq!(clients.expire().await.unwrap(), 0);
+    // Just back with one of the two: the other one may follow.
+    clients.seen(&[of("s")]).await.unwrap();
+    assert_eq!(clients.expire().await.unwrap(), 0);
+    // It does, and is away again.
+    clients.store(&batch[1..]).await.unwrap();
+    world.database.run(&format!("{later} WHERE subscription = 'former'")).await;
+    assert_eq!(clients.expire().await.unwrap(), 0);
+    // Two minutes later the client is still there without it.
+    world.database.run(later).await;
+    world
+        .database
+        .run("UPDATE walcast.client SET seen_at = clock_timestamp() WHERE subscription = 's'")
+        .await;
+    clients.seen(&[of("s")]).await.unwrap();
+    assert_eq!(clients.expire().await.unwrap(), 1);
+    let of_ada = clients.of_user("ada", 10).await.unwrap();
+    assert_eq!(of_ada.iter().map(|known| &*known.key.subscription).collect::<Vec<_>>(), ["s"]);
 }
 
 #[tokio::test]
