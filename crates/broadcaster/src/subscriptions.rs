@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
+use tokio::task::yield_now;
 use walcast_protocol::SubscriptionId;
 
 use crate::encode::Frame;
@@ -115,8 +116,13 @@ impl Subscriptions {
         }
     }
 
-    pub(crate) fn clear(&mut self) {
-        (self.places, self.free, self.due) = (Vec::new(), Vec::new(), VecDeque::new());
+    /// Gives all of them back, one by one: where many clients go at once, others have their turn in between.
+    pub(crate) async fn leave(&mut self) {
+        (self.free, self.due) = (Vec::new(), VecDeque::new());
+        for place in std::mem::take(&mut self.places) {
+            drop(place);
+            yield_now().await;
+        }
     }
 
     /// All of them. Something may be done to them, so each is asked again.
