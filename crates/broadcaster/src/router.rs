@@ -153,7 +153,7 @@ impl Router {
     /// When it does not fit.
     pub(crate) fn bind(&self, shape: &Shape, schema: &Schema) -> Result<(), Unbindable> {
         let choice = shape.wanted().bind(schema)?;
-        self.index().bound(shape, schema.relation(), choice);
+        self.index().bound(shape, schema.relation(), &choice);
         Ok(())
     }
 

@@ -240,7 +240,7 @@ impl Index {
     }
 
     /// A shape's filter is bound to a definition of a table now.
-    pub(super) fn bound(&mut self, shape: &Shape, relation: &Arc<Relation>, choice: Choice) {
+    pub(super) fn bound(&mut self, shape: &Shape, relation: &Arc<Relation>, choice: &Choice) {
         // While few have a filter on it, and not all at once when its first change comes.
         let selection = shape.wanted().of(relation.name());
         if selection.is_some_and(|selection| selection.is_filtered())
