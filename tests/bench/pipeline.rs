@@ -119,7 +119,7 @@ async fn run(task: &Task) -> Outcome<()> {
         let gate = Gate::closed();
         gate.open();
         let past: Arc<dyn PastPages> = match task.history {
-            true => Arc::new(Reader::new(Pool::new(config.clone(), "walcast history", 4))),
+            true => Arc::new(Reader::new(Pool::new(config.clone(), "walcast history", 4), feed_id.clone())),
             false => Arc::new(NoPast { oldest: position }),
         };
         let snapshots = Snapshots::new(

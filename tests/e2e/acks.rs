@@ -236,7 +236,10 @@ async fn history_is_kept_for_a_client_that_is_named_and_others_expire() {
         .await;
     let (mut indexer, _) = open(&daemon.ws_url()).await;
     subscribe(&mut indexer, "indexer", "0/0").await;
+    let complete = until(&mut indexer, "snapshot_complete").await["cursor"].as_str().unwrap().to_owned();
     until(&mut indexer, "caught_up").await;
+    // Before there is anything that could be dropped.
+    acked(&mut indexer, &complete).await;
     insert(&database, 0..3).await;
     let all = transactions(&mut indexer, 3).await;
     acked(&mut indexer, &all[0].0).await;
@@ -255,6 +258,8 @@ async fn history_is_kept_for_a_client_that_is_named_and_others_expire() {
     })
     .await;
     assert_eq!(database.scalar("SELECT client_id FROM walcast.client").await.as_deref(), Some("indexer"));
+    let warning = daemon.until_log("old changes are kept").await;
+    assert!(warning.contains("client=indexer") && warning.contains("subscription=\"t\""), "{warning}");
     let status = walcast(&database, &["status", "--clients", "--keep-clients", "indexer"]);
     let status = String::from_utf8_lossy(&status.stdout);
     assert!(status.contains("indexer") && status.contains("kept"), "{status}");

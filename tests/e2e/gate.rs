@@ -125,7 +125,9 @@ async fn clients_that_come_before_the_initial_poll_is_done_are_told_waiting_and_
 /// Without that, some of so many subscriptions wait for 10 s.
 #[tokio::test]
 async fn a_commit_that_the_walsender_overlooks_is_sent_all_the_same() {
-    let database = TestDatabase::create(shared_cluster().await).await;
+    // Whatever another test wrote would wake it.
+    let cluster = own_cluster(shared_cluster().await.installation()).await;
+    let database = TestDatabase::create(&cluster).await;
     database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
     let daemon = Daemon::of(&database)
         .flag("--subscribes-per-second-max", 100_000)

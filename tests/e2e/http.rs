@@ -287,7 +287,7 @@ async fn rows_by_key_are_given_as_far_as_the_policies_go() {
         assert_eq!((status, &answer["code"]), (403, &json!("forbidden")), "{body}: {answer}");
     }
     for (body, code, words) in [
-        (r#"{"table":"public.docs","keys":[{"id":"x'; DROP TABLE docs; --"}]}"#, 400, "bigint"),
+        (r#"{"table":"public.docs","keys":[{"id":"x'; DROP TABLE docs; --"}]}"#, 400, "column's type"),
         (r#"{"table":"public.docs","keys":[{"owner":"ada"}]}"#, 400, "object of id"),
         (r#"{"table":"public.docs","keys":[{"id":1,"owner":"ada"}]}"#, 400, "object of id"),
         (r#"{"table":"public.docs"}"#, 400, "keys"),

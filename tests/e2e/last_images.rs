@@ -1,7 +1,10 @@
 //! With `last_images` rows are whole without REPLICA IDENTITY FULL, where that can be known; where not, `unchanged` says
 //! so. What is told is compared with what triggers saw in the source.
 
-use walcast_testkit::{Daemon, TestDatabase, for_each_version};
+mod storage;
+mod workload;
+
+use walcast_testkit::{Daemon, LIMIT, TestDatabase, eventually, for_each_version};
 
 use crate::observer::Observer;
 
@@ -118,6 +121,14 @@ async fn rows_are_whole_where_they_are_known_and_never_wrong() {
         observer.assert_equals(&database, "public.doc").await;
         drop(observer);
 
+        // What is stored is let go while nothing is written, and is counted.
+        let unstored = async || daemon.metric("walcast_images_unstored").await;
+        eventually("nothing is only in memory", LIMIT, async || (unstored().await == Some(0.0)).then_some(()))
+            .await;
+        for metric in ["looked_up_total", "found_total", "completed_total", "bytes"] {
+            daemon.until_metric(&format!("walcast_images_{metric}"), 1.0).await;
+        }
+
         // Rewritten without a change in the stream, with the definition that it had: nothing is known, until the row is
         // written whole.
         run(
@@ -169,6 +180,43 @@ async fn rows_are_whole_where_they_are_known_and_never_wrong() {
         settle(&database, "5").await;
         assert_eq!(database.scalar("SELECT count(*) FROM walcast.last_image").await.as_deref(), Some("0"));
         drop(other);
+    })
+    .await;
+}
+
+/// The slot was dropped, and a value was written that is in no stream: the image from before it is not the row any more,
+/// although table and publication are the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_image_outlives_a_feed_that_is_started_over() {
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        create(&database).await;
+        let daemon = Daemon::of(&database)
+            .flag("--tables", "public.doc")
+            .flag("--last-images", "public.doc")
+            .flag("--on-hole", "start-over");
+        let mut daemon = daemon.start().await;
+        run(
+            &database,
+            &["INSERT INTO doc VALUES (2, 0, repeat('o', 9000))", "UPDATE doc SET v = 1 WHERE id = 2"],
+        )
+        .await;
+        settle(&database, "0").await;
+        assert_ne!(database.scalar(OLD).await.as_deref(), Some("0"), "the image is good");
+        daemon.terminate().await;
+        let slot = database.slot_name();
+        database.run(&format!("SELECT pg_drop_replication_slot('{slot}')")).await;
+        run(&database, &["UPDATE doc SET big = repeat('n', 9000) WHERE id = 2", "TRUNCATE audit"]).await;
+        daemon.restart().await;
+        run(&database, &["UPDATE doc SET v = 2 WHERE id = 2"]).await;
+        settle(&database, "1").await;
+        // Known again once it was written.
+        run(
+            &database,
+            &["UPDATE doc SET big = repeat('m', 9000) WHERE id = 2", "UPDATE doc SET v = 3 WHERE id = 2"],
+        )
+        .await;
+        settle(&database, "1").await;
     })
     .await;
 }

@@ -16,6 +16,7 @@ mod initial_sync;
 mod keys;
 mod large_transaction;
 mod last_images;
+mod meta;
 mod new_tables;
 mod observer;
 mod resume;

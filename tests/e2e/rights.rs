@@ -10,7 +10,7 @@ use walcast_testkit::{Daemon, LIMIT, TestDatabase, for_each_version, shared_clus
 
 use crate::observer::{Socket, open, receive, send, wal_position};
 
-const SECRET: &str = "a secret of tests that is long enough for HS256";
+pub(crate) const SECRET: &str = "a secret of tests that is long enough for HS256";
 
 const TABLES: &str = "CREATE TABLE notes (id int PRIMARY KEY, owner text COLLATE \"C\", body text, secret text);
     ALTER TABLE notes REPLICA IDENTITY FULL;
@@ -35,7 +35,7 @@ role = "admin"
 table = "*"
 "#;
 
-fn token(subject: &str, role: &str) -> String {
+pub(crate) fn token(subject: &str, role: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs();
     let claims = json!({"sub": subject, "role": role, "exp": now + 600});
     let key = EncodingKey::from_secret(SECRET.as_bytes());

@@ -1,10 +1,12 @@
 //! Promise 1 when one daemon takes over from another: a rolling update, a spare.
 
-use std::time::Duration;
-
-use walcast_testkit::{Daemon, Direction, Proxy, TestDatabase, shared_cluster};
+use walcast_testkit::{Daemon, Direction, Proxy, TestDatabase, own_cluster, shared_cluster};
 
 use crate::observer::Observer;
+
+fn has(bytes: &[u8], fragment: &[u8]) -> bool {
+    bytes.windows(fragment.len()).any(|window| window == fragment)
+}
 
 #[tokio::test]
 async fn a_daemon_that_starts_beside_another_waits_and_takes_over_without_a_gap() {
@@ -65,8 +67,10 @@ async fn a_commit_that_comes_after_its_daemon_was_killed_does_not_end_the_one_th
     lock.batch_execute("ROLLBACK").await.unwrap();
     let copies = format!("{of_history} AND query LIKE 'COPY%' AND wait_event = 'ClientRead'");
     database.until(&copies, "1").await;
-    // What is sent now cannot be seen from outside; were it not sent, nothing would be tested.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    link.until_held(Direction::ToServer, "the row and its commit", |bytes| {
+        has(bytes, br#"{"id":1}"#) && has(bytes, b"COMMIT")
+    })
+    .await;
     killed.kill9().await;
     // The new one comes to the history before that commit does.
     database.until(&waits, "1").await;
@@ -113,4 +117,111 @@ async fn of_two_that_wait_one_takes_over_and_the_other_goes_on_waiting() {
         assert_eq!(observer.rows("public.t").len(), id + 1);
         assert!(daemons.iter_mut().all(|daemon| !daemon.has_ended()));
     }
+}
+
+/// Drops the slot under whoever reads it.
+async fn drop_slot(database: &TestDatabase) {
+    let slot = database.slot_name();
+    database
+        .run(&format!(
+            "DO $$ BEGIN FOR try IN 1..1000 LOOP BEGIN
+                 PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{slot}';
+                 PERFORM pg_drop_replication_slot('{slot}');
+                 EXIT;
+             EXCEPTION WHEN object_in_use THEN PERFORM pg_sleep(0.01);
+             END; END LOOP; END $$"
+        ))
+        .await;
+}
+
+const FEED: &str = "SELECT feed_id FROM walcast.feed";
+
+/// Of two that find the hole one cannot start over, and waits for as long as the other one serves.
+#[tokio::test]
+async fn a_hole_that_another_daemon_has_started_over_from_is_none_for_the_one_that_takes_over() {
+    let cluster = shared_cluster().await;
+    let database = TestDatabase::create(cluster).await;
+    database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let link = Proxy::to(cluster.port()).await;
+    let daemon =
+        |url: String| Daemon::of(&database).flag("--on-hole", "start-over").flag("--history-url", url);
+    let waits = daemon(database.url_via(&link)).flag("--grace", "1s").start().await;
+    let mut serves = daemon(database.url().to_owned()).spawn();
+    serves.until_log("is in use").await;
+    link.refuse(true);
+    link.cut();
+    drop_slot(&database).await;
+    waits.until_log("end=Hole").await;
+    waits.until_log("not set up yet").await;
+    serves.until_ready().await;
+    let mut observer = Observer::subscribe(&serves.ws_url(), &["public.t"], None).await;
+    observer.until("caught_up").await;
+    database.run("INSERT INTO t VALUES (1)").await;
+    let stored = "SELECT count(*) FROM walcast.change_history WHERE table_name = 't'";
+    database.until(stored, "1").await;
+    let feed = database.scalar(FEED).await;
+    link.heal();
+    waits.until_log("is in use").await;
+    serves.kill9().await;
+    waits.until_ready().await;
+    assert_eq!(database.scalar(FEED).await, feed);
+    assert_eq!(database.scalar(stored).await.as_deref(), Some("1"));
+    let mut observer = observer.reconnect(&waits.ws_url(), &["public.t"]).await;
+    observer.until("caught_up").await;
+    assert_eq!(observer.rows("public.t").len(), 1);
+}
+
+/// The same, of a server that does not send again what it sent before: what is set aside is set aside once.
+#[tokio::test]
+async fn a_difference_that_another_daemon_has_gone_on_from_is_none_for_the_one_that_takes_over() {
+    let shared = shared_cluster().await;
+    let cluster = own_cluster(shared.installation()).await;
+    let database = TestDatabase::create(&cluster).await;
+    let history = TestDatabase::create(shared).await;
+    database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let (to_source, to_history) = (Proxy::to(cluster.port()).await, Proxy::to(shared.port()).await);
+    let waits = Daemon::of(&database)
+        .flag("--database-url", database.url_via(&to_source))
+        .flag("--history-url", history.url_via(&to_history))
+        .flag("--grace", "1s")
+        .start()
+        .await;
+    // After it nothing needs to be asked about the table.
+    database.run("INSERT INTO t VALUES (0)").await;
+    let stored = "SELECT count(*) FROM walcast.change_history WHERE table_name = 't'";
+    history.until(stored, "1").await;
+    // This is not acknowledged, so the server sends it again.
+    to_source.blackhole(Direction::ToServer);
+    database.run("INSERT INTO t VALUES (1)").await;
+    history.until(stored, "2").await;
+    to_source.refuse(true);
+    cluster.kill9().await.expect("an end");
+    cluster.start().await.expect("a start");
+    // As if the server were another than the one that had sent it.
+    history.run("UPDATE walcast.change_history SET xid = xid + 1 WHERE key = '{\"id\":1}'").await;
+    let lock = database.session().await;
+    lock.batch_execute("BEGIN; LOCK TABLE pg_publication_rel IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    to_source.heal();
+    let decodes =
+        "SELECT bool_or(backend_type = 'walsender' AND wait_event_type = 'Lock') FROM pg_stat_activity";
+    database.until(decodes, "t").await;
+    // It knows what it is to be sent. When it finds that it is not, the history is away.
+    to_history.refuse(true);
+    to_history.cut();
+    lock.batch_execute("ROLLBACK").await.unwrap();
+    waits.until_log("end=Differs").await;
+    waits.until_log("not set up yet").await;
+    let mut serves = Daemon::of(&database).flag("--history-url", history.url()).start().await;
+    let lost = "SELECT count(*) FROM walcast.lost_change";
+    assert_eq!(history.scalar(lost).await.as_deref(), Some("1"));
+    database.run("INSERT INTO t VALUES (2)").await;
+    history.until(stored, "3").await;
+    let feed = history.scalar(FEED).await;
+    to_history.heal();
+    waits.until_log("is in use").await;
+    serves.kill9().await;
+    waits.until_ready().await;
+    assert_eq!(history.scalar(FEED).await, feed);
+    assert_eq!(history.scalar(lost).await.as_deref(), Some("1"));
+    assert_eq!(history.scalar(stored).await.as_deref(), Some("3"));
 }

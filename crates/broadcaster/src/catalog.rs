@@ -49,11 +49,13 @@ pub(crate) struct Catalog {
 #[derive(Debug)]
 struct Answers<K, A> {
     known: HashMap<K, (Instant, A)>,
+    /// When the source last failed to answer.
+    failed: Option<Instant>,
 }
 
 impl<K, A> Default for Answers<K, A> {
     fn default() -> Self {
-        Self { known: HashMap::new() }
+        Self { known: HashMap::new(), failed: None }
     }
 }
 
@@ -63,6 +65,23 @@ impl<K: Eq + Hash, A: Clone> Answers<K, A> {
         let (asked, answer) = self.known.get(key)?;
         let is_new = *asked >= came || (freshness == Freshness::Lately && asked.elapsed() < DEFINITION_FRESH);
         is_new.then(|| answer.clone())
+    }
+
+    /// The answer to a question that is put to the source now, unless it has failed to answer since `came`: those who come
+    /// while it fails do not ask it again one after the other.
+    async fn ask<T>(
+        &mut self,
+        came: Instant,
+        question: impl AsyncFnOnce() -> Result<T, Unanswered>,
+    ) -> Result<T, Unanswered> {
+        if self.failed.is_some_and(|failed| came <= failed) {
+            return Err(away());
+        }
+        let answer = timeout(ANSWER_MAX, question()).await.unwrap_or_else(|_| Err(away()));
+        if let Err(Unanswered::Later(_)) = &answer {
+            self.failed = Some(Instant::now());
+        }
+        answer
     }
 
     fn keep(&mut self, key: K, asked: Instant, answer: &A) {
@@ -87,7 +106,7 @@ impl Catalog {
     }
 
     /// Tables as filters are bound to them, in the definitions that they have; without those that are not published.
-    /// Soon, or not at all.
+    /// Soon, or not at all, however many ask for whatever tables.
     pub(crate) async fn schemas(
         &self,
         tables: &[RelationName],
@@ -101,8 +120,8 @@ impl Catalog {
                 Some(answer) => answer,
                 None => {
                     let asked = Instant::now();
-                    let schema = timeout(ANSWER_MAX, self.source.schema(name)).await;
-                    let answer = schema.unwrap_or_else(|_| Err(away()))?.map(Arc::new);
+                    let answer =
+                        known.ask(came, async || self.source.schema(name).await).await?.map(Arc::new);
                     known.keep(name.clone(), asked, &answer);
                     answer
                 }
@@ -125,8 +144,8 @@ impl Catalog {
             return Ok(answer);
         }
         let asked = Instant::now();
-        let schema = timeout(ANSWER_MAX, self.source.schema_of(Arc::clone(relation))).await;
-        let answer = Arc::new(schema.unwrap_or_else(|_| Err(away()))?);
+        let answer =
+            Arc::new(known.ask(came, async || self.source.schema_of(Arc::clone(relation)).await).await?);
         known.keep(key, asked, &answer);
         Ok(answer)
     }
@@ -190,12 +209,12 @@ mod tests {
     use futures_util::FutureExt;
     use futures_util::future::{BoxFuture, join, join_all};
     use tokio::sync::{Notify, mpsc};
-    use tokio::time::{sleep, timeout};
+    use tokio::time::{Instant, sleep, timeout};
     use walcast_filter::Schema;
     use walcast_model::{Relation, RelationName};
     use walcast_snapshot::{SnapshotEvent, SnapshotTable};
 
-    use super::Catalog;
+    use super::{ANSWER_MAX, Catalog, Freshness};
     use crate::past::{InitialSync, KnownTable, Unanswered};
     use crate::testing::{key, published, table};
     use crate::wanted::ShapeKey;
@@ -214,10 +233,12 @@ mod tests {
         }
 
         fn schema<'a>(&'a self, _: &'a RelationName) -> BoxFuture<'a, Result<Option<Schema>, Unanswered>> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
             std::future::pending().boxed()
         }
 
         fn schema_of(&self, _: Arc<Relation>) -> BoxFuture<'_, Result<Schema, Unanswered>> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
             std::future::pending().boxed()
         }
 
@@ -245,6 +266,27 @@ mod tests {
         source.failing.notify_one();
         assert!(catalog.for_shape(&shape).await.is_err());
         assert_eq!(source.asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_is_away_is_asked_once_for_all_tables_that_are_named_meanwhile() {
+        let source = Arc::new(Away::default());
+        let catalog = Catalog::new(source.clone());
+        let began = Instant::now();
+        let names: Vec<RelationName> =
+            (0..1000).map(|number| RelationName::new("public", format!("t{number}"))).collect();
+        let tables = names.iter().map(|name| {
+            catalog.schemas(std::slice::from_ref(name), Freshness::Now).map(|found| found.is_err())
+        });
+        assert!(join_all(tables).await.into_iter().all(|failed| failed));
+        assert_eq!((source.asked.load(Ordering::Relaxed), began.elapsed()), (1, ANSWER_MAX));
+        let relations: Vec<Arc<Relation>> =
+            (0..1000).map(|number| table(&format!("t{number}"), &[])).collect();
+        let definitions = relations
+            .iter()
+            .map(|relation| catalog.schema_of(relation, Freshness::Lately).map(|found| found.is_err()));
+        assert!(join_all(definitions).await.into_iter().all(|failed| failed));
+        assert_eq!((source.asked.load(Ordering::Relaxed), began.elapsed()), (2, ANSWER_MAX * 2));
     }
 
     /// A source that answers after a while, of what is there when it answers; counts who asks.

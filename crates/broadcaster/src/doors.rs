@@ -30,6 +30,7 @@ mod inbound;
 mod listener;
 mod origin;
 mod pace;
+mod patience;
 mod peer;
 mod places;
 mod stranger;
@@ -66,7 +67,7 @@ use walcast_protocol::STREAM_PATH;
 struct Door {
     broadcaster: Broadcaster,
     entrance: Arc<Entrance>,
-    /// Places for WebSocket connections.
+    /// Places for WebSocket connections and requests for the feed.
     places: Arc<Semaphore>,
     tasks: TaskTracker,
     shutdown: CancellationToken,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use walcast_model::{
-    Change, CommitStart, Cursor, Oid, Op, Part, Relation, RelationName, Snapshot, Transaction,
+    Change, CommitStart, Cursor, Meta, Oid, Op, Part, Relation, RelationName, Snapshot, Transaction,
 };
 use walcast_protocol::encode as protocol;
 
@@ -87,6 +87,8 @@ pub(crate) struct Encoded {
     pub(crate) next: Cursor,
     /// In order; none when nothing of the part concerns the shape.
     pub(crate) runs: Vec<Run>,
+    /// What the transaction says about itself; its origin is not sent to those who are it.
+    pub(crate) meta: Option<Arc<Meta>>,
     /// Why it is not the whole part; then it is for nobody to deliver or keep.
     pub(crate) gap: Option<Gap>,
 }
@@ -108,6 +110,12 @@ pub(crate) enum Gap {
 }
 
 impl Encoded {
+    /// What of it is for a client with this origin: nothing of its own transactions.
+    pub(crate) fn runs_for(&self, origin: Option<&str>) -> &[Run] {
+        let is_own = origin.is_some() && self.meta.as_ref().and_then(|meta| meta.origin()) == origin;
+        if is_own { &[] } else { &self.runs }
+    }
+
     /// Memory that it holds, in bytes, near enough to budget by.
     pub(crate) fn bytes(&self) -> usize {
         size_of::<Self>() + self.runs.iter().map(|run| size_of::<Run>() + run.tail.len()).sum::<usize>()
@@ -136,7 +144,7 @@ pub(crate) fn part(part: &Part, wanted: &Wanted, view: View<'_>) -> Encoded {
     for (index, (plan, next)) in plans.into_iter().zip(following).enumerate() {
         let more = part.end().is_none() || index + 1 < count;
         let cursor = (view.synced.is_none() && !(view.is_compacted && more)).then_some(next);
-        let mut tail = tail(part, &plan, cursor, more);
+        let mut tail = tail(part, &plan, cursor, more, view.is_compacted);
         if view.is_compacted {
             let mut text = Vec::from(tail);
             protocol::compacted(&mut text);
@@ -146,7 +154,7 @@ pub(crate) fn part(part: &Part, wanted: &Wanted, view: View<'_>) -> Encoded {
         runs.push(Run { relations, next, tail, piece: Piece { cursor, more } });
     }
     let (start, ends) = (part.transaction().start, part.end().is_some());
-    Encoded { start, ends, next: part.next_cursor(), runs, gap }
+    Encoded { start, ends, next: part.next_cursor(), runs, meta: part.meta().cloned(), gap }
 }
 
 /// The frame, from behind its head on, that ends a transaction of which parts were delivered and whose last part has
@@ -154,14 +162,14 @@ pub(crate) fn part(part: &Part, wanted: &Wanted, view: View<'_>) -> Encoded {
 pub(crate) fn ending(part: &Part, with_cursor: bool) -> Bytes {
     let mut out = Vec::with_capacity(TAIL_FIXED_BYTES);
     let cursor = with_cursor.then(|| part.next_cursor());
-    protocol::transaction_tail(&mut out, cursor, part.transaction(), |_| {}, false);
+    protocol::transaction_tail(&mut out, cursor, part.transaction(), None, |_| {}, false);
     out.into()
 }
 
 /// As [`ending`], of the net effect of many transactions; without a cursor it leads nowhere and comes again.
 pub(crate) fn compacted_ending(transaction: &Transaction, cursor: Option<Cursor>) -> Bytes {
     let mut out = Vec::with_capacity(TAIL_FIXED_BYTES);
-    protocol::transaction_tail(&mut out, cursor, transaction, |_| {}, false);
+    protocol::transaction_tail(&mut out, cursor, transaction, None, |_| {}, false);
     protocol::compacted(&mut out);
     out.into()
 }
@@ -170,6 +178,8 @@ pub(crate) fn compacted_ending(transaction: &Transaction, cursor: Option<Cursor>
 struct Chosen {
     relation: Arc<Relation>,
     projection: Option<Projection>,
+    /// Whether what a transaction with its changes says about itself is given.
+    meta: bool,
 }
 
 /// One change as the shape is told it.
@@ -276,11 +286,11 @@ fn place(plans: &mut Vec<Plan>, cursor: Cursor, change: &Change, wanted: &Wanted
         }
     };
     let projection = Projection::new(relation, selection);
-    plan.relations.push(Chosen { relation: Arc::clone(relation), projection });
+    plan.relations.push(Chosen { relation: Arc::clone(relation), projection, meta: selection.meta });
     u32::try_from(plan.relations.len() - 1).ok()
 }
 
-fn tail(part: &Part, plan: &Plan, cursor: Option<Cursor>, more: bool) -> Bytes {
+fn tail(part: &Part, plan: &Plan, cursor: Option<Cursor>, more: bool, is_compacted: bool) -> Bytes {
     let mut out = Vec::with_capacity(plan.json_bytes + TAIL_FIXED_BYTES);
     let is_as_it_was = |delivery: &Delivery| {
         part.changes().get(delivery.change as usize).is_some_and(|change| change.op == delivery.op)
@@ -308,7 +318,8 @@ fn tail(part: &Part, plan: &Plan, cursor: Option<Cursor>, more: bool) -> Bytes {
             }
         }
     };
-    protocol::transaction_tail(&mut out, cursor, part.transaction(), changes, more);
+    let meta = part.meta().filter(|_| !is_compacted && plan.relations.iter().any(|chosen| chosen.meta));
+    protocol::transaction_tail(&mut out, cursor, part.transaction(), meta.map(|meta| &**meta), changes, more);
     // A few of many columns take much less than the room for all, and what is kept is counted by its length.
     if out.capacity() > 2 * out.len() {
         out.shrink_to_fit();

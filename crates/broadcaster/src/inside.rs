@@ -51,6 +51,11 @@ impl Client {
         self.subscriptions.remove(id)
     }
 
+    /// Goes, as a connection does that ends.
+    pub async fn leave(mut self) {
+        self.subscriptions.leave().await;
+    }
+
     /// The next message, in two pieces. Cancel-safe.
     pub async fn next(&mut self) -> [Bytes; 2] {
         loop {

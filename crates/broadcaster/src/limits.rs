@@ -6,14 +6,14 @@ use std::time::Duration;
 /// what happens instead.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// `connections_max`: WebSocket connections at the same time. A further one is answered 503 with
-    /// `limit_exceeded`.
+    /// `connections_max`: clients at the same time: WebSocket connections, and requests over HTTP for the feed until their
+    /// answer was taken. A further one is answered 503 with `limit_exceeded`.
     pub connections_max: usize,
-    /// `connections_per_address_max`: WebSocket connections for one address, of IPv6 for one /64 network; a further one is
+    /// `connections_per_address_max`: of these, for one address, of IPv6 for one /64 network; a further one is
     /// answered 429 with `limit_exceeded`. As many other connections may be there beside them; further ones are closed.
     pub connections_per_address_max: usize,
-    /// `connections_per_user_max`: WebSocket connections of one subject. A further one gets a fatal `limit_exceeded` and
-    /// ends with 1008.
+    /// `connections_per_user_max`: of these, of one subject. A further WebSocket gets a fatal `limit_exceeded` and ends with
+    /// 1008, a further request is answered 429.
     pub connections_per_user_max: usize,
     /// `auth_max`: how long a client that came without a token may take to send one. It then gets a fatal `unauthorized`
     /// and ends with 4401.
@@ -38,6 +38,12 @@ pub struct Limits {
     /// `poll_bytes_max`: JSON in a page, in bytes, more by at most one part of a transaction. A transaction that does not fit
     /// is begun by the next page.
     pub poll_bytes_max: usize,
+    /// `answer_stall_max`: how long a client may take for 64 KiB of an answer over HTTP that is whole, or for what is left of
+    /// it. Its connection then ends. (Streams are made as they are read, and waited for.)
+    pub answer_stall_max: Duration,
+    /// `untaken_bytes_max`: bytes of pages and rows that one user has asked for and not taken yet, or one address where nobody
+    /// knows whose they are. What would be more is answered 429 with `limit_exceeded`.
+    pub untaken_bytes_max: usize,
     /// `rows_keys_max`: keys in one request for rows. More are answered `limit_exceeded`.
     pub rows_keys_max: usize,
     /// `rows_max`: such requests that are looked up at the same time. Further ones wait, and everybody is served in turn.
@@ -119,6 +125,8 @@ impl Default for Limits {
             poll_answer_max: Duration::from_secs(5),
             poll_transactions_max: 1000,
             poll_bytes_max: 1 << 20,
+            answer_stall_max: Duration::from_secs(30),
+            untaken_bytes_max: 64 << 20,
             rows_keys_max: 1000,
             rows_max: 4,
             rows_per_user_max: 2,

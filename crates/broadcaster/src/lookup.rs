@@ -29,7 +29,7 @@ use crate::refusal::Refusal;
 use crate::request::Asked;
 use crate::session::{World, unknown_table};
 use crate::subscription::Services;
-use crate::turns::Applicant;
+use crate::turns::{Applicant, Place};
 use crate::wanted::{ShapeKey, Unbindable, Wanted};
 
 /// What is asked for.
@@ -50,6 +50,8 @@ pub(crate) struct Looked {
     pub(crate) cursor: Cursor,
     /// Everything that they contain is before it.
     pub(crate) reached: Cursor,
+    /// It has a place until it is made into an answer, so that there are no more of these than places.
+    pub(crate) place: Option<Place>,
 }
 
 impl Lookup {
@@ -78,7 +80,8 @@ impl Lookup {
         }
         let until = Instant::now() + world.limits.rows_answer_max;
         let looked = timeout_at(until, self.look(&wanted, applicant, world, services));
-        looked.await.unwrap_or_else(|_| Err(too_slow(world.limits.rows_answer_max)))
+        let looked = looked.await.unwrap_or_else(|_| Err(too_slow(world.limits.rows_answer_max)));
+        looked.map_err(|refusal| refusal.told(rights.is_everything()))
     }
 
     async fn look(
@@ -95,7 +98,6 @@ impl Lookup {
         let table = SnapshotTable { rows: selection.rows(), ..SnapshotTable::from(self.table.clone()) };
         let FoundRows { relation, rows, snapshot } =
             services.source.rows(&table, &self.keys).await.map_err(settled)?;
-        drop(place);
         let projection = Projection::new(&relation, selection);
         let mut out = Vec::with_capacity(rows.iter().flatten().map(|row| row.len() + 1).sum());
         for (index, row) in rows.iter().enumerate() {
@@ -108,11 +110,12 @@ impl Lookup {
                 (Some(row), Some(projection)) => project_rows(&mut out, projection, row),
             }
         }
+        drop(rows);
         // `None`: the daemon goes down.
         let reached = services.barriers.pass().await.ok_or_else(|| not_ready("the daemon is going down"))?;
         let before = reached.min(world.feed.stored());
         let first = services.past.first_invisible(&snapshot, before).await.map_err(settled)?;
-        Ok(Looked { rows: out, cursor: first.unwrap_or(before).min(before), reached })
+        Ok(Looked { rows: out, cursor: first.unwrap_or(before).min(before), reached, place })
     }
 
     /// Whether the table is there, and what is asked and granted of it fits.
@@ -151,7 +154,10 @@ impl Lookup {
 fn settled(unanswered: Unanswered) -> Refusal {
     match unanswered {
         Unanswered::Never(refusal) => refusal,
-        Unanswered::Later(reason) => not_ready(reason),
+        Unanswered::Later(reason) => {
+            tracing::debug!(reason, "rows cannot be looked up now");
+            Refusal::of_inside(ErrorCode::NotReady, reason).hint("ask again after a while")
+        }
     }
 }
 
@@ -161,4 +167,61 @@ fn not_ready(message: impl Into<String>) -> Refusal {
 
 fn too_slow(limit: Duration) -> Refusal {
     not_ready(format!("the rows could not be had within {} s (rows_answer_max)", limit.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    use futures_util::poll;
+    use walcast_feed::{Barriers, Feed, FeedLimits};
+    use walcast_policy::Rights;
+    use walcast_snapshot::FoundRows;
+
+    use super::Lookup;
+    use crate::broadcaster::{Broadcaster, Sources};
+    use crate::gate::Gate;
+    use crate::limits::Limits;
+    use crate::testing::{FakeClients, FakePast, FakeSource, at, table};
+    use crate::turns::Applicant;
+
+    #[tokio::test]
+    async fn rows_that_wait_for_their_position_have_a_place_until_they_are_answered() {
+        let (_writer, feed) = Feed::new(at(1), FeedLimits { memory_bytes_max: 1 << 20 });
+        let (barriers, mut requests) = Barriers::new();
+        let (source, gate) = (Arc::new(FakeSource::default()), Gate::closed());
+        gate.open();
+        let relation = table("a", &["x"]);
+        source.defined.lock().unwrap().push(Arc::clone(&relation));
+        let (rows, snapshot) = (vec![Some(r#"{"id":1,"x":"v"}"#.into())], "1:1:".parse().unwrap());
+        *source.found.lock().unwrap() = Some(FoundRows { relation, rows, snapshot });
+        let sources = Sources {
+            feed_id: "f_1".parse().unwrap(),
+            lineage: crate::Lineage::default(),
+            feed,
+            barriers: barriers.clone(),
+            past: Arc::new(FakePast { oldest: at(1), page_changes: 100, ..FakePast::default() }),
+            source: source.clone(),
+            clients: Arc::new(FakeClients::default()),
+            gate,
+        };
+        let broadcaster = Broadcaster::new(sources, Limits { rows_max: 1, ..Limits::default() });
+        let look_up = |number| {
+            let lookup = Lookup { table: "public.a".parse().unwrap(), columns: None, keys: Vec::new() };
+            broadcaster.look_up(lookup, &Rights::Everything, Applicant::Connection(number))
+        };
+        let (mut first, mut second) = (pin!(look_up(1)), pin!(look_up(2)));
+        assert!(poll!(first.as_mut()).is_pending() && poll!(second.as_mut()).is_pending());
+        assert_eq!(source.looked.load(Ordering::Relaxed), 1, "the other one has no place");
+        let id = requests.next().await.unwrap();
+        barriers.resolve(&id, at(1));
+        let answer = first.await.unwrap();
+        assert!(poll!(second.as_mut()).is_pending());
+        assert_eq!(source.looked.load(Ordering::Relaxed), 1, "the answer is there");
+        drop(answer);
+        assert!(poll!(second.as_mut()).is_pending());
+        assert_eq!(source.looked.load(Ordering::Relaxed), 2);
+    }
 }

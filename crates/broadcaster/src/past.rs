@@ -99,6 +99,8 @@ pub(crate) fn of_history(error: &walcast_history::Error) -> Unanswered {
     match error {
         Error::TooOld { cursor, oldest } => return Unanswered::Never(Refusal::too_old(*cursor, *oldest)),
         Error::SnapshotTooOld { .. } => return Unanswered::Never(Refusal::outlived(error.to_string())),
+        // Another walcast continues it as another one: this one finds out soon, and is set up anew or ends.
+        Error::FeedGone { .. } => return Unanswered::Later(error.to_string()),
         _ => {}
     }
     match error.class() {
@@ -199,7 +201,7 @@ fn of_source(error: &walcast_snapshot::Error) -> Unanswered {
         | Error::NotPublished { .. }
         | Error::Partitioned { .. }
         | Error::Partition { .. } => ErrorCode::UnknownTable,
-        Error::UnknownColumn { .. } | Error::Key { .. } => ErrorCode::BadMessage,
+        Error::UnknownColumn { .. } | Error::Key { .. } | Error::KeyValue { .. } => ErrorCode::BadMessage,
         Error::TooManyTables { .. } | Error::TooLarge { .. } => ErrorCode::LimitExceeded,
         // It fitted a moment ago: the table was altered, and asking again finds out. The words may be of a policy.
         Error::Filter { table, .. } => {
@@ -211,10 +213,17 @@ fn of_source(error: &walcast_snapshot::Error) -> Unanswered {
         // Somebody has to act, or time has to pass; the same request succeeds then.
         _ => ErrorCode::NotReady,
     };
-    if !matches!(code, ErrorCode::UnknownTable | ErrorCode::BadMessage) {
+    if matches!(code, ErrorCode::UnknownTable | ErrorCode::BadMessage) {
+        tracing::debug!(%error, "a client asks for rows that cannot be had");
+    } else {
         tracing::warn!(%error, "rows of the source cannot be had");
     }
-    let refusal = Refusal::new(code, format!("failed to {error}"));
+    let words = format!("failed to {error}");
+    let refusal = match error {
+        // About what the client has sent, and what `relation` tells it.
+        Error::Key { .. } | Error::TooLarge { .. } | Error::Stalled { .. } => Refusal::new(code, words),
+        _ => Refusal::of_inside(code, words),
+    };
     Unanswered::Never(match error.hint() {
         Some(hint) => refusal.hint(hint),
         None => refusal,
@@ -226,8 +235,33 @@ mod tests {
     use walcast_history::Error;
     use walcast_protocol::ErrorCode;
 
-    use super::{Unanswered, of_history};
+    use super::{Unanswered, of_history, of_source};
     use crate::testing::at;
+
+    #[test]
+    fn only_those_who_may_know_everything_are_told_what_the_source_says() {
+        use walcast_model::RelationName;
+        use walcast_snapshot::Error;
+        let name = |name: &str| RelationName::new("inner", name);
+        let errors = [
+            Error::Forbidden { table: name("t"), role: "inner".into(), statement: "GRANT inner".into() },
+            Error::RowSecurity { table: name("t"), role: "inner".into(), statement: "ALTER inner".into() },
+            Error::Partition { table: name("t"), root: name("root") },
+            Error::Partitioned { table: name("t"), partition: name("one") },
+            Error::NotPublished { table: name("t"), publications: "inner".into() },
+            Error::ColumnListsDiffer { table: name("t"), publications: "inner".into() },
+            Error::KeyValue { table: name("t"), problem: "inner".into() },
+            Error::Unexpected("inner".into()),
+        ];
+        for error in errors {
+            let Unanswered::Never(refusal) = of_source(&error) else { panic!("{error}") };
+            let (bounded, everything) = (refusal.clone().told(false), refusal.told(true));
+            assert_eq!(bounded.code, everything.code);
+            assert!(everything.message.contains("inner"), "{everything:?}");
+            assert!(!format!("{bounded:?}").replace("is_of_inside", "").contains("inner"), "{bounded:?}");
+            assert!(bounded.hint.is_some());
+        }
+    }
 
     #[test]
     fn what_retention_dropped_is_too_old_and_no_fault_of_the_history() {
@@ -240,5 +274,7 @@ mod tests {
         let sync = Error::SnapshotTooOld { snapshot: "1:1:".into() };
         assert_eq!(refusal(&sync), (ErrorCode::NotReady, None));
         assert_eq!(refusal(&Error::Hole { at: at(10) }), (ErrorCode::Internal, None));
+        let branched = Error::FeedGone { feed: "a".parse().unwrap() };
+        assert!(matches!(of_history(&branched), Unanswered::Later(_)));
     }
 }

@@ -12,6 +12,8 @@ pub struct Refusal {
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
     pub(crate) oldest: Option<Cursor>,
+    /// Its words are those of the source or of history, and may name what a client with bounded rights must not know.
+    pub(crate) is_of_inside: bool,
 }
 
 /// What to do about a cursor that leads nowhere.
@@ -19,7 +21,36 @@ const SYNC_AGAIN: &str = "subscribe without a cursor for an initial sync";
 
 impl Refusal {
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None, oldest: None }
+        Self { code, message: message.into(), hint: None, oldest: None, is_of_inside: false }
+    }
+
+    /// What the source or history says: tables, roles and statements that are for operators among it.
+    pub(crate) fn of_inside(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { is_of_inside: true, ..Self::new(code, message) }
+    }
+
+    /// What of it a client is told: everything where no policies are in force for it (`may_know_all`), else what it needs. The
+    /// rest is in the log.
+    pub(crate) fn told(self, may_know_all: bool) -> Self {
+        if !self.is_of_inside || may_know_all {
+            return self;
+        }
+        let log = "the daemon's log has the cause";
+        let (message, hint) = match &self.code {
+            ErrorCode::UnknownTable => {
+                ("the table is not there, or not published", "ask whoever runs walcast what is")
+            }
+            ErrorCode::BadMessage => (
+                "what is asked for does not fit the table: a column, or a value that is not of its column's type",
+                "write values as they are in rows",
+            ),
+            ErrorCode::LimitExceeded => {
+                ("it is more than the source can give at once", "ask for less at a time")
+            }
+            ErrorCode::NotReady => ("the source or the history cannot give it now", log),
+            _ => ("the daemon cannot read its source or its history", log),
+        };
+        Self { message: message.to_owned(), hint: Some(hint.to_owned()), ..self }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -56,7 +87,7 @@ impl Refusal {
     /// History let go of what an initial sync needed of it.
     pub(crate) fn outlived(message: impl Into<String>) -> Self {
         let hint = "subscribe again; if that does not help, history has to be kept for longer than an initial sync takes";
-        Self::new(ErrorCode::NotReady, message).hint(hint)
+        Self::of_inside(ErrorCode::NotReady, message).hint(hint)
     }
 
     pub(crate) fn ahead(cursor: Cursor, reached: Cursor) -> Self {
@@ -79,7 +110,7 @@ impl Refusal {
 
     /// The message for the client.
     pub(crate) fn into_message(self, id: Option<SubscriptionId>, fatal: bool) -> ErrorMessage {
-        let Self { code, message, hint, oldest } = self;
+        let Self { code, message, hint, oldest, is_of_inside: _ } = self;
         ErrorMessage { code, message, hint, id, oldest, fatal }
     }
 }

@@ -1,6 +1,7 @@
 //! What a subscription asks for, parsed once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use walcast_filter::Filter;
 use walcast_protocol::{Catchup, ErrorCode, Payload, StartAt, Subscribe, SubscriptionId, TablePattern};
@@ -9,6 +10,8 @@ use crate::refusal::Refusal;
 
 /// The longest `client_id`, in bytes.
 const CLIENT_ID_BYTES_MAX: usize = 128;
+/// The longest `origin`, in bytes.
+const ORIGIN_BYTES_MAX: usize = 128;
 
 /// What a client asks for of a table, or of the tables of a pattern.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -58,6 +61,8 @@ pub(crate) struct Request {
     pub(crate) feed: Option<walcast_model::FeedId>,
     /// Who acknowledges what it has stored.
     pub(crate) client_id: Option<ClientId>,
+    /// Transactions that say that they come from here are its own, and not sent back.
+    pub(crate) origin: Option<Arc<str>>,
     pub(crate) catchup: Catchup,
 }
 
@@ -70,9 +75,7 @@ impl TryFrom<Subscribe> for Request {
             let hint = r#"write "tables": [{"table": "schema.table"}], or schema.* or * for many"#;
             return Err(Refusal::bad("a subscription names at least one table").hint(hint));
         }
-        if origin.is_some() {
-            return Err(Refusal::not_available(ErrorCode::BadMessage, "origin"));
-        }
+        let origin = origin.map(self::origin).transpose()?;
         let client_id = client_id.map(ClientId::try_from).transpose()?;
         if cursor == StartAt::Acked && client_id.is_none() {
             let refusal = Refusal::bad("the cursor \"acked\" is what a client_id has acknowledged");
@@ -89,8 +92,17 @@ impl TryFrom<Subscribe> for Request {
                 return Err(Refusal::bad(format!("{} is named twice in one subscription", entry.table)));
             }
         }
-        Ok(Self { id, tables, start: cursor, feed, client_id, catchup })
+        Ok(Self { id, tables, start: cursor, feed, client_id, origin, catchup })
     }
+}
+
+fn origin(text: String) -> Result<Arc<str>, Refusal> {
+    if text.is_empty() || text.len() > ORIGIN_BYTES_MAX {
+        let hint =
+            "send what the client's own transactions say with walcast.set_meta, such as the device's UUID";
+        return Err(Refusal::bad(format!("an origin has 1 to {ORIGIN_BYTES_MAX} bytes")).hint(hint));
+    }
+    Ok(text.into())
 }
 
 fn filter(table: &TablePattern, text: &str) -> Result<Filter, Refusal> {
@@ -116,7 +128,7 @@ mod tests {
             (r#""tables":[{"table":"a.t","where":"x = "}]"#, ErrorCode::BadFilter, "a.t"),
             (r#""tables":[{"table":"a.t","where":"x = (SELECT 1)"}]"#, ErrorCode::BadFilter, "a.t"),
             (r#""tables":[{"table":"a.*","where":"x = 1"}]"#, ErrorCode::BadFilter, "pattern"),
-            (r#""tables":[{"table":"*"}],"origin":"me""#, ErrorCode::BadMessage, "origin"),
+            (r#""tables":[{"table":"*"}],"origin":"""#, ErrorCode::BadMessage, "origin"),
             (r#""tables":[{"table":"*"}],"cursor":"acked""#, ErrorCode::BadMessage, "acked"),
             (r#""tables":[{"table":"*"}],"client_id":"""#, ErrorCode::BadMessage, "client_id"),
             (r#""tables":[{"table":"*"}],"client_id":"a\u0000""#, ErrorCode::BadMessage, "client_id"),

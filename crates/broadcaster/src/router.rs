@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use metrics::{counter, gauge};
 use tokio::sync::watch;
-use tokio::task::consume_budget;
+use tokio::task::{consume_budget, spawn_blocking, yield_now};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use walcast_feed::{Feed, Read};
@@ -24,7 +24,7 @@ use crate::limits::Limits;
 use crate::metrics as names;
 use crate::shape::{Ear, KeptBytes, Shape};
 use crate::wanted::{ShapeKey, Unbindable};
-use index::Index;
+use index::{Definition, Index};
 
 /// JSON that is looked at between two looks at the lock, in bytes.
 const BATCH_BYTES: usize = 1 << 20;
@@ -32,6 +32,9 @@ const BATCH_BYTES: usize = 1 << 20;
 /// How long the router waits for what filters have to know of a new definition of a table. Without an answer each session
 /// asks when it comes to a change of it.
 const DEFINITION_MAX: Duration = Duration::from_millis(500);
+
+/// Shapes that are taken into a new definition in one hold of the lock.
+const SLICE: usize = 128;
 
 /// What an entry in the list of kept frames costs, whether or not the frames are still there, in bytes.
 const KEPT_FIXED_BYTES: usize = 128;
@@ -150,7 +153,7 @@ impl Router {
     /// When it does not fit.
     pub(crate) fn bind(&self, shape: &Shape, schema: &Schema) -> Result<(), Unbindable> {
         let choice = shape.wanted().bind(schema)?;
-        self.index().bound(shape, schema.relation(), choice);
+        self.index().bound(shape, schema.relation(), &choice);
         Ok(())
     }
 
@@ -172,8 +175,22 @@ impl Router {
             let from = self.seen();
             match self.feed.read(from, BATCH_BYTES) {
                 Read::Parts { parts, next } => {
-                    self.meet(&parts, &mut met, catalog).await;
-                    self.route(&parts, next);
+                    let mut routed = 0;
+                    for (place, part) in parts.iter().enumerate() {
+                        let new = self.new_definitions(part, &mut met);
+                        if new.is_empty() {
+                            continue;
+                        }
+                        // What comes before does not wait for it.
+                        if let Some(before @ [.., last]) = parts.get(routed..place) {
+                            self.route_on(before, last.next_cursor());
+                        }
+                        routed = place;
+                        for relation in new {
+                            self.meet(&relation, catalog).await;
+                        }
+                    }
+                    self.route_on(parts.get(routed..).unwrap_or_default(), next);
                 }
                 Read::AtHead { head } if head > from => self.route(&[], head),
                 Read::Behind { oldest } => self.overtaken(oldest),
@@ -191,31 +208,68 @@ impl Router {
         }
     }
 
-    /// Binds filters to the definitions that are new in these parts. Otherwise every session would find out by itself,
-    /// all at once, and would have to look at every change until it has.
-    async fn meet(&self, parts: &[Arc<Part>], met: &mut Option<Arc<Relation>>, catalog: &Catalog) {
-        let relations = parts.iter().flat_map(|part| part.changes()).map(|change| &change.relation);
-        for relation in relations {
+    /// The definitions with which a part is the first to come, of tables on which shapes have filters.
+    fn new_definitions(&self, part: &Part, met: &mut Option<Arc<Relation>>) -> Vec<Arc<Relation>> {
+        let mut new: Vec<Arc<Relation>> = Vec::new();
+        for change in part.changes() {
+            let relation = &change.relation;
             if met.as_ref().is_some_and(|met| Arc::ptr_eq(met, relation)) {
                 continue;
             }
             *met = Some(Arc::clone(relation));
-            let shapes = self.index().unbound_to(relation);
-            if shapes.is_empty() {
-                continue;
+            let is_it =
+                |known: &Arc<Relation>| known.oid() == relation.oid() && known.digest() == relation.digest();
+            if !new.iter().any(is_it) && self.index().is_new(relation) {
+                new.push(Arc::clone(relation));
             }
-            let asked = timeout(DEFINITION_MAX, catalog.schema_of(relation, Freshness::Lately)).await;
-            let Ok(Ok(schema)) = asked else { continue };
-            for shape in shapes {
-                // Where it does not fit, its session finds out, and says so.
-                drop(shape.wanted().bind(&schema));
-                consume_budget().await;
+        }
+        new
+    }
+
+    /// Binds filters to a new definition, and makes the index of them, before its first change is looked at. Otherwise
+    /// every session would find out by itself, all at once, and would have to look at every change until it has. The lock
+    /// is let go of again and again meanwhile, and sessions have their turn.
+    async fn meet(&self, relation: &Arc<Relation>, catalog: &Catalog) {
+        self.index().begin(relation);
+        let (mut last, mut schema) = (None, None);
+        loop {
+            let shapes = self.index().filtered_after(relation.name(), last, SLICE);
+            for (_, shape) in &shapes {
+                if shape.wanted().choice(relation).is_some() {
+                    continue;
+                }
+                if schema.is_none() {
+                    let asked = catalog.schema_of(relation, Freshness::Lately);
+                    schema = Some(timeout(DEFINITION_MAX, asked).await.ok().and_then(Result::ok));
+                }
+                if let Some(Some(schema)) = &schema {
+                    // Where it does not fit, its session finds out, and says so.
+                    drop(shape.wanted().bind(schema));
+                }
             }
+            self.index().take_in(relation, &shapes);
+            yield_now().await;
+            match shapes.last() {
+                Some((number, _)) => last = Some(*number),
+                None => return,
+            }
+        }
+    }
+
+    /// As [`Router::route`]; what is no longer in force is thrown away elsewhere.
+    fn route_on(&self, parts: &[Arc<Part>], next: Cursor) {
+        let former = self.look_at(parts, next);
+        if !former.is_empty() {
+            drop(spawn_blocking(move || drop(former)));
         }
     }
 
     /// Looks at parts; everything before `next` is then seen.
     pub(crate) fn route(&self, parts: &[Arc<Part>], next: Cursor) {
+        drop(self.look_at(parts, next));
+    }
+
+    fn look_at(&self, parts: &[Arc<Part>], next: Cursor) -> Vec<Definition> {
         let mut woken: Vec<Arc<Shape>> = Vec::new();
         let oldest = self.feed.oldest();
         let former = {
@@ -226,10 +280,10 @@ impl Router {
             self.seen.send_replace(next);
             index.take_former()
         };
-        drop(former);
         for shape in woken {
             shape.wake(next);
         }
+        former
     }
 
     pub(crate) fn overtaken(&self, oldest: Cursor) {

@@ -154,11 +154,15 @@ enum Phase {
 pub(crate) struct Session {
     id: SubscriptionId,
     world: Arc<World>,
+    /// No policies are in force for the client.
+    may_know_all: bool,
     /// What the client asks for, whatever it may have of it.
     asked: Entries<Asked>,
     shape: ShapeHandle,
     start: StartAt,
     catchup: Catchup,
+    /// Transactions that come from here are not sent back.
+    origin: Option<Arc<str>>,
     /// The feed that its cursor is of, as far as the client said so.
     feed: Option<FeedId>,
     phase: Phase,
@@ -182,7 +186,7 @@ impl Session {
     /// # Errors
     /// When the cursor is from another feed, and when the client may not have what it asks for.
     pub(crate) fn new(request: Request, rights: &Rights, world: Arc<World>) -> Result<Self, Refusal> {
-        let Request { id, tables, start, feed, client_id: _, catchup } = request;
+        let Request { id, tables, start, feed, client_id: _, origin, catchup } = request;
         let shape = ShapeKey::resolve(&tables, rights)?;
         // `latest` and `0/0` mean the same in every feed.
         if let (Some(feed), StartAt::At(cursor)) = (&feed, start) {
@@ -194,9 +198,11 @@ impl Session {
             id,
             world,
             asked: tables.into(),
+            may_know_all: rights.is_everything(),
             shape,
             start,
             catchup,
+            origin,
             feed,
             phase: Phase::Gate,
             frames: VecDeque::new(),
@@ -222,6 +228,7 @@ impl Session {
         if matches!(self.phase, Phase::Over) {
             return false;
         }
+        self.may_know_all = rights.is_everything();
         let key = match ShapeKey::resolve(&BTreeMap::from(&self.asked), rights) {
             Ok(key) if key == **self.shape.key() => return false,
             Ok(key) => key,
@@ -339,7 +346,7 @@ impl Session {
     fn refuse(&mut self, refusal: Refusal) {
         metrics::counter!(crate::metrics::ERRORS, "code" => refusal.code.to_string()).increment(1);
         tracing::debug!(id = %self.id, %refusal, "a subscription ends");
-        let message = refusal.into_message(Some(self.id.clone()), false);
+        let message = refusal.told(self.may_know_all).into_message(Some(self.id.clone()), false);
         self.send(message);
         self.phase = Phase::Over;
     }
@@ -353,7 +360,8 @@ impl Session {
 
     fn subscribed(&mut self, mode: Mode, cursor: Cursor) {
         let id = self.id.clone();
-        self.send(Subscribed { id, mode, cursor });
+        let rights = (!self.may_know_all).then(|| self.shape.key().rights());
+        self.send(Subscribed { id, mode, cursor, rights });
         self.last_cursor = self.last_cursor.max(cursor);
     }
 

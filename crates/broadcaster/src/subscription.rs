@@ -410,7 +410,8 @@ impl Syncing {
         Poll::Ready(match ready!(self.end.poll_unpin(cx)) {
             Ok(Err(Unanswered::Never(refusal))) => Err(refusal),
             Ok(Err(Unanswered::Later(reason))) => {
-                Err(Refusal::new(ErrorCode::NotReady, reason).hint("subscribe again after a while"))
+                tracing::debug!(reason, "an initial sync cannot be had now");
+                Err(Refusal::of_inside(ErrorCode::NotReady, reason).hint("subscribe again after a while"))
             }
             Ok(Ok(())) | Err(_) => Err(crashed()),
         })

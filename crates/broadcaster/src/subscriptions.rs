@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
+use tokio::task::yield_now;
 use walcast_protocol::SubscriptionId;
 
 use crate::encode::Frame;
@@ -115,8 +116,13 @@ impl Subscriptions {
         }
     }
 
-    pub(crate) fn clear(&mut self) {
-        (self.places, self.free, self.due) = (Vec::new(), Vec::new(), VecDeque::new());
+    /// Gives all of them back, one by one: where many clients go at once, others have their turn in between.
+    pub(crate) async fn leave(&mut self) {
+        (self.free, self.due) = (Vec::new(), VecDeque::new());
+        for place in std::mem::take(&mut self.places) {
+            drop(place);
+            yield_now().await;
+        }
     }
 
     /// All of them. Something may be done to them, so each is asked again.
@@ -171,5 +177,56 @@ impl Subscriptions {
         self.desk.client.register(cx.waker());
         self.hear_bells();
         if self.due.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+    use walcast_feed::{Barriers, Feed, FeedLimits};
+    use walcast_policy::Rights;
+
+    use super::Subscriptions;
+    use crate::broadcaster::{Broadcaster, Sources};
+    use crate::gate::Gate;
+    use crate::limits::Limits;
+    use crate::subscription::Client;
+    use crate::testing::{FakeClients, FakePast, FakeSource, at, request};
+    use crate::turns::Applicant;
+
+    #[tokio::test]
+    async fn who_goes_gives_them_back_one_by_one_and_others_have_their_turn_in_between() {
+        let sources = Sources {
+            feed_id: "f_1".parse().unwrap(),
+            lineage: crate::Lineage::default(),
+            feed: Feed::new(at(1), FeedLimits { memory_bytes_max: 1 << 20 }).1,
+            barriers: Barriers::new().0,
+            past: Arc::new(FakePast::default()),
+            source: Arc::new(FakeSource::default()),
+            clients: Arc::new(FakeClients::default()),
+            gate: Gate::closed(),
+        };
+        let broadcaster = Broadcaster::new(sources, Limits::default());
+        let (user, rights): (Arc<str>, _) = ("ada".into(), Arc::new(Rights::Everything));
+        let mut subscriptions = Subscriptions::default();
+        for _ in 0..3 {
+            // Each holds the user.
+            let client = Client { applicant: Applicant::User(Arc::clone(&user)), user: None };
+            let request = request(r#""tables":[{"table":"public.a"}]"#).unwrap();
+            subscriptions.push(broadcaster.subscribe(request, &rights, &client).unwrap());
+        }
+        assert_eq!(Arc::strong_count(&user), 4);
+        {
+            let mut leaving = pin!(subscriptions.leave());
+            for left in [2, 1, 0] {
+                assert!(leaving.as_mut().now_or_never().is_none());
+                assert_eq!(Arc::strong_count(&user), 1 + left);
+            }
+            leaving.await;
+        }
+        assert!(subscriptions.is_empty());
     }
 }

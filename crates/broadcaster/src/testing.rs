@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use walcast_feed::{Feed, FeedLimits, FeedWriter, Read};
 use walcast_filter::{Collation, Schema};
 use walcast_history::{Acknowledged, ClientKey, KnownClient, LatestPage, Page, PageLimits};
@@ -17,7 +17,7 @@ use walcast_model::{
 };
 use walcast_policy::Rights;
 use walcast_protocol::{ClientMessage, ServerMessage};
-use walcast_snapshot::{SnapshotEvent, SnapshotTable};
+use walcast_snapshot::{FoundRows, Key, SnapshotEvent, SnapshotTable};
 
 use crate::acks::ClientPositions;
 use crate::encode::Frame;
@@ -215,6 +215,10 @@ pub(crate) struct FakeSource {
     pub(crate) before: Mutex<VecDeque<Vec<SnapshotEvent>>>,
     /// The tables as they are defined, the newest of a name last.
     pub(crate) defined: Mutex<Vec<Arc<Relation>>>,
+    /// What it has of rows by key; nothing is answered while that is not known.
+    pub(crate) found: Mutex<Option<FoundRows>>,
+    /// How often it was asked for rows by key.
+    pub(crate) looked: AtomicUsize,
     /// How often it was asked about the definition of a change.
     pub(crate) asked: AtomicUsize,
 }
@@ -256,6 +260,18 @@ impl InitialSync for FakeSource {
         std::future::ready(Ok(schema(relation))).boxed()
     }
 
+    fn rows<'a>(
+        &'a self,
+        _: &'a SnapshotTable,
+        _: &'a [Key],
+    ) -> BoxFuture<'a, Result<FoundRows, Unanswered>> {
+        self.looked.fetch_add(1, Ordering::Relaxed);
+        match self.found.lock().unwrap().clone() {
+            Some(found) => std::future::ready(Ok(found)).boxed(),
+            None => std::future::pending().boxed(),
+        }
+    }
+
     fn run(
         &self,
         _: Vec<SnapshotTable>,
@@ -282,6 +298,8 @@ pub(crate) struct FakeClients {
     kept: Mutex<HashMap<ClientKey, Cursor>>,
     writes: AtomicUsize,
     is_away: AtomicBool,
+    /// While it is set what is stored is not confirmed; then the connection breaks.
+    hangs: watch::Sender<bool>,
 }
 
 impl FakeClients {
@@ -295,6 +313,10 @@ impl FakeClients {
 
     pub(crate) fn go_away(&self, is_away: bool) {
         self.is_away.store(is_away, Ordering::Relaxed);
+    }
+
+    pub(crate) fn hang(&self, hangs: bool) {
+        self.hangs.send_replace(hangs);
     }
 
     fn there(&self) -> Result<(), Unanswered> {
@@ -313,11 +335,17 @@ impl ClientPositions for FakeClients {
                 return Err(Unanswered::Never(Refusal::bad("poison")));
             }
             self.writes.fetch_add(1, Ordering::Relaxed);
-            let mut kept = self.kept.lock().unwrap();
-            for one in batch {
-                if one.adds || kept.contains_key(&one.key) {
-                    kept.insert(one.key.clone(), one.cursor);
+            {
+                let mut kept = self.kept.lock().unwrap();
+                for one in batch {
+                    if one.adds || kept.contains_key(&one.key) {
+                        kept.insert(one.key.clone(), one.cursor);
+                    }
                 }
+            }
+            if *self.hangs.borrow() {
+                self.hangs.subscribe().wait_for(|hangs| !hangs).await.unwrap();
+                return Err(Unanswered::Later("the connection broke".into()));
             }
             Ok(Vec::new())
         }
@@ -330,8 +358,7 @@ impl ClientPositions for FakeClients {
     ) -> BoxFuture<'a, Result<Option<(FeedId, Cursor)>, Unanswered>> {
         async move {
             self.there()?;
-            let found = self.get(key).filter(|cursor| *cursor != Cursor::ZERO);
-            Ok(found.map(|cursor| ("f_1".parse().unwrap(), cursor)))
+            Ok(self.get(key).map(|cursor| ("f_1".parse().unwrap(), cursor)))
         }
         .boxed()
     }

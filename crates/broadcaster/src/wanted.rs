@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use metrics::counter;
 
+use sha2::{Digest as _, Sha256};
 use walcast_filter::Schema;
 use walcast_model::{Oid, Relation, RelationName};
 use walcast_policy::{Grant, Rights};
@@ -70,6 +71,19 @@ impl ShapeKey {
         matching.max_by_key(|(pattern, _)| rank(pattern)).and_then(|(_, selection)| selection)
     }
 
+    /// A name for what is granted of what is asked for: the same for as long as that is, also by another daemon.
+    pub(crate) fn rights(&self) -> String {
+        let mut granted: Vec<String> = self
+            .tables
+            .iter()
+            .map(|(pattern, selection)| format!("{pattern} {}\n", selection.granted()))
+            .chain(self.except.iter().map(|pattern| format!("{pattern} nothing\n")))
+            .collect();
+        granted.sort_unstable();
+        let digest = Sha256::digest(granted.concat());
+        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Whether tables that do not exist yet can be part of it.
     pub(crate) fn has_wildcard(&self) -> bool {
         self.tables.values().any(|selection| selection.origin == Origin::Pattern)
@@ -114,7 +128,7 @@ fn most_of<'a, T>(
 
 fn granted(rights: &Rights, of: &TablePattern) -> Option<Grant> {
     match rights {
-        Rights::Everything => Some(Grant { columns: None, rows: None }),
+        Rights::Everything => Some(Grant::everything()),
         Rights::Granted(grants) => most_of(grants, of)?.1.clone().ok(),
     }
 }

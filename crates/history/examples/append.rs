@@ -102,7 +102,7 @@ async fn measure(
     let stored = per_second(count, started);
     let sql = "SELECT count(DISTINCT xmin::text) FROM walcast.change_history";
     let commits: i64 = session.query_one(sql, &[]).await?.get(0);
-    let reader = Reader::new(Pool::new(config.clone(), "append", 1));
+    let reader = Reader::new(Pool::new(config.clone(), "append", 1), record.id.clone());
     let (started, mut from, mut read) = (Instant::now(), record.position, 0);
     while from < feed.stored() {
         let page = reader.read(from, feed.stored(), PageLimits::default()).await?;

@@ -32,7 +32,7 @@ use walcast_feed::{Feed, Read};
 use walcast_model::{Cursor, Lsn, Part, Seq};
 use walcast_postgres::ConnectionConfig;
 
-use crate::error::FENCED_SQLSTATE;
+use crate::error::{FENCED_SQLSTATE, MISSING_SQLSTATE};
 use crate::metrics as names;
 use crate::{Error, FeedRecord, ImagedTables};
 use idle::IdleRule;
@@ -171,7 +171,7 @@ impl Appender {
     /// Stop the replicator first. Dropping the future is safe at any time: nothing is lost or stored twice.
     ///
     /// # Errors
-    /// [`Error::MovedOn`], [`Error::Fenced`], [`Error::WentBack`], [`Error::FeedGone`], [`Error::SchemaNewer`] or
+    /// [`Error::MovedOn`], [`Error::Fenced`], [`Error::WentBack`], [`Error::FeedGone`], [`Error::Missing`], [`Error::SchemaNewer`] or
     /// [`Error::FeedAhead`]: this process must not go on with this feed as it knows it. Any other error only after
     /// cancellation: the slot will send again what is not stored.
     pub async fn run(
@@ -187,6 +187,10 @@ impl Appender {
         }
         loop {
             let Err(error) = Box::pin(self.follow(&cancel)).await else { return Ok(()) };
+            let error = match error.sqlstate() {
+                Some(MISSING_SQLSTATE) => Error::Missing { feed: self.record.id.clone() },
+                _ => error,
+            };
             let settled_later = error.sqlstate() == Some(FENCED_SQLSTATE);
             if !settled_later {
                 counter!(names::APPEND_FAILURES).increment(1);

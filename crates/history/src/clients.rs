@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use postgres_types::PgLsn;
@@ -26,7 +28,8 @@ pub struct ClientLimits {
     pub clients_max: usize,
     /// `client_expiry`: a client that was not seen for so long is forgotten, unless it is kept.
     pub client_expiry: Duration,
-    /// `keep_clients`: are not forgotten, and retention keeps what they have not acknowledged.
+    /// `keep_clients`: are not forgotten, and retention keeps what they have not acknowledged. But a subscription that one of
+    /// them has not had for `client_expiry`, while it had others, is.
     pub keep_clients: Vec<ClientName>,
 }
 
@@ -143,13 +146,16 @@ pub struct Clients {
     feed: FeedId,
     writer: i64,
     limits: ClientLimits,
+    /// Batches that were sent.
+    batches: Arc<AtomicI64>,
 }
 
 impl Clients {
-    /// For the feed of `record`, which the appender stores that is known as `writer`.
+    /// For the feed of `record`, which the appender stores that is known as `writer`. Once for each writer: its batches are
+    /// counted here.
     #[must_use]
     pub fn new(pool: Pool, record: &FeedRecord, writer: i64, limits: ClientLimits) -> Self {
-        Self { pool, feed: record.id.clone(), writer, limits }
+        Self { pool, feed: record.id.clone(), writer, limits, batches: Arc::default() }
     }
 
     /// How many are known, and for how long.
@@ -163,7 +169,8 @@ impl Clients {
     ///
     /// # Errors
     /// [`Error::FeedGone`] when another process stores the feed; when the history cannot hold one of the texts, or its
-    /// Postgres fails. Nothing was stored then, or all of it: the outcome of a lost connection is unknown.
+    /// Postgres fails. Nothing was stored then, or all of it: the outcome of a lost connection is unknown. It may even be
+    /// stored later, but not after what is stored by another call. Cancelled, it is as with a lost connection.
     pub async fn store(&self, acknowledged: &[Acknowledged]) -> Result<Vec<usize>, Error> {
         let session = self.pool.get().await.doing(STORE)?;
         let column = |read: fn(&Acknowledged) -> &str| acknowledged.iter().map(read).collect::<Vec<_>>();
@@ -176,15 +183,19 @@ impl Clients {
         let adds: Vec<bool> = acknowledged.iter().map(|one| one.adds).collect();
         let max = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let (user_max, all_max) = (max(self.limits.clients_per_user_max), max(self.limits.clients_max));
-        let sql = "SELECT walcast.acknowledge($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+        let away = self.limits.client_expiry.as_secs_f64();
+        let batch = self.batches.fetch_add(1, Ordering::Relaxed) + 1;
+        let sql = "SELECT walcast.acknowledge($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
         let stored = session
             .query(
                 sql,
                 &[
                     &self.feed.as_str(),
                     &self.writer,
+                    &batch,
                     &user_max,
                     &all_max,
+                    &away,
                     &users,
                     &ids,
                     &subscriptions,
@@ -208,7 +219,8 @@ impl Clients {
         }
     }
 
-    /// What a client has acknowledged, and of which feed that is a cursor; `None` when it has not, or took it back.
+    /// What a client has acknowledged, and of which feed that is a cursor: 0/0 when that was taken back, `None` when it is not
+    /// known.
     ///
     /// # Errors
     /// When the history's Postgres fails.
@@ -222,7 +234,7 @@ impl Clients {
             .await
             .doing(READ)?;
         let known = row.as_ref().map(KnownClient::from_row).transpose()?;
-        Ok(known.filter(|known| known.cursor != Cursor::ZERO).map(|known| (known.feed, known.cursor)))
+        Ok(known.map(|known| (known.feed, known.cursor)))
     }
 
     /// The clients of one user, those that were seen last first, `count_max` at most.
@@ -248,15 +260,20 @@ impl Clients {
         let column = |read: fn(&ClientKey) -> &str| keys.iter().map(read).collect::<Vec<_>>();
         let (users, ids) = (column(|key| &key.name.user), column(|key| &key.name.client_id));
         let subscriptions = column(|key| &key.subscription);
-        let sql = "UPDATE walcast.client AS c SET seen_at = clock_timestamp() \
+        let sql = "UPDATE walcast.client AS c SET seen_at = clock_timestamp(), \
+                          came_at = CASE WHEN c.seen_at < clock_timestamp() - $4 * interval '1 second' \
+                                         THEN clock_timestamp() ELSE c.came_at END \
                    FROM unnest($1::text[], $2::text[], $3::text[]) AS here (user_name, client_id, subscription) \
                    WHERE (c.user_name, c.client_id, c.subscription) = \
                          (here.user_name, here.client_id, here.subscription)";
-        session.execute(sql, &[&users, &ids, &subscriptions]).await.doing(STORE)?;
+        let away = self.limits.client_expiry.as_secs_f64();
+        session.execute(sql, &[&users, &ids, &subscriptions, &away]).await.doing(STORE)?;
         Ok(())
     }
 
-    /// Forgets those that were not seen for `client_expiry`: how many.
+    /// Forgets those that were not seen for `client_expiry`: how many. Of a client that is kept a subscription is only
+    /// forgotten when another one of it is there, and has been for that long: a client that was away as a whole, or has just
+    /// come back, may still want it.
     ///
     /// # Errors
     /// When the history's Postgres fails.
@@ -265,8 +282,12 @@ impl Clients {
         let (users, ids) = columns(&self.limits.keep_clients);
         let sql = "DELETE FROM walcast.client AS c \
                    WHERE c.seen_at < clock_timestamp() - $1 * interval '1 second' \
-                   AND NOT EXISTS (SELECT FROM unnest($2::text[], $3::text[]) AS kept (user_name, client_id) \
-                                   WHERE (kept.user_name, kept.client_id) = (c.user_name, c.client_id))";
+                   AND (NOT EXISTS (SELECT FROM unnest($2::text[], $3::text[]) AS kept (user_name, client_id) \
+                                    WHERE (kept.user_name, kept.client_id) = (c.user_name, c.client_id)) \
+                        OR EXISTS (SELECT FROM walcast.client AS o \
+                                   WHERE (o.user_name, o.client_id) = (c.user_name, c.client_id) \
+                                   AND o.seen_at >= clock_timestamp() - $1 * interval '1 second' \
+                                   AND o.came_at < clock_timestamp() - $1 * interval '1 second'))";
         session.execute(sql, &[&self.limits.client_expiry.as_secs_f64(), &users, &ids]).await.doing(STORE)
     }
 }

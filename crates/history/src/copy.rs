@@ -10,9 +10,9 @@ use walcast_model::{Change, CommitEnd, Part, Seq};
 
 /// What the encoder's rows are to be sent to.
 pub(crate) const COPY: &str = "COPY walcast.change_history (lsn, seq, xid, committed_at, relation, commit_end, op, \
-    schema_name, table_name, key, \"row\", old, unchanged) FROM STDIN (FORMAT binary)";
+    schema_name, table_name, key, \"row\", old, unchanged, meta) FROM STDIN (FORMAT binary)";
 
-const COLUMNS: i16 = 13;
+const COLUMNS: i16 = 14;
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 /// A chunk is sent when it is about this long, in bytes.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -62,6 +62,10 @@ impl Encoder {
                 None => self.null(),
             }
         }
+        match part.meta() {
+            Some(meta) => self.short(meta.json()),
+            None => self.null(),
+        }
         if self.current.len() >= CHUNK_BYTES {
             self.cut();
         }
@@ -87,7 +91,7 @@ impl Encoder {
         self.current.put_i32(-1);
     }
 
-    /// A name or a word: far below any limit.
+    /// A name, a word or what a transaction says about itself: far below any limit.
     fn short(&mut self, text: &str) {
         self.current.put_i32(text.len() as i32);
         self.current.put_slice(text.as_bytes());
@@ -154,13 +158,13 @@ mod tests {
         encoder.change(&part, &part.changes()[0], part.first(), part.end());
         encoder.finish();
         let bytes = encoder.next_chunk().unwrap();
-        let mut expected = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\0\x0d".to_vec();
+        let mut expected = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\0\x0e".to_vec();
         let digest = part.changes()[0].relation.digest().get();
         for number in [0x1000_i64, 0, 7, -2, digest, 0x2000] {
             expected.extend_from_slice(&8_i32.to_be_bytes());
             expected.extend_from_slice(&number.to_be_bytes());
         }
-        for text in [Some("insert"), Some("public"), Some("t"), None, Some("xx"), None, None] {
+        for text in [Some("insert"), Some("public"), Some("t"), None, Some("xx"), None, None, None] {
             expected.extend_from_slice(&text.map_or(-1, |text| text.len() as i32).to_be_bytes());
             expected.extend_from_slice(text.unwrap_or_default().as_bytes());
         }

@@ -6,6 +6,8 @@ use walcast_postgres::ErrorClass;
 /// The SQLSTATE that `walcast.advance` raises when the position is not where the caller believes it to be, or another
 /// process has claimed the feed.
 pub(crate) const FENCED_SQLSTATE: &str = "WC001";
+/// The SQLSTATE that `walcast.advance` raises when the last change that was stored is not there any more.
+pub(crate) const MISSING_SQLSTATE: &str = "WC002";
 /// `lock_not_available`: a lock was not had within `lock_timeout`.
 pub(crate) const LOCKED_SQLSTATE: &str = "55P03";
 
@@ -97,6 +99,16 @@ pub enum Error {
         /// Where it is.
         found: Cursor,
     },
+    /// Stored changes are not there any more, and retention has not dropped them.
+    #[error(
+        "rows of change_history are missing that were stored in feed {feed}: they were deleted, or a partition was dropped \
+         by hand; restart walcast, which gives up what is before them: clients that lack any of them get cursor_too_old \
+         and sync again"
+    )]
+    Missing {
+        /// The feed.
+        feed: FeedId,
+    },
     /// The feed no longer holds what follows the stored position.
     #[error("the feed begins at {oldest}, after the stored position {position}")]
     FeedAhead {
@@ -156,6 +168,7 @@ impl Error {
             | Self::WentBack { .. }
             | Self::TooOld { .. }
             | Self::SnapshotTooOld { .. }
+            | Self::Missing { .. }
             | Self::Hole { .. } => ErrorClass::Operator,
             Self::MovedOn { .. } => ErrorClass::Transient,
             Self::FeedAhead { .. } | Self::Unreadable { .. } => ErrorClass::Bug,
@@ -171,6 +184,7 @@ impl Error {
                 | Self::MovedOn { .. }
                 | Self::WentBack { .. }
                 | Self::FeedGone { .. }
+                | Self::Missing { .. }
                 | Self::FeedAhead { .. }
                 | Self::SchemaNewer { .. }
         )

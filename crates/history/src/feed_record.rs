@@ -9,6 +9,7 @@ use walcast_postgres::Session;
 use crate::Error;
 use crate::column::{get, lsn, optional_lsn, parameter};
 use crate::error::Doing;
+use crate::last_image::FORGET_ALL;
 
 /// Proves that a message in the WAL was written by walcast. Its `Debug` form hides it.
 #[derive(Clone, PartialEq, Eq)]
@@ -160,10 +161,11 @@ impl FeedRecord {
         transaction
             .batch_execute(
                 "DELETE FROM walcast.relation; DELETE FROM walcast.feed; DELETE FROM walcast.planned_slot; \
-                 DELETE FROM walcast.lineage",
+                 DELETE FROM walcast.lineage; DELETE FROM walcast.partition_record",
             )
             .await
             .doing(DOING)?;
+        transaction.batch_execute(FORGET_ALL).await.doing(DOING)?;
         let sql = format!(
             "INSERT INTO walcast.feed (feed_id, secret, slot_name, database, system_identifier, timeline, oldest_lsn, \
              position_lsn) VALUES ($1, $2, $3, $4, $5, $6, $7, $7) RETURNING {COLUMNS}"

@@ -20,10 +20,15 @@ use walcast_postgres::Session;
 use crate::Error;
 use crate::column::{get, parameter};
 use crate::error::Doing;
+use crate::metrics::IMAGES_TABLES_DROPPED;
 pub(crate) use fold::Fold;
 pub use reader::{ImageReader, WantedImage};
 
 const DOING: &str = "keep last images";
+
+/// Forgets all images. Part of every transaction after which history does not go on where it stood: an image is good only
+/// when every change since is known.
+pub(crate) const FORGET_ALL: &str = "DELETE FROM walcast.last_image; DELETE FROM walcast.imaged_table";
 
 /// The tables of which last images are kept.
 #[derive(Clone)]
@@ -104,6 +109,9 @@ impl ImageWriter {
         for (oid, table) in &fold.tables {
             let relation = oid.get();
             if table.is_cleared {
+                if self.tables.contains_key(oid) {
+                    metrics::counter!(IMAGES_TABLES_DROPPED).increment(1);
+                }
                 session.batch_execute(&clear_sql(relation, table.definition.is_none())).await.doing(DOING)?;
             }
             let Some(imaged) = &table.definition else {

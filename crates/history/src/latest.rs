@@ -25,6 +25,8 @@ pub(crate) enum Unfoldable {
     Definition,
     /// A row with a large value that the WAL does not carry got another key, and the value is in no change before.
     MovedValue,
+    /// A row was taken out and came back with a large value that the WAL does not carry (a publication's row filter).
+    ReturnedValue,
     /// A row is written over one that is there, or one is changed that is not: keys that are not unique at each moment
     /// (a deferrable constraint) or columns that the publication leaves out.
     Ambiguous,

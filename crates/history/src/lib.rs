@@ -51,6 +51,7 @@ mod copy;
 mod error;
 mod feed_record;
 mod inspection;
+mod kept;
 mod last_image;
 mod latest;
 mod lineage;

@@ -5,13 +5,15 @@
 //!                         └──────────── feed B
 //! ```
 
-use tokio_postgres::IsolationLevel;
+use tokio_postgres::{GenericClient, IsolationLevel};
 use walcast_model::{CommitStart, Cursor, FeedId, Lsn, Transaction, Xid};
 use walcast_postgres::Session;
 
 use crate::column::{get, lsn, optional_lsn, parameter, timestamp};
 use crate::error::Doing;
 use crate::feed_record::{COLUMNS, random_id};
+use crate::kept::Kept;
+use crate::last_image::FORGET_ALL;
 use crate::{Error, FeedRecord, Line};
 
 /// Why a feed ended and another one continues it.
@@ -117,8 +119,7 @@ impl FeedRecord {
         );
         let lost = transaction.execute(&aside, &[&before, &at]).await.doing(DOING)?;
         // An image may be of a change that is lost.
-        const FORGET: &str = "DELETE FROM walcast.last_image";
-        transaction.execute(FORGET, &[]).await.doing(DOING)?;
+        transaction.batch_execute(FORGET_ALL).await.doing(DOING)?;
         if lost > 0 {
             const LAST: &str = "UPDATE walcast.feed SET (last_lsn, last_seq) = \
                                 (SELECT lsn, seq FROM walcast.change_history ORDER BY lsn DESC, seq DESC LIMIT 1)";
@@ -164,21 +165,28 @@ impl FeedRecord {
         rows.doing("read its lineage")?.iter().map(ancestor).collect()
     }
 
-    /// The last `count_max` stored transactions that begin at or after `from` and before `to`, in the order of the feed.
+    /// The last `count_max` stored transactions that begin at or after `from` and before `to`, in the order of the feed;
+    /// and the oldest position, before which what was stored is not there any more and not listed.
     ///
     /// # Errors
-    /// When the history's Postgres fails.
+    /// When the feed is gone, or the history's Postgres fails.
     pub async fn transactions(
+        &self,
         session: &Session,
         from: Lsn,
         to: Lsn,
         count_max: u32,
-    ) -> Result<Vec<Transaction>, Error> {
+    ) -> Result<(Vec<Transaction>, Lsn), Error> {
         let sql = "SELECT lsn, xid, committed_at FROM walcast.change_history \
                    WHERE seq = 0 AND lsn >= $1 AND lsn < $2 ORDER BY lsn DESC LIMIT $3";
         let parameters: [&(dyn postgres_types::ToSql + Sync); 3] =
             [&parameter(from), &parameter(to), &i64::from(count_max)];
         let rows = session.query(sql, &parameters).await.doing("list transactions")?;
+        // Only now: what retention drops meanwhile is before what this says.
+        let sql = "SELECT oldest_lsn FROM walcast.feed WHERE feed_id = $1";
+        let row = session.query_opt(sql, &[&self.id.as_str()]).await.doing("list transactions")?;
+        let row = row.ok_or_else(|| Error::FeedGone { feed: self.id.clone() })?;
+        let oldest = lsn(&row, 0)?;
         let transaction = |row: &tokio_postgres::Row| {
             let xid = u64::try_from(get::<i64>(row, 1)?).unwrap_or_default();
             Ok(Transaction {
@@ -187,7 +195,10 @@ impl FeedRecord {
                 committed_at: timestamp(row, 2)?,
             })
         };
-        rows.iter().rev().map(transaction).collect()
+        let listed: Result<Vec<_>, Error> = rows.iter().rev().map(transaction).collect();
+        let mut listed = listed?;
+        listed.retain(|transaction| transaction.start.lsn() >= oldest);
+        Ok((listed, oldest))
     }
 
     /// Where the first stored transaction begins that lies at or after `from` and was committed when the server had been
@@ -203,24 +214,23 @@ impl FeedRecord {
         optional_lsn(&row, 0)
     }
 
-    /// Whether the last change that was stored is there, unless retention dropped it: `false` after somebody deleted rows
-    /// or dropped the newest partition.
+    /// Whether the last change that was stored is there and every partition that was made, unless retention dropped them:
+    /// `false` after somebody deleted the newest rows or dropped a partition.
     ///
     /// # Errors
-    /// When the history's Postgres fails.
+    /// When the feed is gone, or the history's Postgres fails.
     pub async fn is_whole(&self, session: &Session) -> Result<bool, Error> {
-        // What is before the oldest position was dropped in good order.
-        let Some(last) = self.last.filter(|last| *last >= self.oldest) else { return Ok(true) };
-        let sql = "SELECT EXISTS (SELECT FROM walcast.change_history WHERE lsn = $1 AND seq = $2)";
-        let row = session
-            .query_one(sql, &[&parameter(last.lsn()), &last.seq().get()])
-            .await
-            .doing("look for its last change")?;
-        get(&row, 0)
+        Ok(self.kept(&**session, "look for what is missing").await?.is_whole())
     }
 
-    /// Gives up what is stored, of which a part is missing: no cursor of a client is served any more that has not the last
-    /// change. A transaction that was being stored is read again as a whole.
+    async fn kept(&self, client: &impl GenericClient, doing: &'static str) -> Result<Kept, Error> {
+        let kept = Kept::load(client, doing).await?.filter(|kept| kept.feed == self.id);
+        kept.ok_or_else(|| Error::FeedGone { feed: self.id.clone() })
+    }
+
+    /// Gives up what is stored before something that is missing: no cursor of a client is served any more that lacks any of
+    /// it. Where the last change is missing, that is all there is, and a transaction that was being stored is read again
+    /// as a whole.
     ///
     /// # Errors
     /// When the feed is gone, or the history's Postgres fails.
@@ -229,20 +239,30 @@ impl FeedRecord {
         let builder =
             session.build_transaction().isolation_level(IsolationLevel::ReadCommitted).read_only(false);
         let transaction = builder.start().await.doing(DOING)?;
+        // Nothing is stored meanwhile.
+        let sql = "SELECT FROM walcast.feed WHERE feed_id = $1 AND position_lsn = $2 FOR UPDATE";
+        let found = transaction.query_opt(sql, &[&self.id.as_str(), &parameter(self.position.lsn())]).await;
+        found.doing(DOING)?.ok_or_else(|| Error::FeedGone { feed: self.id.clone() })?;
+        let kept = self.kept(&transaction, DOING).await?;
+        const OLDEST: &str = "UPDATE walcast.feed SET oldest_lsn = $1";
+        transaction.execute(OLDEST, &[&parameter(kept.from.lsn())]).await.doing(DOING)?;
+        const RECORDS: &str = "DELETE FROM walcast.partition_record AS r \
+                               WHERE NOT EXISTS (SELECT FROM walcast.partition AS p WHERE p.name = r.name)";
+        transaction.execute(RECORDS, &[]).await.doing(DOING)?;
+        if kept.has_last {
+            transaction.commit().await.doing(DOING)?;
+            self.oldest = kept.from;
+            return Ok(());
+        }
         let position = Cursor::from(self.position.lsn());
-        // An idle position is past the last transaction, and so may be cursors between the two that lack nothing.
-        let sql = "UPDATE walcast.feed SET oldest_lsn = least(position_lsn, last_lsn + 1), position_seq = 0, \
-                   last_lsn = NULL, last_seq = NULL WHERE feed_id = $1 AND position_lsn = $2 RETURNING oldest_lsn";
-        let updated = transaction
-            .query_opt(sql, &[&self.id.as_str(), &parameter(position.lsn())])
-            .await
-            .doing(DOING)?;
-        let row = updated.ok_or_else(|| Error::FeedGone { feed: self.id.clone() })?;
-        let oldest = Cursor::from(lsn(&row, 0)?);
+        const LAST: &str = "UPDATE walcast.feed SET position_seq = 0, last_lsn = NULL, last_seq = NULL";
+        transaction.execute(LAST, &[]).await.doing(DOING)?;
         let sql = "DELETE FROM walcast.change_history WHERE lsn >= $1";
         transaction.execute(sql, &[&parameter(position.lsn())]).await.doing(DOING)?;
+        // One may be of a change that is read again.
+        transaction.batch_execute(FORGET_ALL).await.doing(DOING)?;
         transaction.commit().await.doing(DOING)?;
-        (self.position, self.oldest, self.last) = (position, oldest, None);
+        (self.position, self.oldest, self.last) = (position, kept.from, None);
         Ok(())
     }
 }

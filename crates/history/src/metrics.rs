@@ -20,6 +20,12 @@ pub const APPEND_FAILURES: &str = "walcast_history_append_failures_total";
 pub const PAGES: &str = "walcast_history_pages_total";
 /// Bytes of change_history on disk, with indexes, when retention last looked.
 pub const BYTES: &str = "walcast_history_bytes";
+/// Bytes of last_image on disk, with its index, when retention last looked.
+pub const IMAGES_BYTES: &str = "walcast_images_bytes";
+/// Rows of last_image as the planner estimates them, when retention last looked.
+pub const IMAGES_ROWS: &str = "walcast_images_rows";
+/// Times that all images of a table were dropped: another definition or storage, a truncate, a change without a mark.
+pub const IMAGES_TABLES_DROPPED: &str = "walcast_images_tables_dropped_total";
 /// Partitions of change_history, when retention last looked.
 pub const PARTITIONS: &str = "walcast_history_partitions";
 /// Seconds since the oldest partition was made, when retention last looked.
@@ -47,6 +53,13 @@ pub fn describe() {
     describe_counter!(APPEND_FAILURES, Unit::Count, "Times that storing failed and was tried again");
     describe_counter!(PAGES, Unit::Count, "Pages read from change_history");
     describe_gauge!(BYTES, Unit::Bytes, "change_history on disk, with indexes");
+    describe_gauge!(IMAGES_BYTES, Unit::Bytes, "walcast.last_image on disk, with its index");
+    describe_gauge!(IMAGES_ROWS, Unit::Count, "Rows of walcast.last_image, as the planner estimates them");
+    describe_counter!(
+        IMAGES_TABLES_DROPPED,
+        Unit::Count,
+        "Times that all last images of a table were dropped"
+    );
     describe_gauge!(PARTITIONS, Unit::Count, "Partitions of change_history");
     describe_gauge!(OLDEST_AGE_SECONDS, Unit::Seconds, "Age of the oldest partition of change_history");
     describe_gauge!(OLDEST_POSITION, Unit::Bytes, "The oldest position that can be served, in bytes of WAL");

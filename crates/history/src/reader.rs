@@ -12,11 +12,12 @@ use futures_util::TryStreamExt;
 use metrics::counter;
 use postgres_types::{ToSql, Type};
 use tokio_postgres::Row;
-use walcast_model::{Cursor, Part, Relation, RelationDigest, Snapshot, Xid};
+use walcast_model::{Cursor, FeedId, Part, Relation, RelationDigest, Snapshot, Xid};
 use walcast_postgres::{ErrorClass, Pool, PooledSession};
 
-use crate::column::{get, lsn, optional_lsn, parameter};
+use crate::column::{get, optional_lsn, parameter};
 use crate::error::Doing;
+use crate::kept::Kept;
 use crate::metrics as names;
 use crate::{Error, stored_relation};
 use assembly::Assembly;
@@ -56,6 +57,7 @@ pub struct Page {
 #[derive(Clone, Debug)]
 pub struct Reader {
     pool: Pool,
+    feed: FeedId,
     shared: Arc<Shared>,
 }
 
@@ -65,6 +67,8 @@ struct Shared {
     relations: Mutex<HashMap<RelationDigest, Arc<Relation>>>,
     /// Bytes of a change as of late, to ask for as many as will fit.
     change_bytes: AtomicU64,
+    /// Up to where it was said last that something is missing.
+    missing_told: AtomicU64,
 }
 
 impl Shared {
@@ -74,11 +78,15 @@ impl Shared {
 }
 
 impl Reader {
-    /// A reader over sessions of the history's Postgres. A page uses one of them.
+    /// A reader of this feed, over sessions of the history's Postgres. A page uses one of them.
     #[must_use]
-    pub fn new(pool: Pool) -> Self {
-        let shared = Shared { relations: Mutex::default(), change_bytes: AtomicU64::new(256) };
-        Self { pool, shared: Arc::new(shared) }
+    pub fn new(pool: Pool, feed: FeedId) -> Self {
+        let shared = Shared {
+            relations: Mutex::default(),
+            change_bytes: AtomicU64::new(256),
+            missing_told: AtomicU64::new(0),
+        };
+        Self { pool, feed, shared: Arc::new(shared) }
     }
 
     async fn session(&self) -> Result<PooledSession, Error> {
@@ -87,6 +95,8 @@ impl Reader {
 
     /// Reads what is at or after `from` and before `to`, as much as fits into one page. `to` must have been stored
     /// before ([`walcast_feed::Feed::stored`]): then there is no hole. Memory: the page, plus one change.
+    ///
+    /// Neither whose rows these are is looked at nor whether all are there: [`Reader::oldest`], afterwards, says so.
     ///
     /// Cancel-safe.
     ///
@@ -100,7 +110,7 @@ impl Reader {
         let session = self.session().await?;
         let changes_max = self.changes_to_ask_for(limits);
         let bytes_max = i64::try_from(limits.bytes_max).unwrap_or(i64::MAX).max(1);
-        let sql = "SELECT lsn, seq, xid, committed_at, relation, commit_end, op, key, \"row\", old, unchanged, \
+        let sql = "SELECT lsn, seq, xid, committed_at, relation, commit_end, op, key, \"row\", old, unchanged, meta, \
                    bytes_through FROM walcast.page($1, $2, $3, $4, $5, $6)";
         let (from_lsn, from_seq) = (parameter(from.lsn()), from.seq().get());
         let (to_lsn, to_seq) = (parameter(to.lsn()), to.seq().get());
@@ -119,7 +129,7 @@ impl Reader {
         let (mut count, mut bytes) = (0_i64, 0_i64);
         while let Some(row) = rows.try_next().await.doing(READ)? {
             count += 1;
-            bytes = get(&row, 11)?;
+            bytes = get(&row, 12)?;
             let digest = RelationDigest::new(get(&row, 4)?);
             let relation =
                 if waiting.is_empty() { self.shared.relations().get(&digest).cloned() } else { None };
@@ -146,7 +156,8 @@ impl Reader {
     /// dropped, before it was read or while it was, is an error.
     ///
     /// # Errors
-    /// [`Error::TooOld`] when history does not reach back to `from`; otherwise those of [`Reader::read`].
+    /// [`Error::TooOld`] when history does not reach back to `from`; otherwise those of [`Reader::read`] and
+    /// [`Reader::oldest`].
     pub async fn read_kept(&self, from: Cursor, to: Cursor, limits: PageLimits) -> Result<Page, Error> {
         let page = self.read(from, to, limits).await;
         if page.as_ref().is_err_and(|error| error.class() == ErrorClass::Transient) {
@@ -204,15 +215,31 @@ impl Reader {
         Ok(Some(relation))
     }
 
-    /// The oldest cursor that can be served: where the feed began, or what retention has kept begins.
+    /// The oldest cursor that can be served: where the feed began, or what retention has kept begins, or what is behind
+    /// everything that was taken from the history by hand. The latter is also said in the log, once.
     ///
     /// # Errors
-    /// When the history has no feed, or its Postgres fails.
+    /// [`Error::FeedGone`] when the history has another feed by now, or none; or when its Postgres fails.
     pub async fn oldest(&self) -> Result<Cursor, Error> {
+        Ok(self.kept().await?.from)
+    }
+
+    async fn kept(&self) -> Result<Kept, Error> {
         let session = self.session().await?;
-        let rows = session.query_typed("SELECT oldest_lsn FROM walcast.feed", &[]).await.doing(READ)?;
-        let row = rows.first().ok_or(Error::Unreadable { what: "feed", problem: "there is none".into() })?;
-        Ok(lsn(row, 0)?.into())
+        let kept = Kept::load(&**session, READ).await?.filter(|kept| kept.feed == self.feed);
+        let kept = kept.ok_or_else(|| Error::FeedGone { feed: self.feed.clone() })?;
+        if !kept.is_whole()
+            && self.shared.missing_told.swap(kept.from.lsn().get(), Ordering::Relaxed)
+                != kept.from.lsn().get()
+        {
+            tracing::error!(
+                oldest = %kept.recorded,
+                kept = %kept.from,
+                "rows of change_history are missing that were stored: they were deleted, or a partition was dropped by hand; \
+                 clients that lack any of them get cursor_too_old"
+            );
+        }
+        Ok(kept)
     }
 
     /// The first stored transaction before `before` that a snapshot of the source does not see; `None` when it sees
@@ -221,8 +248,7 @@ impl Reader {
     /// An initial sync starts its stream there (reference, section 4, step 4).
     ///
     /// # Errors
-    /// [`Error::SnapshotTooOld`] when retention has dropped what may be such a transaction; or when the history's Postgres
-    /// fails.
+    /// [`Error::SnapshotTooOld`] when such a transaction may be gone; otherwise those of [`Reader::oldest`].
     pub async fn first_invisible(
         &self,
         snapshot: &Snapshot,
@@ -242,6 +268,8 @@ impl Reader {
             Some(row) if !sees_dropped(snapshot, get(row, 0)?, get(row, 1)?) => {
                 Err(Error::SnapshotTooOld { snapshot: text })
             }
+            // By whom they were seen is not known.
+            _ if !self.kept().await?.is_whole() => Err(Error::SnapshotTooOld { snapshot: text }),
             _ => Ok(first.flatten().map(Cursor::from)),
         }
     }

@@ -27,7 +27,7 @@ use walcast_postgres::{ConnectionConfig, Session};
 use crate::column::{get, lsn, optional_lsn, parameter};
 use crate::error::{Doing, FENCED_SQLSTATE, LOCKED_SQLSTATE};
 use crate::metrics as names;
-use crate::{ClientName, Error, FeedRecord, clients, schema};
+use crate::{ClientKey, ClientName, Error, FeedRecord, clients, schema};
 use plan::{Kept, Partition};
 
 /// How long dropping may wait for those who read `change_history`; others wait behind it for as long.
@@ -88,6 +88,13 @@ impl fmt::Debug for Retention {
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
+}
+
+/// Whom history is kept for.
+#[derive(Debug)]
+struct Slowest {
+    key: ClientKey,
+    acknowledged: Lsn,
 }
 
 /// What became of one look.
@@ -172,9 +179,12 @@ impl Retention {
     }
 
     async fn look(&mut self, session: &Session) -> Result<Outcome, Error> {
-        let Some((partitions, kept)) = self.partitions(session).await? else { return Ok(Outcome::Nothing) };
+        let Some((oldest, position)) = self.positions(session).await? else { return Ok(Outcome::Nothing) };
+        let slowest = self.slowest(session, oldest).await?;
+        let kept = Kept { position, acknowledged: slowest.as_ref().map(|slowest| slowest.acknowledged) };
+        let partitions = Self::partitions(session).await?;
         let due = plan::due(&partitions, &kept, &self.limits);
-        self.tell_held(&partitions, &kept, due);
+        self.tell_held(&partitions, &kept, slowest.as_ref(), due);
         let due = due.min(PARTITIONS_MAX);
         if due == 0 {
             return Ok(Outcome::Nothing);
@@ -210,14 +220,23 @@ impl Retention {
         self.drop_below(session, last.upper, &due[..seen], xid, &snapshot).await
     }
 
-    /// The partitions, oldest first, and where the feed stands; `None` when this process does not store it.
-    async fn partitions(&self, session: &Session) -> Result<Option<(Vec<Partition>, Kept)>, Error> {
-        let sql = "SELECT least(position_lsn, last_lsn), oldest_lsn FROM walcast.feed WHERE feed_id = $1 AND writer = $2";
+    /// The oldest position, and the one before which nothing will be stored; `None` when this process does not store the feed.
+    async fn positions(&self, session: &Session) -> Result<Option<(Lsn, Lsn)>, Error> {
+        let sql = "SELECT least(position_lsn, last_lsn), oldest_lsn, pg_total_relation_size(i.oid), \
+                   greatest(i.reltuples, 0)::float8 \
+                   FROM walcast.feed, pg_class AS i \
+                   WHERE feed_id = $1 AND writer = $2 AND i.oid = 'walcast.last_image'::regclass";
         let row = session.query_opt(sql, &[&self.feed.as_str(), &self.writer]).await.doing(RETAIN)?;
         let Some(row) = row else { return Ok(None) };
         let oldest = lsn(&row, 1)?;
-        let kept = Kept { position: lsn(&row, 0)?, acknowledged: self.acknowledged(session, oldest).await? };
         gauge!(names::OLDEST_POSITION).set(oldest.get() as f64);
+        gauge!(names::IMAGES_BYTES).set(get::<i64>(&row, 2)? as f64);
+        gauge!(names::IMAGES_ROWS).set(get::<f64>(&row, 3)?);
+        Ok(Some((oldest, lsn(&row, 0)?)))
+    }
+
+    /// The partitions, oldest first.
+    async fn partitions(session: &Session) -> Result<Vec<Partition>, Error> {
         // A partition is as old as its successor: nothing was stored in it since that was made.
         let sql = "SELECT p.name, p.upper_lsn, coalesce(pg_total_relation_size(p.oid::oid), 0)::int8,
                           extract(epoch FROM clock_timestamp() - r.made_at)::float8,
@@ -239,38 +258,44 @@ impl Retention {
         gauge!(names::PARTITIONS).set(partitions.len() as f64);
         let age = rows.first().map(|row| get::<Option<f64>>(row, 3)).transpose()?.flatten();
         gauge!(names::OLDEST_AGE_SECONDS).set(age.unwrap_or_default().max(0.0));
-        Ok(Some((partitions, kept)))
+        Ok(partitions)
     }
 
-    /// What the slowest of the clients has acknowledged that are kept, and that can still be served.
-    async fn acknowledged(&self, session: &Session, oldest: Lsn) -> Result<Option<Lsn>, Error> {
+    /// The slowest of the clients that are kept, of those that can still be served.
+    async fn slowest(&self, session: &Session, oldest: Lsn) -> Result<Option<Slowest>, Error> {
         if self.keep.is_empty() {
             return Ok(None);
         }
         let (users, ids) = clients::columns(&self.keep);
         let sql =
-            "SELECT min(c.lsn) FROM walcast.client AS c
+            "SELECT c.lsn, c.user_name, c.client_id, c.subscription FROM walcast.client AS c
                    JOIN unnest($1::text[], $2::text[]) AS kept (user_name, client_id) USING (user_name, client_id)
                    WHERE c.lsn > '0/0' AND c.lsn >= $3
                    AND (c.feed_id = $4 OR EXISTS (SELECT FROM walcast.lineage AS l
-                                                  WHERE l.feed_id = c.feed_id AND c.lsn <= l.valid_to))";
+                                                  WHERE l.feed_id = c.feed_id AND c.lsn <= l.valid_to))
+                   ORDER BY c.lsn LIMIT 1";
         let feed = self.feed.as_str();
-        let row = session.query_one(sql, &[&users, &ids, &parameter(oldest), &feed]).await.doing(RETAIN)?;
-        optional_lsn(&row, 0)
+        let row = session.query_opt(sql, &[&users, &ids, &parameter(oldest), &feed]).await.doing(RETAIN)?;
+        let Some(row) = row else { return Ok(None) };
+        let name = ClientName { user: get(&row, 1)?, client_id: get(&row, 2)? };
+        let key = ClientKey { name, subscription: get(&row, 3)? };
+        Ok(Some(Slowest { key, acknowledged: lsn(&row, 0)? }))
     }
 
     /// Says what is kept for clients alone: `due` of the partitions are dropped.
-    fn tell_held(&mut self, partitions: &[Partition], kept: &Kept, due: usize) {
+    fn tell_held(&mut self, partitions: &[Partition], kept: &Kept, slowest: Option<&Slowest>, due: usize) {
         let without = plan::due(partitions, &Kept { acknowledged: None, ..*kept }, &self.limits);
         let held: u64 = partitions.iter().take(without).skip(due).map(|partition| partition.bytes).sum();
         gauge!(names::HELD_BYTES).set(held as f64);
         let is_held = without > due;
-        if is_held && !self.holding_told {
+        if let Some(slowest) = slowest.filter(|_| is_held && !self.holding_told) {
             tracing::warn!(
                 bytes = held,
-                acknowledged = kept.acknowledged.map(tracing::field::display),
-                "old changes are kept because a client in keep_clients has not acknowledged them; \
-                 walcast status --clients says which"
+                client = %slowest.key.name,
+                subscription = slowest.key.subscription,
+                acknowledged = %slowest.acknowledged,
+                "old changes are kept because this client in keep_clients has not acknowledged them; if it never will, \
+                 delete the row of its subscription from walcast.client (walcast status --clients shows all)"
             );
         }
         self.holding_told = is_held;

@@ -17,6 +17,9 @@ const FILES: &[(&str, &str)] = &[
     ("0004_claim.sql", include_str!("../../../sql/0004_claim.sql")),
     ("0005_last_image.sql", include_str!("../../../sql/0005_last_image.sql")),
     ("0006_client.sql", include_str!("../../../sql/0006_client.sql")),
+    ("0007_cut.sql", include_str!("../../../sql/0007_cut.sql")),
+    ("0008_whole.sql", include_str!("../../../sql/0008_whole.sql")),
+    ("0009_meta.sql", include_str!("../../../sql/0009_meta.sql")),
 ];
 
 /// Held while the schema is applied or removed: two daemons that start together do it one after the other.

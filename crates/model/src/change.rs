@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::json;
 use crate::last_image::ImageMark;
+use crate::meta::Meta;
 use crate::position::{CommitEnd, CommitStart, Cursor, Seq};
 use crate::relation::Relation;
 use crate::timestamp::Timestamp;
@@ -101,10 +102,12 @@ pub struct Change {
 
 /// A run of consecutive changes of one transaction; a transaction that fits is one part.
 ///
-/// Never empty. Only the last part knows where the commit record ends.
+/// Never empty. Only the last part knows where the commit record ends. What the transaction says about itself holds for
+/// all of its changes.
 #[derive(Clone, Debug)]
 pub struct Part {
     transaction: Arc<Transaction>,
+    meta: Option<Arc<Meta>>,
     first: Seq,
     end: Option<CommitEnd>,
     changes: Vec<Change>,
@@ -116,6 +119,12 @@ impl Part {
     #[must_use]
     pub fn transaction(&self) -> &Arc<Transaction> {
         &self.transaction
+    }
+
+    /// What the transaction had said about itself before these changes.
+    #[must_use]
+    pub const fn meta(&self) -> Option<&Arc<Meta>> {
+        self.meta.as_ref()
     }
 
     /// The seq of its first change; the others follow without a gap.
@@ -160,6 +169,7 @@ impl Part {
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + size_of::<Transaction>()
+            + self.meta.as_ref().map_or(0, |meta| size_of::<Meta>() + meta.json().len())
             + self.json.len()
             + self.changes.len() * size_of::<Change>()
     }
@@ -217,6 +227,7 @@ const JSON_BYTES_MIN: usize = 256;
 #[derive(Debug)]
 pub struct PartBuilder {
     transaction: Arc<Transaction>,
+    meta: Option<Arc<Meta>>,
     first: Seq,
     changes: Vec<Change>,
     json: Vec<u8>,
@@ -226,7 +237,19 @@ impl PartBuilder {
     /// An empty part whose first change will be `first`.
     #[must_use]
     pub fn new(transaction: Arc<Transaction>, first: Seq) -> Self {
-        Self { transaction, first, changes: Vec::new(), json: Vec::with_capacity(JSON_BYTES_MIN) }
+        Self { transaction, meta: None, first, changes: Vec::new(), json: Vec::with_capacity(JSON_BYTES_MIN) }
+    }
+
+    /// The same with what the transaction says about itself.
+    #[must_use]
+    pub fn with_meta(self, meta: Option<Arc<Meta>>) -> Self {
+        Self { meta, ..self }
+    }
+
+    /// What the transaction says about itself.
+    #[must_use]
+    pub const fn meta(&self) -> Option<&Arc<Meta>> {
+        self.meta.as_ref()
     }
 
     /// Whether no change was finished yet.
@@ -302,6 +325,7 @@ impl PartBuilder {
         self.json.shrink_to_fit();
         Part {
             transaction: self.transaction,
+            meta: self.meta,
             first: self.first,
             end,
             changes: self.changes,

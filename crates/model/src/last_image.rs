@@ -80,8 +80,7 @@ pub fn key_of(relation: &Relation, row: &[u8]) -> Option<Vec<u8>> {
     let mut fields = json::fields(row).peekable();
     for (index, column) in relation.columns().iter().enumerate() {
         let name = relation.column_json(index).as_bytes();
-        // `"name":` with the name as it stands between its quotes.
-        let name_within = name.get(1..name.len().saturating_sub(2)).unwrap_or_default();
+        let name_within = relation.column_name_json(index);
         let field = fields.next_if(|(name, _)| *name == name_within);
         if !column.key {
             continue;

@@ -16,6 +16,7 @@ mod change;
 mod feed_id;
 pub mod json;
 pub mod last_image;
+mod meta;
 mod position;
 mod relation;
 mod timestamp;
@@ -23,6 +24,7 @@ mod xid;
 
 pub use change::{Change, ChangeWriter, Op, Part, PartBuilder, Transaction};
 pub use feed_id::FeedId;
+pub use meta::{BadMeta, Meta};
 pub use position::{CommitEnd, CommitStart, Cursor, Lsn, ParsePositionError, Seq};
 pub use relation::{Column, Oid, Relation, RelationDigest, RelationName, ReplicaIdentity};
 pub use timestamp::{ParseTimestampError, Timestamp};

@@ -251,6 +251,13 @@ impl Relation {
     pub fn column_json(&self, index: usize) -> &str {
         self.column_json.get(index).map_or("", String::as_str)
     }
+
+    /// The name of the column at `index` as it stands between the quotes in a row ([`json::fields`]).
+    #[must_use]
+    pub fn column_name_json(&self, index: usize) -> &[u8] {
+        let name = self.column_json(index).as_bytes();
+        name.get(1..name.len().saturating_sub(2)).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
@@ -283,6 +290,11 @@ mod tests {
         };
         assert_eq!(relation(vec![column("a")]).digest(), relation(vec![column("a")]).digest());
         assert_ne!(relation(vec![column("a")]).digest(), relation(vec![column("b")]).digest());
-        assert_eq!(relation(vec![column("a\"b")]).column_json(0), r#""a\"b":"#);
+        let quoted = relation(vec![column("a\"b")]);
+        assert_eq!(
+            (quoted.column_json(0), quoted.column_name_json(0)),
+            (r#""a\"b":"#, br#"a\"b"#.as_slice())
+        );
+        assert_eq!(quoted.column_name_json(1), b"");
     }
 }

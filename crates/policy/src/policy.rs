@@ -29,6 +29,7 @@ pub struct TablePolicy {
     pub(crate) place: Place,
     pub(crate) columns: Option<BTreeSet<String>>,
     pub(crate) rows: Option<RowPolicy>,
+    pub(crate) meta: bool,
 }
 
 /// A row predicate and how it was written.
@@ -55,6 +56,6 @@ impl TablePolicy {
     pub(crate) fn grant(&self, claims: &Claims) -> Result<Grant, Denial> {
         let rows = self.rows.as_ref().map(|rows| rows.predicate.bind_claims(claims)).transpose();
         let rows = rows.map_err(|error| Denial::new(self.place, &error))?;
-        Ok(Grant { columns: self.columns.clone(), rows })
+        Ok(Grant { columns: self.columns.clone(), rows, meta: self.meta })
     }
 }

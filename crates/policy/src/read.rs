@@ -14,7 +14,7 @@ use crate::policies::{Policies, Role};
 use crate::policy::{Place, RowPolicy, TablePolicy};
 
 /// What a policy consists of, for hints.
-const KEYS: &str = "a policy has role, table and, if it is not for everything, columns and where";
+const KEYS: &str = "a policy has role, table and, if it is not for everything, columns and where; meta = true adds what transactions say about themselves";
 
 pub(crate) fn read(text: &str) -> Result<Policies, Vec<Mistake>> {
     let mut reader = Reader { text, mistakes: Vec::new(), policies: Policies::default() };
@@ -89,6 +89,7 @@ impl<'a> Reader<'a> {
             place: Place { policy: number, line: self.line(policy.span().start) },
             columns: None,
             rows: None,
+            meta: false,
         };
         for (key, value) in fields {
             match key.get_ref().as_ref() {
@@ -96,6 +97,7 @@ impl<'a> Reader<'a> {
                 "table" => tables = Some(self.list(number, "table", value, table)),
                 "columns" => meaning.columns = Some(self.columns(number, value)),
                 "where" => meaning.rows = self.predicate(number, value),
+                "meta" => meaning.meta = self.flag(number, "meta", value),
                 other => {
                     self.mistake(key.span(), Some(number), format!("a policy has no {other:?}"), KEYS);
                 }
@@ -186,6 +188,15 @@ impl<'a> Reader<'a> {
             return BTreeSet::new();
         }
         self.list(number, "columns", value, column).into_iter().map(|(column, _)| column).collect()
+    }
+
+    fn flag(&mut self, number: usize, name: &str, value: &Spanned<DeValue<'a>>) -> bool {
+        let flag = value.get_ref().as_bool();
+        if flag.is_none() {
+            let message = format!("{name} is true or false, not {}", value.get_ref().type_str());
+            self.mistake(value.span(), Some(number), message, "write it without quotes");
+        }
+        flag.unwrap_or(false)
     }
 
     fn predicate(&mut self, number: usize, value: &Spanned<DeValue<'a>>) -> Option<RowPolicy> {

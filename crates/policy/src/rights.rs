@@ -17,9 +17,17 @@ pub struct Grant {
     pub columns: Option<BTreeSet<String>>,
     /// These rows; `None` for all.
     pub rows: Option<Filter>,
+    /// What transactions that change such rows say about themselves.
+    pub meta: bool,
 }
 
 impl Grant {
+    /// All that there is.
+    #[must_use]
+    pub const fn everything() -> Self {
+        Self { columns: None, rows: None, meta: true }
+    }
+
     /// Whether the client may have this column, and so may also ask by it: a client that could filter by a column that it
     /// may not have would learn its values by asking.
     #[must_use]
@@ -95,12 +103,18 @@ pub(crate) fn most_telling<T>(
 }
 
 impl Rights {
+    /// Whether there are no policies.
+    #[must_use]
+    pub const fn is_everything(&self) -> bool {
+        matches!(self, Self::Everything)
+    }
+
     /// What may be had of a table, `None` for nothing. The entry that says most about it counts: its own name before its
     /// schema's, that before `*`.
     #[must_use]
     pub fn of(&self, table: &RelationName) -> Option<Grant> {
         match self {
-            Self::Everything => Some(Grant { columns: None, rows: None }),
+            Self::Everything => Some(Grant::everything()),
             Self::Granted(_) => self.entry(table)?.as_ref().ok().cloned(),
         }
     }

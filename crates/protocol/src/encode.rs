@@ -10,7 +10,7 @@
 
 use std::io::Write;
 
-use walcast_model::{Cursor, RelationName, Transaction, json};
+use walcast_model::{Cursor, Meta, RelationName, Transaction, json};
 
 use crate::server_message::Progress;
 use crate::subscription_id::SubscriptionId;
@@ -24,11 +24,12 @@ pub fn head(out: &mut Vec<u8>, type_name: &str, id: &SubscriptionId) {
 }
 
 /// Appends the tail of a `transaction`: from its comma to its last brace. `changes` appends the changes, separated by
-/// commas. `cursor` is `None` before `snapshot_complete`.
+/// commas. `cursor` is `None` before `snapshot_complete`, `meta` where there is none or it is not for the client.
 pub fn transaction_tail(
     out: &mut Vec<u8>,
     cursor: Option<Cursor>,
     transaction: &Transaction,
+    meta: Option<&Meta>,
     changes: impl FnOnce(&mut Vec<u8>),
     more: bool,
 ) {
@@ -46,7 +47,12 @@ pub fn transaction_tail(
     committed_at.write(out);
     out.extend_from_slice(b"\",\"changes\":[");
     changes(out);
-    out.extend_from_slice(if more { b"],\"more\":true}" } else { b"]}" });
+    out.push(b']');
+    if let Some(meta) = meta {
+        out.extend_from_slice(b",\"meta\":");
+        out.extend_from_slice(meta.json().as_bytes());
+    }
+    out.extend_from_slice(if more { b",\"more\":true}" } else { b"}" });
 }
 
 /// Says of the `transaction` whose tail was written last that it is compacted.

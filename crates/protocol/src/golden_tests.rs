@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::{ClientMessage, DecodeError, Progress, ServerMessage, SubscriptionId, encode};
 use serde_json::value::RawValue;
-use walcast_model::{CommitStart, Lsn, RelationName, Timestamp, Transaction, Xid};
+use walcast_model::{CommitStart, Lsn, Meta, RelationName, Timestamp, Transaction, Xid};
 
 fn golden(direction: &str) -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(direction);
@@ -93,7 +93,7 @@ fn an_unknown_type_is_told_from_a_malformed_message() {
 #[test]
 fn frames_written_from_ready_json_equal_the_golden_form() {
     let id: SubscriptionId = "orders".parse().unwrap();
-    for name in ["transaction", "transaction_part", "transaction_compacted"] {
+    for name in ["transaction", "transaction_part", "transaction_compacted", "transaction_with_meta"] {
         let text = one("server", name);
         let ServerMessage::Transaction(message) = ServerMessage::decode(&text).unwrap() else {
             panic!("{name}")
@@ -107,7 +107,8 @@ fn frames_written_from_ready_json_equal_the_golden_form() {
         let mut out = Vec::new();
         encode::head(&mut out, "transaction", &id);
         let write = |out: &mut Vec<u8>| out.extend_from_slice(&changes.as_bytes()[1..changes.len() - 1]);
-        encode::transaction_tail(&mut out, message.cursor, &transaction, write, message.more);
+        let meta = message.meta.as_ref().map(|meta| Meta::parse(meta.get().as_bytes()).unwrap());
+        encode::transaction_tail(&mut out, message.cursor, &transaction, meta.as_ref(), write, message.more);
         if message.compacted {
             encode::compacted(&mut out);
         }

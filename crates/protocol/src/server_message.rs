@@ -126,6 +126,10 @@ pub struct Subscribed {
     /// Where it begins; `0/0` for an initial sync.
     #[cfg_attr(test, schemars(with = "schema::CursorText"))]
     pub cursor: Cursor,
+    /// Where policies are in force: which rights it has of what it asks for, opaque. Stored with the cursor; when a
+    /// subscription that is resumed has another one, what the client has does not fit its rights, and it starts over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rights: Option<String>,
 }
 
 /// `relation`: a table's definition, before its first rows and whenever it changes.
@@ -234,7 +238,7 @@ pub struct TransactionMessage {
     pub committed_at: Timestamp,
     /// The changes, in order.
     pub changes: Vec<Change>,
-    /// What its writer said about it with `pg_logical_emit_message(true, 'walcast', …)`. *(later)*
+    /// What its writer said about it before these changes, with `pg_logical_emit_message(true, 'walcast', …)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<schema::Object>"))]
     pub meta: Option<Box<RawValue>>,

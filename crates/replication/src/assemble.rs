@@ -8,19 +8,23 @@
 //!
 //!   Relation (in either state) ──► Step::NeedsCatalog ──► answer() ──► goes on
 //!   a change ──► Step::NeedsTypes ──► types_read() ──► Step::NeedsConversions ──► resume() ──► goes on
+//!   a change ──► Step::NeedsStorage ──► storage_read() ──► goes on
 //!   a change ──► Step::NeedsImages ──► images_mut().found() ──► resume() ──► goes on
 //! ```
 //!
 //! The second line is only for tables with columns of types that users can alter, which the WAL does not tell: such types
 //! are read again from the catalog after each change's commit, once for all changes that were committed before it. The
-//! third is only for tables whose last images are kept (`assemble::images`).
+//! others are only for tables whose last images are kept (`assemble::images`).
 //!
 //! Output collects until [`Assembler::take`]. What lies before the position where the feed stands is counted and
 //! not rendered: a slot sends transactions again after every crash, and a transaction of which the feed already
 //! has some parts from its start.
 
+mod error;
 mod images;
+mod logical;
 mod relation;
+mod render;
 mod row;
 mod rows_message;
 mod transaction;
@@ -33,37 +37,28 @@ use std::collections::HashMap;
 use std::fmt;
 use std::mem;
 
-use walcast_model::last_image::ImageEffect;
 use walcast_model::{Cursor, Lsn, Oid, Op, Part, RelationName, Transaction, Xid};
 use walcast_pgoutput::json::{Conversion, Conversions, Types, ValueError};
-use walcast_pgoutput::{
-    Begin, Commit, Delete, Insert, LogicalMessage, Message, OldTuple, RelationDefinition, Truncate, Update,
-};
+use walcast_pgoutput::{Begin, Commit, Message, RelationDefinition};
 
+pub use error::AssembleError;
 pub(crate) use images::Images;
 pub use images::{ImageQuestion, IsChosen};
-pub use relation::{CatalogAnswer, CatalogQuestion, ColumnFacts, RelationFacts};
+pub use relation::{CatalogAnswer, CatalogQuestion, ColumnFacts, RelationFacts, StorageFacts};
 pub use rows_message::{RowsHeader, row_prefix};
 pub use types::TypesQuestion;
 
-use crate::metrics::{MESSAGES_IGNORED_TOTAL, VALUE_FALLBACKS_TOTAL};
 use relation::{Entry, Known};
-use row::{Image, Values};
-use rows_message::RowsMessage;
 use transaction::Open;
 
 /// The schema that is walcast's own: never part of the feed.
 pub const OWN_SCHEMA: &str = "walcast";
+/// Prefix of the transactional logical messages in which transactions say something about themselves.
+pub const META_PREFIX: &str = "walcast";
 /// Prefix of the transactional logical messages by which barriers come back.
 pub const BARRIER_PREFIX: &str = "walcast.barrier";
 /// Prefix of the transactional logical messages that carry rows which were there before their table was picked up.
 pub const ROWS_PREFIX: &str = "walcast.rows";
-
-/// A barrier's id is 32 characters; what is longer than this many bytes is none.
-const BARRIER_BYTES_MAX: usize = 64;
-/// Barriers of one transaction that are remembered until its commit. walcast writes one per transaction; any role
-/// may write as many as it likes, and those beyond the limit are counted and forgotten.
-const BARRIERS_PER_TRANSACTION_MAX: usize = 1024;
 
 /// How transactions are cut, and what is trusted.
 #[derive(Clone)]
@@ -97,6 +92,8 @@ pub enum Step {
     /// A change has values that only the server can convert: add what it makes of each to
     /// [`Assembler::conversions_mut`], and call [`Assembler::resume`].
     NeedsConversions(Vec<Conversion>),
+    /// A change is of a table whose storage was not seen before: look again, and call [`Assembler::storage_read`].
+    NeedsStorage(Oid),
     /// A change is about rows whose last image may be in history: look them up, and call [`Assembler::resume`].
     NeedsImages(Vec<ImageQuestion>),
 }
@@ -122,48 +119,6 @@ pub struct Progress {
     pub transactions: u64,
     /// Those with changes that lie before the position as a whole, in order: they were sent again.
     pub sent_again: Vec<Transaction>,
-}
-
-/// Why a stream cannot be assembled. The same messages would come again after a reconnect, so each is a defect of
-/// walcast or of the server; none is passed over, because that would lose changes.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AssembleError {
-    /// A change, a message or a commit without a `Begin`, or a `Begin` without the `Commit` before it.
-    #[error("{message} out of place in the replication stream; report it with the server's version")]
-    Misplaced {
-        /// What came.
-        message: &'static str,
-    },
-    /// A change of a table whose definition was not sent.
-    #[error("a change of relation {oid} came before its definition; report it with the server's version")]
-    UnknownRelation {
-        /// The table.
-        oid: Oid,
-    },
-    /// A row that does not fit its table's definition.
-    #[error("a row of {relation} has {got} columns instead of {want}; report it with the server's version")]
-    ColumnCount {
-        /// The table.
-        relation: String,
-        /// As the definition says.
-        want: usize,
-        /// As the row says.
-        got: usize,
-    },
-    /// A message of protocol features that walcast does not switch on.
-    #[error("{message} came although streaming and two-phase are off; report it with the server's version")]
-    NotAskedFor {
-        /// What came.
-        message: &'static str,
-    },
-    /// One change is over 4 GiB of JSON.
-    #[error(
-        "one change of {relation} is over 4 GiB of JSON; take the table out of the publication, or start the feed over"
-    )]
-    TooLarge {
-        /// The table.
-        relation: String,
-    },
 }
 
 /// The state of one replication stream. See the module.
@@ -274,7 +229,11 @@ impl Assembler {
             Message::Begin(begin) => self.begin(&begin)?,
             Message::Commit(commit) => self.commit(&commit)?,
             Message::Relation(definition) => return Ok(self.relation(definition)),
-            Message::Truncate(truncate) => self.truncate(&truncate)?,
+            Message::Truncate(truncate) => {
+                for &relation in &truncate.relations {
+                    self.render(relation, Op::Truncate, None, None)?;
+                }
+            }
             Message::LogicalMessage(message) => self.logical(&message)?,
             Message::Type(definition) => self.type_definition(&definition),
             // An origin names where a transaction came from; a stray abort is sent by PG 18 for transactions that were
@@ -342,11 +301,12 @@ impl Assembler {
             Some(Entry::Known(known)) => Some(&known.relation),
             _ => None,
         };
-        let known = Known::new(&definition, answer, &self.types, before);
+        let mut known = Known::new(&definition, answer, &self.types, before);
+        let transaction = self.transaction.as_ref().map(|open| open.builder.transaction().xid);
+        known.keep_storage(answer.storage, transaction);
         self.has_alterable |= known.is_alterable();
         if let Some(images) = &mut self.images {
-            let definition = known.storage.as_ref().map(|storage| (known.relation.digest(), storage.id));
-            images.define(oid, definition);
+            images.define(oid, known.definition());
         }
         self.relations.insert(oid, Entry::Known(known));
     }
@@ -360,263 +320,23 @@ impl Assembler {
             return Ok(step);
         }
         if self.images.is_some()
-            && let Some(step) = self.image_question(&message)
+            && let Some(step) = self.storage_question(&message).or_else(|| self.image_question(&message))
         {
             self.waiting = Some(Waiting::Change(message));
             return Ok(step);
         }
         match &message {
-            Message::Insert(insert) => self.insert(insert)?,
-            Message::Update(update) => self.update(update)?,
-            Message::Delete(delete) => self.delete(delete)?,
+            Message::Insert(insert) => self.render(insert.relation, Op::Insert, None, Some(&insert.new))?,
+            Message::Update(update) => {
+                self.render(update.relation, Op::Update, update.old.as_ref(), Some(&update.new))?;
+            }
+            Message::Delete(delete) => self.render(delete.relation, Op::Delete, Some(&delete.old), None)?,
             _ => {}
         }
         Ok(Step::Next)
     }
-
-    fn insert(&mut self, insert: &Insert) -> Result<(), AssembleError> {
-        let Some(Kept { known, open, values, failed, images, at }) = self.keep(insert.relation)? else {
-            return Ok(());
-        };
-        known.check(&insert.new)?;
-        let mut change = open.builder.change(Op::Insert, &known.relation);
-        let mut image = Image::new(known, values, failed);
-        if known.has_key {
-            infallible(change.key(|out| image.key(&insert.new, out)));
-        }
-        infallible(change.row(|out| image.all(&insert.new, out)));
-        let mark = images.as_ref().and_then(|_| {
-            images::mark(known, at.lsn(), images::effect_of(&known.relation, change.row_json(), true))
-        });
-        if let Some(mark) = &mark {
-            change.image(mark.clone());
-        }
-        finish(change.finish(), known, failed)?;
-        if let Some(images) = images {
-            images::note(images, &known.relation, mark.as_ref(), None, open.builder.last_row(), at);
-        }
-        Ok(())
-    }
-
-    fn update(&mut self, update: &Update) -> Result<(), AssembleError> {
-        let Some(Kept { known, open, values, failed, images, at }) = self.keep(update.relation)? else {
-            return Ok(());
-        };
-        known.check(&update.new)?;
-        if let Some(old) = &update.old {
-            known.check(old.tuple())?;
-        }
-        let before = update.old.as_ref().map_or(&update.new, OldTuple::tuple);
-        let key = images.as_ref().and_then(|_| images::key_before(known, values, before));
-        let last = images::image_before(images.as_deref(), update.relation, key.as_ref());
-        let mut change = open.builder.change(Op::Update, &known.relation);
-        let mut image = Image::new(known, values, failed);
-        // Servers before 14.2 send no old key for a key that is stored out of line: the key is then not known.
-        let key_is_known = image.key_is_known(before);
-        if known.has_key && key_is_known {
-            infallible(change.key(|out| image.key(before, out)));
-        }
-        infallible(change.row(|out| image.merged(&update.new, update.old.as_ref(), last.as_deref(), out)));
-        if let Some(OldTuple::Full(old)) = &update.old {
-            infallible(change.old(|out| image.all(old, out)));
-        } else if let Some(last) = last.as_deref().filter(|_| !known.is_alterable()) {
-            infallible(change.old(|out| {
-                out.extend_from_slice(last);
-                Ok(())
-            }));
-        }
-        change.unchanged(image.unchanged().map(|index| known.relation.columns()[index].name.as_str()));
-        let filled = image.filled() + last.as_ref().map_or(0, bytes::Bytes::len);
-        let is_whole = image.unchanged().next().is_none();
-        let mark = images.as_ref().and_then(|_| {
-            let effect = if key_is_known {
-                images::effect_of(&known.relation, change.row_json(), is_whole)
-            } else {
-                ImageEffect::Clear
-            };
-            images::mark(known, at.lsn(), effect)
-        });
-        if let Some(mark) = &mark {
-            change.image(mark.clone());
-        }
-        finish(change.finish(), known, failed)?;
-        if let Some(images) = images {
-            images.filled(filled);
-            images::note(images, &known.relation, mark.as_ref(), key, open.builder.last_row(), at);
-        }
-        Ok(())
-    }
-
-    fn delete(&mut self, delete: &Delete) -> Result<(), AssembleError> {
-        let Some(Kept { known, open, values, failed, images, at }) = self.keep(delete.relation)? else {
-            return Ok(());
-        };
-        let old = delete.old.tuple();
-        known.check(old)?;
-        let key = images.as_ref().and_then(|_| images::key_before(known, values, old));
-        let last = images::image_before(images.as_deref(), delete.relation, key.as_ref());
-        let mut change = open.builder.change(Op::Delete, &known.relation);
-        let mut image = Image::new(known, values, failed);
-        if known.has_key {
-            infallible(change.key(|out| image.key(old, out)));
-        }
-        if matches!(delete.old, OldTuple::Full(_)) {
-            infallible(change.old(|out| image.all(old, out)));
-        } else if let Some(last) = last.as_deref().filter(|_| !known.is_alterable()) {
-            infallible(change.old(|out| {
-                out.extend_from_slice(last);
-                Ok(())
-            }));
-        }
-        let mark = images.as_ref().and_then(|_| images::mark(known, at.lsn(), ImageEffect::Forget));
-        if let Some(mark) = &mark {
-            change.image(mark.clone());
-        }
-        finish(change.finish(), known, failed)?;
-        if let Some(images) = images {
-            images.filled(last.as_ref().map_or(0, bytes::Bytes::len));
-            images::note(images, &known.relation, mark.as_ref(), key, None, at);
-        }
-        Ok(())
-    }
-
-    fn truncate(&mut self, truncate: &Truncate) -> Result<(), AssembleError> {
-        for &oid in &truncate.relations {
-            let Some(Kept { known, open, failed, images, at, .. }) = self.keep(oid)? else { continue };
-            let mut change = open.builder.change(Op::Truncate, &known.relation);
-            let mark = images.as_ref().and_then(|_| images::mark(known, at.lsn(), ImageEffect::Clear));
-            if let Some(mark) = &mark {
-                change.image(mark.clone());
-            }
-            finish(change.finish(), known, failed)?;
-            if let Some(images) = images {
-                images::note(images, &known.relation, mark.as_ref(), None, None, at);
-            }
-        }
-        Ok(())
-    }
-
-    /// Counts a change of this table; `None` for one that is not to be rendered.
-    fn keep(&mut self, oid: Oid) -> Result<Option<Kept<'_>>, AssembleError> {
-        let open = self.transaction.as_mut().ok_or(AssembleError::Misplaced { message: "a change" })?;
-        let known = match self.relations.get(&oid).ok_or(AssembleError::UnknownRelation { oid })? {
-            Entry::Own => return Ok(None),
-            Entry::Known(known) => known,
-        };
-        let wanted = open.next_change(self.settings.part_bytes_max, &mut self.output.parts);
-        let values = Values { at: self.at, conversions: &self.conversions, any_bytes: self.any_bytes };
-        let at = Cursor::new(open.builder.transaction().start.lsn(), open.builder.next_seq());
-        let (failed, images) = (&mut self.failed, self.images.as_mut());
-        Ok(wanted.then_some(Kept { known, open, values, failed, images, at }))
-    }
-
-    fn logical(&mut self, message: &LogicalMessage) -> Result<(), AssembleError> {
-        if !message.transactional {
-            ignored("not_transactional");
-            return Ok(());
-        }
-        let open = self.transaction.as_mut().ok_or(AssembleError::Misplaced { message: "a message" })?;
-        match message.prefix.as_bytes() {
-            prefix if prefix == BARRIER_PREFIX.as_bytes() => {
-                let id = (message.content.len() <= BARRIER_BYTES_MAX)
-                    .then(|| std::str::from_utf8(&message.content).ok())
-                    .flatten();
-                match id {
-                    None => ignored("malformed"),
-                    Some(_) if open.barriers.len() >= BARRIERS_PER_TRANSACTION_MAX => ignored("too_many"),
-                    Some(id) => open.barriers.push(id.to_owned()),
-                }
-                Ok(())
-            }
-            prefix if prefix == ROWS_PREFIX.as_bytes() => self.rows(&message.content),
-            _ => {
-                ignored("other_prefix");
-                Ok(())
-            }
-        }
-    }
-
-    /// Rows that were there before their table was picked up: they stand in the WAL right before its first changes.
-    fn rows(&mut self, content: &[u8]) -> Result<(), AssembleError> {
-        let Some(open) = self.transaction.as_mut() else { return Ok(()) };
-        let Some(message) = RowsMessage::parse(content, self.settings.secret.as_bytes()) else {
-            tracing::warn!("ignored a {ROWS_PREFIX} message that this feed did not write");
-            ignored("unknown_secret");
-            return Ok(());
-        };
-        let (op, relation, row) = match message {
-            RowsMessage::Header(header) => {
-                let replace = header.replace;
-                let relation = header.into_relation();
-                let relation = match self.relations.get(&relation.oid()) {
-                    Some(Entry::Known(known)) if *known.relation == relation => known.relation.clone(),
-                    _ => relation.into(),
-                };
-                open.rows_of = Some(relation.clone());
-                if !replace {
-                    return Ok(());
-                }
-                (Op::Truncate, relation, None)
-            }
-            RowsMessage::Row(row) => match &open.rows_of {
-                Some(relation) => (Op::Insert, relation.clone(), Some(row)),
-                None => {
-                    ignored("malformed");
-                    return Ok(());
-                }
-            },
-        };
-        if !open.next_change(self.settings.part_bytes_max, &mut self.output.parts) {
-            return Ok(());
-        }
-        // Such rows have no mark, and so the table has no images after them.
-        if let Some(images) = &mut self.images {
-            let at = Cursor::new(open.builder.transaction().start.lsn(), open.builder.next_seq());
-            images.clear(relation.oid(), at);
-        }
-        let mut change = open.builder.change(op, &relation);
-        if let Some(row) = row {
-            if relation.columns().iter().any(|column| column.key) {
-                infallible(change.key(|out| rows_message::key(&relation, row, out)));
-            }
-            infallible(change.row(|out| {
-                out.extend_from_slice(row);
-                Ok(())
-            }));
-        }
-        change.finish().map_err(|_| AssembleError::TooLarge { relation: relation.name().to_string() })
-    }
-}
-
-/// What there is to render a change with.
-struct Kept<'a> {
-    known: &'a Known,
-    /// With room in its part for the change.
-    open: &'a mut Open,
-    values: Values<'a>,
-    failed: &'a mut Vec<(usize, ValueError)>,
-    images: Option<&'a mut Images>,
-    /// The change's position.
-    at: Cursor,
-}
-
-fn ignored(reason: &'static str) {
-    metrics::counter!(MESSAGES_IGNORED_TOTAL, "reason" => reason).increment(1);
 }
 
 fn infallible(result: Result<(), std::convert::Infallible>) {
     let Ok(()) = result;
-}
-
-/// Ends a change, and says which of its values are not what `to_jsonb` prints.
-fn finish<E>(
-    finished: Result<(), E>,
-    known: &Known,
-    failed: &mut Vec<(usize, ValueError)>,
-) -> Result<(), AssembleError> {
-    for (index, error) in failed.drain(..) {
-        metrics::counter!(VALUE_FALLBACKS_TOTAL).increment(1);
-        known.warn_once(index, &error);
-    }
-    finished.map_err(|_| AssembleError::TooLarge { relation: known.relation.name().to_string() })
 }

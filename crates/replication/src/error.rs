@@ -55,9 +55,12 @@ pub enum Error {
         /// What is different.
         reason: String,
     },
-    /// The slot was acknowledged or advanced past what the feed has, by somebody else.
+    /// The slot stands past what the feed has: somebody else acknowledged or advanced it, or the history is not where it
+    /// was. walcast itself acknowledges only what is in history.
     #[error(
-        "replication slot \"{slot}\" was advanced to {confirmed} by somebody else: changes from {position} on are missing"
+        "replication slot \"{slot}\" is at {confirmed}, past what history has: changes from {position} on are missing. \
+         Somebody else advanced it, or the history went back: it was restored, or failed over together with the source \
+         and lost its last commit"
     )]
     SlotAhead {
         /// The slot.
@@ -114,6 +117,14 @@ pub enum Error {
         /// Up to here the feed has transactions.
         position: Cursor,
     },
+    /// The history does not say what it has of a server that was started again, so that server cannot be compared with it.
+    #[error(
+        "the server was started again, and history does not say what it has of it, so the two cannot be compared: {reason}"
+    )]
+    HistoryUnknown {
+        /// Why, for people.
+        reason: String,
+    },
     /// The server left out changes because a publication was missing when they were written (PG 18).
     #[error("the server left out changes because of a missing publication: {message}")]
     PublicationSkipped {
@@ -154,7 +165,8 @@ impl Error {
             Self::SlotInUse { .. }
             | Self::SlotBlocked { .. }
             | Self::Branched { .. }
-            | Self::SentDiffers { .. } => ErrorClass::Transient,
+            | Self::SentDiffers { .. }
+            | Self::HistoryUnknown { .. } => ErrorClass::Transient,
             Self::Decode(_) | Self::Assemble(_) => ErrorClass::Bug,
             _ => ErrorClass::Operator,
         }
@@ -195,10 +207,13 @@ impl Error {
         const START_OVER: &str = "run `walcast setup --start-over`: it drops the slot and starts a new feed, \
                                   and clients sync again";
         match self {
-            Self::SlotMissing { .. }
-            | Self::SlotLost { .. }
-            | Self::SlotAhead { .. }
-            | Self::PublicationSkipped { .. } => Some(START_OVER.to_owned()),
+            Self::SlotAhead { .. } => Some(format!(
+                "{START_OVER}; a history in another cluster does not fail over with the source, and cannot fall behind its \
+                 slot so"
+            )),
+            Self::SlotMissing { .. } | Self::SlotLost { .. } | Self::PublicationSkipped { .. } => {
+                Some(START_OVER.to_owned())
+            }
             Self::AnotherCluster { .. } | Self::TimelineDiverged { .. } => {
                 Some(format!("connect to the right server, or {START_OVER}"))
             }
@@ -214,6 +229,7 @@ impl Error {
             Self::SlotInUse { pid: None, .. }
             | Self::Branched { .. }
             | Self::SentDiffers { .. }
+            | Self::HistoryUnknown { .. }
             | Self::Decode(_)
             | Self::Assemble(_) => None,
         }

@@ -95,7 +95,10 @@ fn began(checkpoint: &[Option<String>], server_run: i64) -> Option<Lsn> {
         return None;
     }
     let at: Lsn = at.parse().ok()?;
-    let is_end_of_recovery = made.parse::<i64>().ok()? > server_run;
+    // A checkpoint has the time of a whole second. One of the second of the start may be of either kind: then the record
+    // is taken for what cannot give a cursor too much.
+    let second = |microseconds: i64| microseconds.div_euclid(1_000_000);
+    let is_end_of_recovery = second(made.parse().ok()?) >= second(server_run);
     Some(if is_end_of_recovery { at } else { Lsn::new(at.get().saturating_add(SHUTDOWN_BYTES_MAX)) })
 }
 
@@ -182,11 +185,12 @@ mod tests {
     #[test]
     fn the_last_checkpoint_says_where_a_run_began_until_there_is_one_of_the_run_itself() {
         let began = |at: &str, redo: &str, made: &str| {
-            began(&[Some(at.to_owned()), Some(redo.to_owned()), Some(made.to_owned())], 1000)
+            began(&[Some(at.to_owned()), Some(redo.to_owned()), Some(made.to_owned())], 7_500_000)
         };
-        assert_eq!(began("0/100", "0/100", "2000"), Some(Lsn::new(0x100)), "the end of a recovery");
-        assert_eq!(began("0/100", "0/100", "0"), Some(Lsn::new(0x1A0)), "a shutdown");
-        assert_eq!(began("0/100", "0/80", "2000"), None, "while it works");
+        assert_eq!(began("0/100", "0/100", "9000000"), Some(Lsn::new(0x100)), "the end of a recovery");
+        assert_eq!(began("0/100", "0/100", "7000000"), Some(Lsn::new(0x100)), "in the second of the start");
+        assert_eq!(began("0/100", "0/100", "6000000"), Some(Lsn::new(0x1A0)), "a shutdown");
+        assert_eq!(began("0/100", "0/80", "9000000"), None, "while it works");
     }
 
     fn at(lsn: u64) -> Cursor {

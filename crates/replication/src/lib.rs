@@ -36,5 +36,7 @@ pub use connection::{
     SlotSnapshot, StreamFrame, SystemIdentity, TimelineSwitch,
 };
 pub use error::Error;
-pub use replicator::{FeedEnd, FoundImages, Keeper, LastImages, Replicator, ReplicatorSettings};
+pub use replicator::{
+    FeedEnd, FoundImages, Keeper, LastImages, Replicator, ReplicatorSettings, StoredTransactions,
+};
 pub use wal_watch::{WalBudget, WalBudgetPolicy, WalWatch, time_left};

@@ -6,13 +6,21 @@ pub const CHANGES_TOTAL: &str = "walcast_replication_changes_total";
 pub const TRANSACTIONS_TOTAL: &str = "walcast_replication_transactions_total";
 /// Counter: bytes of `XLogData` payload that were read from the slot.
 pub const RECEIVED_BYTES_TOTAL: &str = "walcast_replication_received_bytes_total";
-/// Counter, `reason` = `not_transactional`, `other_prefix`, `unknown_secret`, `malformed`, `too_many`: logical
+/// Counter, `reason` = `not_transactional`, `other_prefix`, `unknown_secret`, `malformed`, `too_many`, `bad_meta`: logical
 /// messages that were read and have no effect.
 pub const MESSAGES_IGNORED_TOTAL: &str = "walcast_replication_messages_ignored_total";
 /// Counter: values that could not be written as JSON by their type and went out as a JSON string of their text.
 pub const VALUE_FALLBACKS_TOTAL: &str = "walcast_replication_value_fallbacks_total";
 /// Counter: how often the types of columns were read from the catalog again.
 pub const TYPE_READINGS_TOTAL: &str = "walcast_replication_type_readings_total";
+/// Counter: rows whose last image history was asked for.
+pub const IMAGES_LOOKED_UP_TOTAL: &str = "walcast_images_looked_up_total";
+/// Counter: those of them that had one.
+pub const IMAGES_FOUND_TOTAL: &str = "walcast_images_found_total";
+/// Counter: updates and deletes that were completed by a last image.
+pub const IMAGES_COMPLETED_TOTAL: &str = "walcast_images_completed_total";
+/// Gauge: rows whose newest image, or that there is none, is only in memory, as it is not stored yet.
+pub const IMAGES_UNSTORED: &str = "walcast_images_unstored";
 /// Gauge: the position that the feed has reached, in bytes of WAL.
 pub const HEAD_BYTES: &str = "walcast_replication_head_bytes";
 /// Gauge: seconds from the commit of the newest transaction to its arrival here, by both machines' clocks.
@@ -76,6 +84,10 @@ pub fn describe() {
         VALUE_FALLBACKS_TOTAL,
         "Values that could not be written as JSON by their type and went out as a JSON string of their text"
     );
+    metrics::describe_counter!(IMAGES_LOOKED_UP_TOTAL, "Rows whose last image history was asked for");
+    metrics::describe_counter!(IMAGES_FOUND_TOTAL, "Rows whose last image history was asked for and had");
+    metrics::describe_counter!(IMAGES_COMPLETED_TOTAL, "Updates and deletes completed by a last image");
+    metrics::describe_gauge!(IMAGES_UNSTORED, "Rows whose newest image is not stored yet");
     metrics::describe_gauge!(HEAD_BYTES, "The position that the feed has reached, in bytes of WAL");
     metrics::describe_gauge!(
         LAG_SECONDS,

@@ -30,7 +30,7 @@ use walcast_feed::{Barriers, FeedWriter, SourceState};
 use walcast_model::{Lsn, Op, Part, Timestamp};
 use walcast_postgres::{ConnectionConfig, ErrorClass, ServerError};
 
-use crate::assemble::{Progress, Step};
+use crate::assemble::{Progress, Step, StorageFacts};
 use crate::backoff::Backoff;
 use crate::connection::{Feedback, StreamFrame};
 use crate::error::Error;
@@ -40,9 +40,10 @@ use crate::metrics::{
     TRANSACTIONS_TOTAL,
 };
 pub use images::{FoundImages, LastImages};
-pub use keeper::{FeedEnd, Keeper};
+pub use keeper::{FeedEnd, Keeper, StoredTransactions};
 use open::{Completer, Link};
 pub use settings::ReplicatorSettings;
+use storage::UNSEEN_WAIT_MAX;
 
 /// Bytes from last images after which the feed is given what there is, so that it can say that it is full.
 const FILLED_BYTES_MAX: usize = 4 << 20;
@@ -193,6 +194,9 @@ impl Replicator {
                 next = link.stream.next(&mut frames) => next?,
                 // Last: who changes such tables reads their types anyway.
                 _ = types.tick() => {
+                    if let Some(images) = link.assembler.images_mut() {
+                        images.mark_stored(self.writer.stored());
+                    }
                     link.look_at_types().await?;
                     continue;
                 }
@@ -345,12 +349,24 @@ impl Link {
             Step::NeedsCatalog(question) => {
                 let mut answer = lookup::answer(session, types, &question, assembler.types_mut()).await?;
                 if let Some(Completer { store, storage }) = completer.as_mut().filter(|_| question.storage) {
+                    let (relation, at) = (question.relation, assembler.history_at());
                     answer.storage = storage
-                        .read(session, store.as_ref(), question.relation, question.transaction)
+                        .read(session, store.as_ref(), relation, question.transaction, UNSEEN_WAIT_MAX, at)
                         .await?;
                 }
                 assembler.answer(&answer);
                 Ok(Step::Next)
+            }
+            Step::NeedsStorage(relation) => {
+                let facts = match completer {
+                    // Waiting at each transaction would be waiting all the time.
+                    Some(Completer { store, storage }) => {
+                        let (at, wait_max) = (assembler.history_at(), Duration::ZERO);
+                        storage.read(session, store.as_ref(), relation, None, wait_max, at).await?
+                    }
+                    None => StorageFacts::None,
+                };
+                Ok(assembler.storage_read(relation, facts)?)
             }
             Step::NeedsTypes(question) => {
                 let position = lookup::refresh(session, types, &question, assembler.types_mut()).await?;

@@ -206,7 +206,13 @@ impl WalWatch {
                     self.feed.interrupt(reason, Some(hint));
                     return Ok(());
                 }
-                Err(Error::SlotInUse { pid, .. }) => holder = pid,
+                Err(Error::SlotInUse { pid, .. }) => {
+                    holder = pid;
+                    // Whoever has it is on its way in or out.
+                    if holder.is_none() {
+                        sleep(GIVE_UP_PAUSE).await;
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }

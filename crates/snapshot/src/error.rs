@@ -114,6 +114,14 @@ pub enum Error {
         /// What is wrong with the keys, or the table's.
         problem: String,
     },
+    /// The server cannot read a value as its column's type.
+    #[error("read a key of {table}: {problem}")]
+    KeyValue {
+        /// The table.
+        table: RelationName,
+        /// What the server says, which may name types that the key is made of.
+        problem: String,
+    },
     /// The rows of one look-up are too large.
     #[error("look rows of {table} up at once: they are larger than {bytes_max} bytes (rows_bytes_max)")]
     TooLarge {
@@ -159,6 +167,7 @@ impl Error {
                 Some(statement.clone())
             }
             Self::Filter { error, .. } => Some(error.hint().to_owned()),
+            Self::KeyValue { .. } => Some("a value is written as `row` has it".to_owned()),
             Self::TooLarge { .. } => Some("ask for fewer keys at a time".to_owned()),
             Self::Stalled { .. } => Some("subscribe again, and read what is sent".to_owned()),
             _ => None,

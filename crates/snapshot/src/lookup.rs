@@ -106,7 +106,7 @@ pub(crate) async fn read(
         // The first cell is the place of the key.
         let (place, cells) = split(&line);
         chunks.push(cells)?;
-        let Some((row, _)) = chunks.take() else { continue };
+        let Some(row) = chunks.take_row() else { continue };
         left = left
             .checked_sub(row.len())
             .ok_or(Error::TooLarge { table: table.name.clone(), bytes_max: limits.rows_bytes_max })?;
@@ -125,7 +125,35 @@ fn split(line: &[u8]) -> (Option<usize>, &[u8]) {
     (place, line.get(end + 1..).unwrap_or_default())
 }
 
-/// The columns by which a row is found: each by its name, and its type as SQL, without a length, which would cut or round.
+/// The types of the key's columns as values are read for them, and whether that would run the checks of a domain. These are
+/// functions of whoever made the domain, and would be run by walcast's role, on what a client has sent. So a domain is read
+/// as what it is over: nothing that is not in the domain is found all the same. Inside other types it cannot be left out.
+const KEY_TYPES: &str = "
+    WITH RECURSIVE column_type (place, oid, typtype) AS (
+        SELECT c.place, t.oid, t.typtype FROM unnest($1::oid[]) WITH ORDINALITY AS c (oid, place)
+            JOIN pg_catalog.pg_type t ON t.oid = c.oid
+        UNION ALL
+        SELECT c.place, t.oid, t.typtype FROM column_type c
+            JOIN pg_catalog.pg_type d ON d.oid = c.oid AND d.typtype = 'd'
+            JOIN pg_catalog.pg_type t ON t.oid = d.typbasetype),
+    inside (place, oid) AS (
+        SELECT place, oid FROM column_type WHERE typtype <> 'd'
+        UNION
+        SELECT i.place, part.oid FROM inside i JOIN pg_catalog.pg_type t ON t.oid = i.oid
+            CROSS JOIN LATERAL (
+                SELECT t.typelem WHERE t.typelem <> 0
+                UNION ALL
+                SELECT a.atttypid FROM pg_catalog.pg_attribute a
+                    WHERE a.attrelid = t.typrelid AND t.typtype = 'c' AND a.attnum > 0 AND NOT a.attisdropped
+                UNION ALL
+                SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)
+            ) AS part (oid))
+    SELECT pg_catalog.format_type(c.oid, -1),
+           EXISTS (SELECT FROM inside i JOIN pg_catalog.pg_type t ON t.oid = i.oid
+                   WHERE i.place = c.place AND t.typtype = 'd')
+    FROM column_type c WHERE c.typtype <> 'd' ORDER BY c.place";
+
+/// The columns by which a row is found: each by its name, and its type as SQL, a domain's base type, without a length, which would cut or round.
 struct KeyColumns(Vec<(String, String)>);
 
 impl KeyColumns {
@@ -136,16 +164,22 @@ impl KeyColumns {
             return Err(Error::Key { table: relation.name().clone(), problem });
         }
         let oids: Vec<u32> = columns.iter().map(|column| column.type_oid.get()).collect();
-        let types = session
-            .query(
-                "SELECT pg_catalog.format_type(oid, -1) FROM unnest($1::oid[]) WITH ORDINALITY AS t (oid, place)
-                 ORDER BY place",
-                &[&oids],
-            )
-            .await?;
+        let types = session.query(KEY_TYPES, &[&oids]).await?;
+        if types.len() != columns.len() {
+            return Err(Error::Unexpected(format!(
+                "the types of the key of {} are not there",
+                relation.name()
+            )));
+        }
         let mut named = Vec::with_capacity(columns.len());
         for (column, row) in columns.iter().zip(types) {
-            named.push((column.name.clone(), row.try_get(0)?));
+            let type_name: String = row.try_get(0)?;
+            if row.try_get(1)? {
+                let name = &column.name;
+                let problem = format!("its column {name} has a domain inside its type ({type_name})");
+                return Err(Error::Key { table: relation.name().clone(), problem });
+            }
+            named.push((column.name.clone(), type_name));
         }
         Ok(Self(named))
     }
@@ -176,7 +210,7 @@ impl KeyColumns {
             let error = walcast_postgres::Error::from(error);
             match error.server_error() {
                 Some(server) if server.sqlstate.starts_with("22") || server.sqlstate.starts_with("23") => {
-                    problem(server.message.clone())
+                    Error::KeyValue { table: relation.name().clone(), problem: server.message.clone() }
                 }
                 _ => Error::Source(error),
             }

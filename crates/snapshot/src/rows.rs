@@ -90,6 +90,21 @@ impl Chunks {
         self.json.len() >= self.bytes_max || self.count >= self.rows_max
     }
 
+    /// The only row that was added, in no more memory than it takes: many are kept of one request. The next row begins anew.
+    pub(crate) fn take_row(&mut self) -> Option<Bytes> {
+        if self.count == 0 {
+            return None;
+        }
+        let row = Bytes::copy_from_slice(&self.json);
+        self.count = 0;
+        self.json.clear();
+        self.json.shrink_to(self.bytes_max);
+        if self.unescaped.capacity() > self.bytes_max {
+            self.unescaped = Vec::new();
+        }
+        Some(row)
+    }
+
     /// The chunk and the number of its rows; `None` when there is none. The next row begins another.
     pub(crate) fn take(&mut self) -> Option<(Bytes, usize)> {
         if self.count == 0 {
@@ -102,5 +117,44 @@ impl Chunks {
             self.unescaped = Vec::new();
         }
         Some((Bytes::from(json), std::mem::take(&mut self.count)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use walcast_model::{Column, Oid, Relation, RelationName, ReplicaIdentity};
+    use walcast_pgoutput::json::ValueWriter;
+
+    use super::Chunks;
+    use crate::limits::SnapshotLimits;
+
+    #[test]
+    fn a_row_that_is_kept_takes_as_much_as_it_has_whatever_came_before_it() {
+        let column = Column {
+            name: "t".into(),
+            type_name: "text".into(),
+            type_oid: Oid::new(25),
+            key: true,
+            nullable: false,
+        };
+        let name = RelationName::new("public", "t");
+        let relation = Arc::new(Relation::new(Oid::new(1), name, ReplicaIdentity::Default, vec![column]));
+        let limits = SnapshotLimits::default();
+        let mut chunks = Chunks::new(relation, vec![(0, ValueWriter::text())], &limits);
+        let mut kept = Vec::new();
+        for length in [2 * limits.chunk_bytes_max, 1, 5, limits.chunk_bytes_max / 2, 1, 1] {
+            chunks.push("x".repeat(length).as_bytes()).unwrap();
+            let row = chunks.take_row().unwrap();
+            assert_eq!(row.len(), length + r#"{"t":""}"#.len());
+            kept.push(row);
+        }
+        assert!(chunks.take_row().is_none());
+        for row in kept {
+            let length = row.len();
+            let memory = row.try_into_mut().expect("nobody else has it").capacity();
+            assert!(memory <= length + 16, "{memory} bytes for {length}");
+        }
     }
 }

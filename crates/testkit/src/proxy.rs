@@ -189,6 +189,16 @@ impl Proxy {
         self.shared.to_client.heal();
     }
 
+    /// Waits until what one connection has sent since a [`blackhole`](Self::blackhole) began in this direction, and what is
+    /// held for that, is as `is_it` says: the only way to see that something was sent which never arrives.
+    ///
+    /// # Panics
+    ///
+    /// When it is not within [`LIMIT`](crate::LIMIT).
+    pub async fn until_held(&self, direction: Direction, what: &str, is_it: impl Fn(&[u8]) -> bool) {
+        within(&format!("{what} in the blackhole"), LIMIT, self.lane(direction).until_held(is_it)).await;
+    }
+
     /// Bytes passed on in this direction so far.
     pub fn passed(&self, direction: Direction) -> u64 {
         self.lane(direction).passed()

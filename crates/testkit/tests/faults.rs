@@ -111,7 +111,7 @@ async fn a_blackhole_tells_nobody_and_loses_nothing() {
 #[tokio::test]
 async fn a_delay_holds_each_byte_back_but_not_the_throughput() {
     let (proxy, mut client, mut server) = connected().await;
-    proxy.delay(Direction::ToServer, Duration::from_millis(100));
+    proxy.delay(Direction::ToServer, Duration::from_secs(1));
     let started = Instant::now();
     for _ in 0..20 {
         client.write_all(&[1; 1000]).await.unwrap();
@@ -119,8 +119,8 @@ async fn a_delay_holds_each_byte_back_but_not_the_throughput() {
     }
     read(&mut server, 20_000).await;
     let took = started.elapsed();
-    assert!(took >= Duration::from_millis(100), "{took:?}");
-    assert!(took < Duration::from_millis(1500), "20 writes are not delayed one after the other: {took:?}");
+    assert!(took >= Duration::from_secs(1), "{took:?}");
+    assert!(took < Duration::from_secs(10), "20 writes are not delayed one after the other: {took:?}");
 }
 
 #[tokio::test]

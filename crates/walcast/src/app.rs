@@ -10,6 +10,7 @@
 //! The listener is bound first, so that a mistake in the address is found at once; until the feed is set up it
 //! answers `/livez`, and everything else with "not ready".
 
+mod again;
 mod entrance;
 mod identity;
 mod images;
@@ -30,18 +31,18 @@ use walcast_feed::{Barriers, Feed};
 use walcast_history::{Appender, Clients, FeedRecord, Reader, Retention};
 use walcast_model::{Cursor, Lsn};
 use walcast_postgres::{ConnectionConfig, ErrorClass, Pool};
-use walcast_replication::metrics::ENDED_TOTAL;
 use walcast_replication::publication::Reconciler;
-use walcast_replication::{BarrierEmitter, FeedEnd, Replicator, ReplicatorSettings, WalWatch};
+use walcast_replication::{BarrierEmitter, Replicator, ReplicatorSettings, WalWatch};
 use walcast_snapshot::Snapshots;
 
+use again::{Again, Ending, Why};
 use entrance::{Entrance, Keepers};
 pub(crate) use identity::origin;
-use identity::{Again, HistoryKeeper, Settled, Unproven};
+use identity::{HistoryKeeper, Settled, Unproven};
 pub(crate) use policies::{PolicyFile, describe};
 use tasks::Tasks;
 
-use crate::commands::setup::{Note, SetupError, Target, prepare, require_free_slot};
+use crate::commands::setup::{Note, SetupError, StartOver, Target, prepare, require_free_slot};
 use crate::settings::{OnHole, ServeSettings};
 
 /// Why the daemon stopped, other than because it was told to.
@@ -99,7 +100,7 @@ pub(crate) async fn serve(
     loop {
         let listeners = entrance.listeners().map_err(failed)?;
         let settled = tokio::select! {
-            settled = until_set_up(&settings, again) => settled?,
+            settled = until_set_up(&settings, again.as_ref()) => settled?,
             ended = doors::serve_unprepared(&listeners) => return ended.map_err(failed),
             () = shutdown.cancelled() => return Ok(()),
         };
@@ -107,7 +108,7 @@ pub(crate) async fn serve(
         keepers.spawn(&mut daemon.tasks, reload.clone(), &daemon.stop_source);
         // Boxed: it holds everything.
         match Box::pin(daemon.run(&shutdown)).await? {
-            Some(why) => again = Some(why),
+            Some(told) => again = Some(told),
             None => return Ok(()),
         }
     }
@@ -121,7 +122,7 @@ const SETUP_PAUSE_MAX: Duration = Duration::from_secs(10);
 const STANDBY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Retries what may pass by itself for ever; a mistake in the configuration is for a person.
-async fn until_set_up(settings: &ServeSettings, again: Option<Again>) -> Result<Settled, SetupError> {
+async fn until_set_up(settings: &ServeSettings, again: Option<&Again>) -> Result<Settled, SetupError> {
     let target = Target {
         source: settings.database.clone(),
         history: settings.history.clone(),
@@ -129,15 +130,17 @@ async fn until_set_up(settings: &ServeSettings, again: Option<Again>) -> Result<
         slot: settings.slot.clone(),
     };
     let mut wait = Duration::from_millis(250);
-    let mut again = again;
+    let has_hole = |feed: &FeedRecord| again.and_then(|again| again.of(feed)) == Some(Why::Hole);
+    let start_over = match settings.on_hole {
+        OnHole::Stop => StartOver::Never,
+        OnHole::StartOver => StartOver::OnHole(&has_hole),
+    };
     // Who has the slot is said once: a spare waits for days.
     let mut said = String::new();
     loop {
         let prepared = async {
             require_free_slot(&target).await?;
-            let record = prepare_or_start_over(&target, settings.on_hole, again).await?;
-            // Started over once is enough.
-            again = again.filter(|again| *again != Again::Source(FeedEnd::Hole));
+            let record = prepare(&target, start_over, &mut log_note).await?;
             identity::settle(&target, record, again).await
         };
         let error = match prepared.await {
@@ -163,26 +166,6 @@ async fn until_set_up(settings: &ServeSettings, again: Option<Again>) -> Result<
 /// Another daemon that starts at the same time has continued the feed under another id.
 const fn is_overtaken(error: &SetupError) -> bool {
     matches!(error, SetupError::History(walcast_history::Error::FeedGone { .. }))
-}
-
-/// What cannot go on is started over, where that was asked for: no old cursor is good in the feed that begins then.
-async fn prepare_or_start_over(
-    target: &Target,
-    on_hole: OnHole,
-    again: Option<Again>,
-) -> Result<FeedRecord, SetupError> {
-    let found_hole = again == Some(Again::Source(FeedEnd::Hole));
-    let prepared = if found_hole { None } else { Some(prepare(target, false, &mut log_note).await) };
-    match prepared {
-        Some(Err(SetupError::Replication(error))) if error.is_hole() && on_hole == OnHole::StartOver => {
-            tracing::error!(%error, "changes are missing, or may be");
-        }
-        Some(prepared) => return prepared,
-        None => {}
-    }
-    tracing::error!("the feed is started over: clients get feed_changed, and its history is dropped");
-    metrics::counter!(ENDED_TOTAL, "reason" => "start_over").increment(1);
-    prepare(target, true, &mut log_note).await
 }
 
 fn log_note(note: Note) {
@@ -224,11 +207,14 @@ impl Daemon {
         listeners: Vec<doors::Listener>,
     ) -> Self {
         let Settled { record, origin, lineage, unproven } = settled;
-        let (set_up_again, again) = watch::channel(None);
         let (writer, feed) = Feed::new(record.position, settings.feed);
         let (barriers, requests) = Barriers::new();
         // `0/0` acknowledges nothing.
         let (acknowledge, acknowledged) = watch::channel(Lsn::ZERO);
+        let history = settings.history.clone();
+        let appender = Appender::new(history, record.clone(), feed.clone(), settings.append, acknowledge)
+            .with_images(images::imaged(&settings.last_images));
+        let (ending, again) = Ending::new(record.clone(), appender.writer());
         let mut daemon = Self {
             tasks: Tasks::default(),
             drain: CancellationToken::new(),
@@ -239,7 +225,7 @@ impl Daemon {
             again,
         };
         let (has_slot, held) = watch::channel(false);
-        let clients = daemon.store(settings, &record, acknowledge, held, set_up_again.clone());
+        let clients = daemon.store(settings, &record, appender, held, ending.clone());
         let emitter = BarrierEmitter::new(settings.database.clone(), requests);
         let stop = daemon.stop_source.clone();
         daemon.tasks.spawn("barrier emitter", emitter.run(stop).map(Ok));
@@ -251,10 +237,9 @@ impl Daemon {
             history: settings.history.clone(),
             record: record.clone(),
             unproven: unproven.clone(),
-            feed: feed.clone(),
             on_hole: settings.on_hole,
             has_slot,
-            again: set_up_again,
+            ending,
         }));
         let replicator =
             Replicator::new(settings.database.clone(), source, writer, barriers.clone(), acknowledged);
@@ -284,13 +269,10 @@ impl Daemon {
         &mut self,
         settings: &ServeSettings,
         record: &FeedRecord,
-        acknowledge: watch::Sender<Lsn>,
+        appender: Appender,
         mut held: watch::Receiver<bool>,
-        again: watch::Sender<Option<Again>>,
+        ending: Ending,
     ) -> Clients {
-        let (history, feed) = (settings.history.clone(), self.feed.clone());
-        let appender = Appender::new(history, record.clone(), feed, settings.append, acknowledge)
-            .with_images(images::imaged(&settings.last_images));
         let stop = self.stop_history.clone();
         let pool = Pool::new(settings.history.clone(), "walcast clients", CLIENT_SESSIONS_MAX);
         let clients = Clients::new(pool, record, appender.writer(), settings.clients.clone());
@@ -308,7 +290,7 @@ impl Daemon {
             };
             match appender.run(held, stop.clone()).await {
                 Ok(()) => Ok(()),
-                Err(error) if identity::history_ended(&again, &error) => {
+                Err(error) if ending.history(&error) => {
                     stop.cancelled().await;
                     Ok(())
                 }
@@ -349,12 +331,13 @@ impl Daemon {
         let publications = settings.publication.names();
         let snapshots =
             Snapshots::new(settings.database.clone(), barriers.clone(), publications, settings.snapshot);
+        let past = Reader::new(pool, record.id.clone());
         let sources = Sources {
             feed_id: record.id,
             lineage: entry.lineage,
             feed: self.feed.clone(),
             barriers,
-            past: Arc::new(Reader::new(pool)),
+            past: Arc::new(past),
             source: Arc::new(snapshots),
             clients: Arc::new(entry.clients),
             gate: entry.gate,
@@ -371,7 +354,7 @@ impl Daemon {
             () = shutdown.cancelled() => Ok(None),
             ended = self.tasks.first_to_end() => Err(ended),
             // Its senders live in tasks that are waited for.
-            why = async { again.wait_for(Option::is_some).await.map_or(None, |why| *why) } => Ok(why),
+            told = async { again.wait_for(Option::is_some).await.map_or(None, |told| told.clone()) } => Ok(told),
         };
         if let Err(ended) = &ended {
             tracing::error!("{ended}; shutting down");

@@ -14,7 +14,7 @@ use crate::cli::{
     Cli, Command, DoctorArgs, ExplainArgs, ReplayArgs, ServeArgs, SetupArgs, StatusArgs, TeardownArgs,
 };
 use crate::commands::doctor::{self, Severity};
-use crate::commands::setup::{self, Note, SetupError, Target};
+use crate::commands::setup::{self, Note, SetupError, StartOver, Target};
 use crate::commands::status::Status;
 use crate::commands::teardown::Belongings;
 use crate::commands::{completions, explain, replay, tail};
@@ -181,7 +181,8 @@ fn setup(args: SetupArgs) -> Result<(), Failure> {
                 out.write_all(sql.as_bytes())?;
                 return Ok(out.flush()?);
             }
-            let record = setup::prepare(&target, args.start_over, &mut |note| say(form, &note)).await;
+            let start_over = if args.start_over { StartOver::Always } else { StartOver::Never };
+            let record = setup::prepare(&target, start_over, &mut |note| say(form, &note)).await;
             let record = record.map_err(|error| setup_failure(&error))?;
             let note = setup::wal_limit_note(&target).await.map_err(|error| setup_failure(&error))?;
             if let Some(note) = note {

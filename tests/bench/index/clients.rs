@@ -144,6 +144,7 @@ impl Clients {
                     }
                     tokio::task::consume_budget().await;
                 }
+                client.leave().await;
             });
         }
         Ok(())

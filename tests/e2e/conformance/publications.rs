@@ -12,6 +12,9 @@ CREATE TABLE p (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
 CREATE TABLE p1 (gone int, v text, id int PRIMARY KEY);
 ALTER TABLE p1 DROP gone;
 ALTER TABLE p ATTACH PARTITION p1 FOR VALUES FROM (0) TO (10);
+CREATE TABLE d (id int NOT NULL, state text NOT NULL, big text, more text);
+CREATE UNIQUE INDEX d_identity ON d (id, state);
+ALTER TABLE d REPLICA IDENTITY USING INDEX d_identity, ALTER big SET STORAGE EXTERNAL;
 CREATE TABLE unpublished (id int PRIMARY KEY);";
 
 const OF_ALL: &[Case] = &[
@@ -35,39 +38,96 @@ const OF_ALL: &[Case] = &[
     },
 ];
 
-const OF_15: &[Case] = &[
-    Case {
-        number: "19, 41",
-        steps: &[
-            "INSERT INTO t VALUES (1, 5)",
-            "UPDATE t SET v = 15",
-            "UPDATE t SET v = 20",
-            "UPDATE t SET v = 1",
-            "TRUNCATE t",
-        ],
-        told: &[
-            r#"insert public.t key {"id":1} row {"id":1,"v":15}"#,
-            "commit",
-            r#"update public.t key {"id":1} row {"id":1,"v":20} old {"id":1,"v":15}"#,
-            "commit",
-            r#"delete public.t key {"id":1} old {"id":1,"v":20}"#,
-            "commit",
-            "truncate public.t",
-            "commit",
-        ],
-    },
-    Case {
-        number: "42",
-        steps: &["INSERT INTO c VALUES (1, 2, 3)", "UPDATE c SET hidden = 4"],
-        told: &[
-            "relation public.c: id integer key, shown integer",
-            r#"insert public.c key {"id":1} row {"id":1,"shown":2}"#,
-            "commit",
-            r#"update public.c key {"id":1} row {"id":1,"shown":2}"#,
-            "commit",
-        ],
-    },
-];
+const OF_15: &[Case] = &[Case {
+    number: "19, 41",
+    steps: &[
+        "INSERT INTO t VALUES (1, 5)",
+        "UPDATE t SET v = 15",
+        "UPDATE t SET v = 20",
+        "UPDATE t SET v = 1",
+        "TRUNCATE t",
+    ],
+    told: &[
+        r#"insert public.t key {"id":1} row {"id":1,"v":15}"#,
+        "commit",
+        r#"update public.t key {"id":1} row {"id":1,"v":20} old {"id":1,"v":15}"#,
+        "commit",
+        r#"delete public.t key {"id":1} old {"id":1,"v":20}"#,
+        "commit",
+        "truncate public.t",
+        "commit",
+    ],
+}];
+
+const LIST_STEPS: &[&str] = &["INSERT INTO c VALUES (1, 2, 3)", "UPDATE c SET hidden = 4"];
+const LIST: Case = Case {
+    number: "42",
+    steps: LIST_STEPS,
+    told: &[
+        "relation public.c: id integer key, shown integer",
+        r#"insert public.c key {"id":1} row {"id":1,"shown":2}"#,
+        "commit",
+        r#"update public.c key {"id":1} row {"id":1,"shown":2}"#,
+        "commit",
+    ],
+};
+const LIST_WITH_IMAGES: Case = Case {
+    number: "42, with last images",
+    steps: LIST_STEPS,
+    told: &[
+        "relation public.c: id integer key, shown integer",
+        r#"insert public.c key {"id":1} row {"id":1,"shown":2}"#,
+        "commit",
+        r#"update public.c key {"id":1} row {"id":1,"shown":2} old {"id":1,"shown":2}"#,
+        "commit",
+    ],
+};
+
+/// An update that enters the filter is sent as an insert, without the large value that it did not write.
+const TOAST: Case = Case {
+    number: "10, 41",
+    steps: &[
+        "INSERT INTO d VALUES (1, 'draft', repeat('b', 2500), 'm')",
+        "UPDATE d SET state = 'open'",
+        "UPDATE d SET more = 'n'",
+        "UPDATE d SET state = 'closed', big = repeat('c', 2500)",
+        "UPDATE d SET state = 'open'",
+    ],
+    told: &[
+        r#"insert public.d key {"id":1,"state":"open"} row {"id":1,"state":"open","more":"m"} unchanged ["big"]"#,
+        "commit",
+        r#"update public.d key {"id":1,"state":"open"} row {"id":1,"state":"open","more":"n"} unchanged ["big"]"#,
+        "commit",
+        r#"delete public.d key {"id":1,"state":"open"}"#,
+        "commit",
+        r#"insert public.d key {"id":1,"state":"open"} row {"id":1,"state":"open","more":"n"} unchanged ["big"]"#,
+        "commit",
+    ],
+};
+
+const WRITTEN: &[&str] = &["UPDATE d SET big = repeat('b', 2500)", "UPDATE d SET more = 'o'"];
+const WRITTEN_TOLD: &str =
+    r#"update public.d key {"id":1,"state":"open"} row {"id":1,"state":"open","big":"{b}","more":"n"}"#;
+const WRITTEN_LATER: Case = Case {
+    number: "10, 41, the value is written",
+    steps: WRITTEN,
+    told: &[
+        WRITTEN_TOLD,
+        "commit",
+        r#"update public.d key {"id":1,"state":"open"} row {"id":1,"state":"open","more":"o"} unchanged ["big"]"#,
+        "commit",
+    ],
+};
+const WRITTEN_LATER_WITH_IMAGES: Case = Case {
+    number: "10, 41, the value is written, with last images",
+    steps: WRITTEN,
+    told: &[
+        WRITTEN_TOLD,
+        "commit",
+        r#"update public.d key {"id":1,"state":"open"} row {"id":1,"state":"open","big":"{b}","more":"o"} old {"id":1,"state":"open","big":"{b}","more":"n"}"#,
+        "commit",
+    ],
+};
 
 const OF_18: &[Case] = &[Case {
     number: "43, asked for",
@@ -81,17 +141,34 @@ const OF_18: &[Case] = &[Case {
 
 #[tokio::test]
 async fn case_19_37_39_to_43_live_in_history_and_in_catch_up() {
+    given_publication(&[]).await;
+}
+
+#[tokio::test]
+async fn case_19_37_39_to_43_with_last_images() {
+    given_publication(&["--last-images", "*"]).await;
+}
+
+async fn given_publication(flags: &[&str]) {
     for_each_version(async |cluster| {
         let major = cluster.installation().version().major;
-        let tables = if major >= 15 { "mark, t WHERE (v > 10), c (id, shown), g, p" } else { "mark, t, c, g, p" };
+        let tables = if major >= 15 { "mark, t WHERE (v > 10), c (id, shown), d WHERE (state = 'open'), g, p" } else { "mark, t, c, g, p" };
         let generated = if major >= 18 { ", publish_generated_columns = stored" } else { "" };
         let setup = format!(
             "{SETUP} CREATE PUBLICATION {{db}} FOR TABLE {tables} WITH (publish_via_partition_root = true{generated})"
         );
-        let mut trial = Trial::with(cluster, &setup, |builder| builder.arg("--no-manage")).await;
+        let mut trial = Trial::with(cluster, &setup, |builder| {
+            flags.iter().fold(builder.arg("--no-manage"), |builder, flag| builder.arg(flag))
+        })
+        .await;
         trial.run(OF_ALL).await;
         if major >= 15 {
             trial.run(OF_15).await;
+            if flags.is_empty() {
+                trial.run(&[LIST, TOAST, WRITTEN_LATER]).await;
+            } else {
+                trial.run(&[LIST_WITH_IMAGES, TOAST, WRITTEN_LATER_WITH_IMAGES]).await;
+            }
         }
         if major >= 18 {
             trial.run(OF_18).await;

@@ -31,6 +31,35 @@ async fn rows_that_are_missing_from_history_are_found_at_the_start_and_never_ser
     assert_eq!(finding(&examined, "history_rows"), None);
 }
 
+/// Everything was deleted while the daemon runs. What it stores next must not hide that.
+#[tokio::test]
+async fn rows_that_go_missing_while_the_daemon_runs_are_never_served_over() {
+    for installation in installations() {
+        let (_cluster, database) = source(&installation).await;
+        let mut daemon = daemon_of(&database).start().await;
+        let mut early = Client::sync(&daemon.ws_url()).await;
+        for id in 2..6 {
+            database.run(&format!("INSERT INTO t VALUES ({id}, 'b')")).await;
+        }
+        let mut late = early.clone();
+        late.catch_up(&daemon.ws_url()).await.unwrap();
+        // It has nothing in memory any more.
+        daemon.terminate().await;
+        daemon.restart().await;
+        database.run("TRUNCATE walcast.change_history").await;
+        database.run("INSERT INTO t VALUES (9, 'c')").await;
+        // Only once the feed is set up anew.
+        database.until("SELECT count(*) FROM walcast.change_history", "1").await;
+        daemon.until_log("rows of change_history are missing").await;
+        daemon.until_ready().await;
+        assert_eq!(early.catch_up(&daemon.ws_url()).await, Err("cursor_too_old".to_owned()));
+        late.catch_up(&daemon.ws_url()).await.expect("it lacks nothing of what is gone");
+        assert_eq!(late.ids(), ids(&database.session().await).await);
+        let examined = walcast(&database, database.url(), &["doctor", "--json"]);
+        assert_eq!(finding(&examined, "history_rows"), None);
+    }
+}
+
 /// 18 gives a slot up that nobody reads for too long.
 #[tokio::test]
 async fn a_slot_that_timed_out_is_named_and_started_over_by_itself_where_that_is_asked_for() {

@@ -1,11 +1,15 @@
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use walcast_history::{ClientKey, ClientName};
 use walcast_model::Cursor;
 
 use super::{Acks, Outcome};
+use crate::refusal::Refusal;
 use crate::testing::{FakeClients, at};
 
 fn key(user: &str, client_id: &str) -> ClientKey {
@@ -103,6 +107,40 @@ async fn an_initial_sync_takes_back_what_was_acknowledged_before_it_begins() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_counts_as_taken_back_while_something_newer_may_be_durable() {
+    let (store, acks, _cancel) = acks();
+    let claim = acks.claim(key("", "a"), String::new());
+    claim.acknowledge(at(1)).unwrap();
+    claim.watch().wait_for(|outcome| *outcome == Outcome::Durable(at(1))).await.unwrap();
+    claim.forget().await.unwrap();
+    // It is stored, and nobody hears of it.
+    store.hang(true);
+    claim.acknowledge(at(5)).unwrap();
+    while store.get(&claim.key) != Some(at(5)) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut forget = pin!(claim.forget());
+    assert!(timeout(Duration::from_secs(60), &mut forget).await.is_err());
+    store.hang(false);
+    forget.await.unwrap();
+    assert_eq!(store.get(&claim.key), Some(Cursor::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_is_no_answer_to_what_came_after_it() {
+    let acks = Acks::new(Arc::new(FakeClients::default()), Duration::ZERO);
+    let claim = acks.claim(key("", "a"), String::new());
+    claim.acknowledge(at(6)).unwrap();
+    let taken = acks.desk().take(1);
+    let mut forget = pin!(claim.forget());
+    assert!(forget.as_mut().now_or_never().is_none());
+    acks.desk().settle(&taken[0], Outcome::Refused(Refusal::bad("too many")));
+    assert!(forget.as_mut().now_or_never().is_none());
+    acks.flush().await.unwrap();
+    forget.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_a_client_begins_corrects_what_it_acknowledged_and_is_not_confirmed() {
     let (store, acks, _cancel) = acks();
     let claim = acks.claim(key("", "a"), String::new());
@@ -115,6 +153,33 @@ async fn where_a_client_begins_corrects_what_it_acknowledged_and_is_not_confirme
     claim.correct(at(5)).unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!((store.get(&claim.key), claim.watch().borrow().clone()), (Some(at(5)), Outcome::Nothing));
+}
+
+#[tokio::test]
+async fn where_a_client_began_is_no_position_unless_it_is_known() {
+    let store = Arc::new(FakeClients::default());
+    let acks = Acks::new(store.clone(), Duration::ZERO);
+    let claim = acks.claim(key("", "a"), String::new());
+    claim.correct(at(5)).unwrap();
+    assert_eq!(claim.position().await.unwrap(), None);
+    // Also while that is on its way.
+    acks.desk().take(1);
+    assert_eq!(claim.position().await.unwrap(), None);
+    claim.acknowledge(at(9)).unwrap();
+    assert_eq!(claim.position().await.unwrap(), Some((None, at(9))));
+    acks.flush().await.unwrap();
+    claim.correct(at(5)).unwrap();
+    assert_eq!(claim.position().await.unwrap(), Some((None, at(5))));
+    store.go_away(true);
+    assert!(claim.position().await.is_err(), "not known now");
+    store.go_away(false);
+    // What was taken back is no position, but its client is known.
+    claim.correct(Cursor::ZERO).unwrap();
+    assert_eq!(claim.position().await.unwrap(), None);
+    acks.flush().await.unwrap();
+    assert_eq!(claim.position().await.unwrap(), None);
+    claim.correct(at(5)).unwrap();
+    assert_eq!(claim.position().await.unwrap(), Some((None, at(5))));
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::entrance::Entrance;
 use super::listener::Listener;
 use super::pace::SharedPace;
+use super::patience::{Attended, Patience};
 use super::peer::Arrival;
 use super::transport::Transport;
 use crate::limits::Limits;
@@ -70,15 +71,21 @@ pub(super) async fn run(
                 .increment(1);
             continue;
         };
-        let (tls, stop, handshake_max) = (tls.clone(), stop.clone(), limits.handshake_max);
+        let (tls, stop, limits) = (tls.clone(), stop.clone(), *limits);
+        let handshake_max = limits.handshake_max;
         let arrived = Arrived {
             paths: TowerToHyperService::new(router.clone()),
             arrival,
             pace: SharedPace::new(limits.requests_per_second_max, Instant::now()),
+            patience: Patience::default(),
         };
         tasks.spawn(async move {
             match raw.open(tls, handshake_max).await {
-                Ok(transport) => serve(transport, arrived, handshake_max, stop).await,
+                Ok(transport) => {
+                    let patience = arrived.patience.clone();
+                    let attended = Attended::new(transport, patience, limits.answer_stall_max);
+                    serve(attended, arrived, handshake_max, stop).await;
+                }
                 Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
             }
             drop((place, counted));
@@ -91,6 +98,7 @@ struct Arrived {
     paths: TowerToHyperService<Router>,
     arrival: Arrival,
     pace: SharedPace,
+    patience: Patience,
 }
 
 impl Service<hyper::Request<Incoming>> for Arrived {
@@ -101,12 +109,19 @@ impl Service<hyper::Request<Incoming>> for Arrived {
     fn call(&self, mut request: hyper::Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.arrival);
         request.extensions_mut().insert(self.pace.clone());
+        self.patience.reset();
+        request.extensions_mut().insert(self.patience.clone());
         self.paths.call(request)
     }
 }
 
 /// Serves the requests of one connection, until it becomes a WebSocket or ends.
-async fn serve(transport: Transport, arrived: Arrived, handshake_max: Duration, stop: CancellationToken) {
+async fn serve(
+    transport: Attended<Transport>,
+    arrived: Arrived,
+    handshake_max: Duration,
+    stop: CancellationToken,
+) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(handshake_max)

@@ -124,7 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.push_heartbeat();
         }
         let end = self.serve(&shutdown).await;
-        self.subscriptions.clear();
+        self.subscriptions.leave().await;
         let limits = *self.broadcaster.limits();
         finish(self.socket, end, &limits).await;
     }

@@ -39,16 +39,27 @@ pub(super) struct Entrance {
     pub(super) authority: Authority,
     pub(super) origins: Origins,
     pub(super) proxies: Proxies,
-    /// Connections that are no WebSocket, or not yet.
+    /// Connections, whatever they become.
     knocking: Tally<IpAddr>,
-    /// WebSockets.
+    /// WebSockets, and requests for the feed.
     addresses: Tally<IpAddr>,
     pub(super) users: Tally<Arc<str>>,
+    /// Bytes of answers that were not taken yet.
+    pub(super) untaken: Tally<Whose>,
     /// How fast users may ask.
     pub(super) paces: Paces,
     /// Operators have a listener of their own.
     has_admin: bool,
     next_connection: AtomicU64,
+}
+
+/// Whom answers are for: the user, where it is known, else whoever comes from there.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Whose {
+    User(Arc<str>),
+    Address(IpAddr),
+    /// Somebody who came by a Unix socket.
+    Local,
 }
 
 /// There are too many of the same address.
@@ -64,6 +75,7 @@ impl Entrance {
             knocking: Tally::default(),
             addresses: Tally::default(),
             users: Tally::default(),
+            untaken: Tally::default(),
             paces: Paces::default(),
             has_admin,
             next_connection: AtomicU64::new(0),
@@ -78,7 +90,7 @@ impl Entrance {
         }
     }
 
-    /// Counts a WebSocket by whom it is for.
+    /// Counts a WebSocket, or a request for the feed, by whom it is for.
     pub(super) fn enter(
         &self,
         arrival: &Arrival,

@@ -30,6 +30,20 @@ impl Pace {
         self.at = now;
     }
 
+    /// One more was asked for: when it may be answered, where that is later than now. What would have to wait past `until` is
+    /// not taken, so that who is refused is no worse off for having asked.
+    fn try_take(&mut self, now: Instant, until: Instant) -> Result<Option<Instant>, TooFast> {
+        let before = (self.left, self.at);
+        self.take(now);
+        match self.free_at() {
+            Some(free_at) if free_at > until => {
+                (self.left, self.at) = before;
+                Err(TooFast)
+            }
+            free_at => Ok(free_at),
+        }
+    }
+
     /// Whether it is as it was at first.
     fn is_rested(&self, now: Instant) -> bool {
         self.left + now.duration_since(self.at).as_secs_f64() * self.rate >= self.burst
@@ -42,6 +56,10 @@ impl Pace {
     }
 }
 
+/// It would have to wait for too long.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TooFast;
+
 /// The pace of the requests that come by one connection.
 #[derive(Clone, Debug)]
 // Held for one look.
@@ -53,11 +71,9 @@ impl SharedPace {
         Self(Arc::new(Mutex::new(Pace::new(rate, rate.saturating_mul(4), now))))
     }
 
-    /// One more was asked for: when it may be answered, where that is later than now.
-    pub(super) fn take(&self, now: Instant) -> Option<Instant> {
-        let mut pace = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pace.take(now);
-        pace.free_at()
+    /// As [`Pace::try_take`].
+    pub(super) fn try_take(&self, now: Instant, until: Instant) -> Result<Option<Instant>, TooFast> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).try_take(now, until)
     }
 }
 
@@ -72,12 +88,17 @@ pub(super) struct Paces {
 const USERS_FEW: usize = 1024;
 
 impl Paces {
-    /// As [`SharedPace::take`], for a user.
-    pub(super) fn take(&self, user: &str, rate: usize, now: Instant) -> Option<Instant> {
+    /// As [`Pace::try_take`], for a user.
+    pub(super) fn try_take(
+        &self,
+        user: &str,
+        rate: usize,
+        now: Instant,
+        until: Instant,
+    ) -> Result<Option<Instant>, TooFast> {
         let mut by_user = self.by_user.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pace) = by_user.get_mut(user) {
-            pace.take(now);
-            return pace.free_at();
+            return pace.try_take(now, until);
         }
         if by_user.len() >= USERS_FEW && by_user.len().is_power_of_two() {
             by_user.retain(|_, pace| !pace.is_rested(now));
@@ -85,7 +106,7 @@ impl Paces {
         let mut pace = Pace::new(rate, rate.saturating_mul(4), now);
         pace.take(now);
         by_user.insert(Arc::from(user), pace);
-        None
+        Ok(None)
     }
 }
 
@@ -95,7 +116,7 @@ mod tests {
 
     use tokio::time::Instant;
 
-    use super::Pace;
+    use super::{Pace, TooFast};
 
     #[test]
     fn a_burst_is_free_and_what_follows_is_paced() {
@@ -112,5 +133,20 @@ mod tests {
             pace.take(later);
         }
         assert_eq!(pace.free_at(), None);
+    }
+
+    #[test]
+    fn whoever_is_refused_is_served_as_soon_as_if_it_had_not_asked() {
+        let now = Instant::now();
+        let mut pace = Pace::new(10, 1, now);
+        let until = Duration::from_secs(1);
+        let taken = (0..).take_while(|_| pace.try_take(now, now + until).is_ok()).count();
+        assert_eq!(taken, 11, "one, and a second of them on credit");
+        for tenths in 0..600 {
+            let now = now + Duration::from_millis(tenths * 10);
+            let is_due = tenths > 0 && tenths % 10 == 0;
+            assert_eq!(pace.try_take(now, now + until).is_ok(), is_due, "{tenths}");
+        }
+        assert_eq!(pace.try_take(now, now), Err(TooFast));
     }
 }

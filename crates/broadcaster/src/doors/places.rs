@@ -1,4 +1,4 @@
-//! Places for connections that take part in the feed: counted over all of them and for each address.
+//! Places for clients of the feed, WebSockets and requests alike: counted over all of them and for each address.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,13 +17,18 @@ use crate::metrics as names;
 /// Seconds after which somebody for whom there was no place may come again.
 const COME_AGAIN: HeaderValue = HeaderValue::from_static("5");
 
-/// What a connection is counted in, until dropped.
+/// What a WebSocket or a request is counted in, until dropped.
 pub(super) struct Places {
     _all: OwnedSemaphorePermit,
-    _address: Option<Counted<IpAddr>>,
+    address: Option<Counted<IpAddr>>,
 }
 
 impl Places {
+    /// The address that it came from; of one that is trusted with others', the one that it names.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.address.as_ref().map(|counted| *counted.key())
+    }
+
     /// Takes them, or says why there are none.
     pub(super) fn take(door: &Door, arrival: &Arrival, headers: &HeaderMap) -> Result<Self, Box<Response>> {
         if door.shutdown.is_cancelled() {
@@ -44,7 +49,7 @@ impl Places {
             let message = "there is no place for another connection (connections_max)";
             Box::new(unavailable("limit_exceeded", message))
         })?;
-        Ok(Self { _all: all, _address: address })
+        Ok(Self { _all: all, address })
     }
 }
 

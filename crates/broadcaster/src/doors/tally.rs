@@ -16,6 +16,13 @@ pub(super) struct Tally<K> {
 pub(super) struct Counted<K: Hash + Eq> {
     counts: Arc<Mutex<HashMap<K, usize>>>,
     key: K,
+    amount: usize,
+}
+
+impl<K: Hash + Eq> Counted<K> {
+    pub(super) const fn key(&self) -> &K {
+        &self.key
+    }
 }
 
 impl<K> Default for Tally<K> {
@@ -33,13 +40,19 @@ impl<K> Clone for Tally<K> {
 impl<K: Hash + Eq + Clone> Tally<K> {
     /// Counts one more, unless there are `max` already.
     pub(super) fn enter(&self, key: K, max: usize) -> Option<Counted<K>> {
+        self.add(key, 1, max)
+    }
+
+    /// Counts so many more, unless there would be more than `max` with those that are there already.
+    pub(super) fn add(&self, key: K, amount: usize, max: usize) -> Option<Counted<K>> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(key.clone()).or_default();
-        if *count >= max {
+        let count = counts.get(&key).copied().unwrap_or_default();
+        let more = count.saturating_add(amount);
+        if more > max {
             return None;
         }
-        *count += 1;
-        Some(Counted { counts: Arc::clone(&self.counts), key })
+        counts.insert(key.clone(), more);
+        Some(Counted { counts: Arc::clone(&self.counts), key, amount })
     }
 }
 
@@ -47,7 +60,7 @@ impl<K: Hash + Eq> Drop for Counted<K> {
     fn drop(&mut self) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.key) {
-            *count -= 1;
+            *count -= self.amount;
             if *count == 0 {
                 counts.remove(&self.key);
             }

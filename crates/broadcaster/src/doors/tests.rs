@@ -1,6 +1,7 @@
 mod entrance;
 mod http;
 mod listening;
+mod visits;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -305,6 +306,37 @@ async fn a_client_that_closes_gets_its_code_back() {
     let frame = CloseFrame { code: CloseCode::Away, reason: "bye".into() };
     client.socket.send(Message::Close(Some(frame))).await.unwrap();
     assert_eq!(client.close_code().await, 1001);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_second_connection_under_the_same_name_takes_the_name_and_nothing_else() {
+    let limits = Limits { ack_interval: Duration::from_millis(1), ..Limits::default() };
+    let mut house = House::open(limits, 1 << 20).await;
+    house.gate.open();
+    let fields = r#""tables":[{"table":"public.a"}],"client_id":"c","cursor":"latest""#;
+    let ack = |cursor: &str| format!(r#"{{"type":"ack","id":"s","cursor":"{cursor}"}}"#);
+    let (mut first, mut second) = (house.client().await, house.client().await);
+    first.subscribe("s", fields).await;
+    assert_eq!(first.take(2).await, ["subscribed Live 0/1", "caught_up 0/1"]);
+    house.append(inserts(1, 1, &[])).await;
+    assert_eq!(first.take(2).await, ["relation a id", r#"transaction 0/14 {"id":1}"#]);
+    first.send(&ack("0/14")).await;
+    assert_eq!(first.take(1).await, ["acked"]);
+    second.subscribe("s", fields).await;
+    assert_eq!(second.take(2).await, ["subscribed Live 0/14", "caught_up 0/14"]);
+    // The first one gets what there is, and is told nothing more of what was acknowledged.
+    house.append(inserts(2, 1, &[])).await;
+    assert_eq!(first.take(1).await, [r#"transaction 0/1E {"id":2}"#]);
+    assert_eq!(second.take(2).await, ["relation a id", r#"transaction 0/1E {"id":2}"#]);
+    first.send(&ack("0/1E")).await;
+    assert_eq!(first.error().await, ErrorCode::BadMessage);
+    second.send(&ack("0/1E")).await;
+    assert_eq!(second.take(1).await, ["acked"]);
+    house.append(inserts(3, 1, &[])).await;
+    for client in [&mut first, &mut second] {
+        assert_eq!(client.take(1).await, [r#"transaction 0/28 {"id":3}"#]);
+    }
     house.close().await;
 }
 

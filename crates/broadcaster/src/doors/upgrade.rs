@@ -14,6 +14,7 @@ use super::Door;
 use super::entrance::token;
 use super::health::refused;
 use super::origin::refused as origin_refused;
+use super::patience::Attended;
 use super::peer::Arrival;
 use super::places::Places;
 use super::stranger::{Stranger, websocket};
@@ -100,8 +101,9 @@ async fn serve(door: Door, upgrade: OnUpgrade, token: Option<String>, places: Pl
         Ok(Err(error)) => return tracing::debug!(%error, "a connection did not become a WebSocket"),
         Err(_) => return tracing::debug!("a connection did not become a WebSocket in time"),
     };
-    let (transport, early) = match upgraded.downcast::<TokioIo<Transport>>() {
-        Ok(parts) => (parts.io.into_inner(), parts.read_buf),
+    let (transport, early) = match upgraded.downcast::<TokioIo<Attended<Transport>>>() {
+        // From now on it is waited for.
+        Ok(parts) => (parts.io.into_inner().into_inner(), parts.read_buf),
         Err(_) => {
             return tracing::error!("a connection is not over the transport that was accepted; it is closed");
         }

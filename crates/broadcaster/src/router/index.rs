@@ -11,6 +11,7 @@
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash, Hasher};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use walcast_filter::{Predicate, PredicateIndex, Row};
@@ -114,6 +115,14 @@ struct Known {
     is_listed: bool,
 }
 
+/// A definition that is not in force yet. Whoever comes, goes or is bound meanwhile does so in it too.
+#[derive(Debug)]
+struct Coming {
+    definition: Definition,
+    /// Whether all shapes are in it.
+    is_complete: bool,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Index {
     hasher: RandomState,
@@ -125,6 +134,8 @@ pub(super) struct Index {
     definitions: HashMap<Oid, Definition>,
     /// Under which object ids `definitions` has a name.
     defined: HashMap<RelationName, Vec<Oid>>,
+    /// That come into force with their table's next change: of many shapes they are made aside, a few shapes at a time.
+    coming: Vec<Coming>,
     /// No longer in force, and not thrown away yet: that takes long.
     former: Vec<Definition>,
     made: ShapeNumber,
@@ -143,6 +154,12 @@ impl Index {
 
     fn hashed(&self, key: &Arc<ShapeKey>) -> Hashed {
         Hashed { hash: self.hasher.hash_one(&**key), key: Arc::clone(key) }
+    }
+
+    /// How many shapes are in the definition that is being made.
+    #[cfg(test)]
+    pub(super) fn made_aside(&self) -> Option<usize> {
+        self.coming.first().map(|Coming { definition, .. }| definition.bound.len() + definition.unbound.len())
     }
 
     /// Whether nothing is left of any shape.
@@ -190,7 +207,9 @@ impl Index {
             listeners.list(selection.is_filtered()).insert(number, Arc::clone(shape));
         }
         if shape.wanted().is_filtered() {
-            for definition in definitions_of(&self.defined, &mut self.definitions, shape.key()) {
+            let coming = self.coming.iter_mut().map(|coming| &mut coming.definition);
+            let known = definitions_of(&self.defined, &mut self.definitions, shape.key());
+            for definition in known.into_iter().chain(coming) {
                 let wanted = shape.wanted();
                 if wanted.of(definition.relation.name()).is_some_and(|selection| selection.is_filtered()) {
                     definition.add(number, shape, wanted.choice(&definition.relation));
@@ -212,43 +231,86 @@ impl Index {
             }
         }
         if shape.wanted().is_filtered() {
-            for definition in definitions_of(&self.defined, &mut self.definitions, shape.key()) {
+            let coming = self.coming.iter_mut().map(|coming| &mut coming.definition);
+            let known = definitions_of(&self.defined, &mut self.definitions, shape.key());
+            for definition in known.into_iter().chain(coming) {
                 definition.remove(number);
             }
         }
     }
 
     /// A shape's filter is bound to a definition of a table now.
-    pub(super) fn bound(&mut self, shape: &Shape, relation: &Arc<Relation>, choice: Choice) {
+    pub(super) fn bound(&mut self, shape: &Shape, relation: &Arc<Relation>, choice: &Choice) {
         // While few have a filter on it, and not all at once when its first change comes.
         let selection = shape.wanted().of(relation.name());
         if selection.is_some_and(|selection| selection.is_filtered())
             && !self.definitions.contains_key(&relation.oid())
+            && !self.coming.iter().any(|coming| coming.definition.is_of(relation))
         {
             self.define(relation);
         }
         let hashed = self.hashed(shape.key());
         let Some(Known { number, shape, is_listed: true }) = self.shapes.get(&hashed) else { return };
-        if let Some(definition) = self.definitions.get_mut(&relation.oid())
-            && definition.is_of(relation)
-        {
-            definition.add(*number, shape, Some(choice));
+        let coming = self.coming.iter_mut().map(|coming| &mut coming.definition);
+        for definition in self.definitions.get_mut(&relation.oid()).into_iter().chain(coming) {
+            if definition.is_of(relation) {
+                definition.add(*number, shape, Some(choice.clone()));
+            }
         }
     }
 
-    /// The shapes whose filters have yet to be bound to this definition of a table, if that is one that comes into force
-    /// with its next change.
-    pub(super) fn unbound_to(&self, relation: &Relation) -> Vec<Arc<Shape>> {
-        if self.definitions.get(&relation.oid()).is_some_and(|known| known.is_of(relation)) {
-            return Vec::new();
-        }
-        let filtered = self.lists(relation.name()).flat_map(|listeners| listeners.filtered.values());
-        filtered.filter(|shape| shape.wanted().choice(relation).is_none()).cloned().collect()
+    /// Whether this definition of a table, on which shapes have filters, comes into force with its next change.
+    pub(super) fn is_new(&self, relation: &Relation) -> bool {
+        self.lists(relation.name()).any(|listeners| !listeners.filtered.is_empty())
+            && !self.definitions.get(&relation.oid()).is_some_and(|known| known.is_of(relation))
+            && !self.coming.iter().any(|coming| coming.definition.is_of(relation))
     }
 
-    /// Definitions that are no longer in force.
+    /// Begins a definition that is to come into force; it is made by [`Index::take_in`].
+    pub(super) fn begin(&mut self, relation: &Arc<Relation>) {
+        self.coming.push(Coming { definition: Definition::new(relation), is_complete: false });
+    }
+
+    /// Some of the shapes with a filter that may want a table: those after `last`, in their order. None: there are no more.
+    pub(super) fn filtered_after(
+        &self,
+        name: &RelationName,
+        last: Option<ShapeNumber>,
+        count_max: usize,
+    ) -> Vec<(ShapeNumber, Arc<Shape>)> {
+        let after = (last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let lists = self.lists(name).map(|listeners| listeners.filtered.range(after).take(count_max));
+        let mut some: Vec<_> = lists.flatten().map(|(number, shape)| (*number, shape)).collect();
+        some.sort_unstable_by_key(|(number, _)| *number);
+        some.dedup_by_key(|(number, _)| *number);
+        some.truncate(count_max);
+        some.into_iter().map(|(number, shape)| (number, Arc::clone(shape))).collect()
+    }
+
+    /// Takes shapes into a definition that is to come into force, unless they have gone meanwhile; with none it is complete.
+    pub(super) fn take_in(&mut self, relation: &Relation, shapes: &[(ShapeNumber, Arc<Shape>)]) {
+        let name = relation.name();
+        let lists = [self.tables.get(name), self.schemas.get(&name.schema), Some(&self.everywhere)];
+        let is_here = |number| {
+            let mut lists = lists.iter().flatten();
+            lists.any(|listeners| listeners.filtered.contains_key(number))
+        };
+        let Some(coming) = self.coming.iter_mut().find(|coming| coming.definition.is_of(relation)) else {
+            return;
+        };
+        coming.is_complete = shapes.is_empty();
+        for (number, shape) in shapes.iter().filter(|(number, _)| is_here(number)) {
+            // A shape may have an entry that says more about the table.
+            if shape.wanted().of(name).is_some_and(|selection| selection.is_filtered()) {
+                coming.definition.add(*number, shape, shape.wanted().choice(relation));
+            }
+        }
+    }
+
+    /// Definitions that are no longer in force, or never came into it.
     pub(super) fn take_former(&mut self) -> Vec<Definition> {
-        std::mem::take(&mut self.former)
+        let unused = self.coming.drain(..).map(|coming| coming.definition);
+        std::mem::take(&mut self.former).into_iter().chain(unused).collect()
     }
 
     /// What lists shapes that may want a table.
@@ -260,6 +322,21 @@ impl Index {
     /// A definition of a table comes into force.
     fn define(&mut self, relation: &Arc<Relation>) {
         let (name, oid) = (relation.name(), relation.oid());
+        let is_it = |coming: &Coming| coming.is_complete && coming.definition.is_of(relation);
+        let definition = match self.coming.iter().position(is_it) {
+            Some(place) => self.coming.swap_remove(place).definition,
+            None => self.made_at_once(relation),
+        };
+        if let Some(former) = self.definitions.insert(oid, definition) {
+            forget(&mut self.defined, former.relation.name(), oid);
+            self.former.push(former);
+        }
+        self.defined.entry(name.clone()).or_default().push(oid);
+    }
+
+    /// While few shapes have a filter on the table.
+    fn made_at_once(&self, relation: &Arc<Relation>) -> Definition {
+        let name = relation.name();
         let mut definition = Definition::new(relation);
         for (number, shape) in self.lists(name).flat_map(|listeners| &listeners.filtered) {
             // A shape may have an entry that says more about the table.
@@ -267,11 +344,7 @@ impl Index {
                 definition.add(*number, shape, shape.wanted().choice(relation));
             }
         }
-        if let Some(former) = self.definitions.insert(oid, definition) {
-            forget(&mut self.defined, former.relation.name(), oid);
-            self.former.push(former);
-        }
-        self.defined.entry(name.clone()).or_default().push(oid);
+        definition
     }
 
     /// Tells the shapes that `part` concerns of it, and adds those that are not yet there to `woken`.

@@ -2,6 +2,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 use walcast_model::{Cursor, Part, Relation};
 
@@ -238,4 +239,65 @@ async fn filters_are_bound_to_a_new_definition_before_its_changes_and_the_source
     assert_eq!(source.asked.load(Ordering::Relaxed), 1);
     cancel.cancel();
     following.await.unwrap();
+}
+
+#[tokio::test]
+async fn who_comes_and_goes_while_the_index_of_a_new_definition_is_made_is_in_it_or_is_not() {
+    let mut bench = Bench::new(1 << 20, Limits::default());
+    let (a, altered) = (full(&table("a", &["x"])), full(&table("a", &["y", "x"])));
+    let mut shapes: Vec<_> = (0..600).zip(by_value(&bench, 0..600, &a)).collect();
+    let cancel = CancellationToken::new();
+    let following = tokio::spawn({
+        let (router, cancel) = (bench.world.router.clone(), cancel.clone());
+        async move { router.follow(&catalog(), cancel).await }
+    });
+    let change = |value: u64| Insert(value, altered.clone());
+    let parts = vec![
+        part(10, 0, &[Insert(7, a.clone())], Some(20)),
+        part(20, 0, &[change(3), change(5), change(590), change(600)], Some(30)),
+    ];
+    bench.append(parts, 0).await;
+    let router = bench.world.router.clone();
+    while router.index().made_aside().is_none_or(|made| made == 0) {
+        yield_now().await;
+    }
+    // Some are in it and some are not; what came before it does not wait.
+    assert!(router.index().made_aside().is_some_and(|made| made < 500));
+    assert_eq!(router.seen(), at(20));
+    let told = |shapes: &[(u64, super::ShapeHandle)], before| -> Vec<u64> {
+        let told = shapes.iter().filter(|(_, shape)| shape.concerned() > before);
+        told.map(|(value, _)| *value).collect()
+    };
+    assert_eq!(told(&shapes, at(1)), [7]);
+    shapes.retain(|(value, _)| ![3, 590].contains(value));
+    shapes.extend((600..602).zip(by_value(&bench, 600..602, &a)));
+    bench.world.router.watch_seen().wait_for(|seen| *seen == at(30)).await.unwrap();
+    assert_eq!(told(&shapes, at(20)), [5, 600]);
+    assert_eq!(router.index().predicates(), 600);
+    assert_eq!(router.index().made_aside(), None);
+    cancel.cancel();
+    following.await.unwrap();
+    drop(shapes);
+    assert!(router.index().is_empty());
+}
+
+#[tokio::test]
+async fn who_goes_while_it_is_being_taken_into_a_new_definition_is_not_in_it() {
+    let mut bench = Bench::new(1 << 20, Limits::default());
+    let (a, altered) = (full(&table("a", &["x"])), full(&table("a", &["x", "y"])));
+    let mut shapes = by_value(&bench, 0..3, &a);
+    let router = bench.world.router.clone();
+    router.index().begin(&altered);
+    let some = router.index().filtered_after(altered.name(), None, 10);
+    drop(shapes.remove(0));
+    // And one of those that stay is bound by its session.
+    router.bind(&shapes[0], &schema(altered.clone())).unwrap();
+    router.index().take_in(&altered, &some);
+    router.index().take_in(&altered, &[]);
+    bench.append(vec![part(10, 0, &[Insert(0, altered.clone()), Insert(2, altered)], Some(20))], 0).await;
+    bench.route();
+    // The other one has to look for itself.
+    assert_eq!(woken(&shapes, at(1)), [1]);
+    drop((shapes, some));
+    assert!(router.index().is_empty());
 }

@@ -307,7 +307,10 @@ impl Session {
         }
         let Phase::Streaming(stream) = &self.phase else { return Turn::Again };
         let (open, in_seam) = (stream.open, stream.seam.is_some());
-        if encoded.runs.is_empty() && encoded.ends && open == Some(encoded.start) {
+        if encoded.runs_for(self.echo().map(|origin| &**origin)).is_empty()
+            && encoded.ends
+            && open == Some(encoded.start)
+        {
             let piece = Piece { cursor: (!in_seam).then(|| part.next_cursor()), more: false };
             let frame = self.heads.transaction(encode::ending(&part, !in_seam), piece);
             self.frames.push_back(frame);
@@ -317,6 +320,12 @@ impl Session {
         }
         self.deliver(&encoded);
         Turn::Again
+    }
+
+    /// The origin whose transactions are not sent back. During an initial sync they are: the client's copy is replaced,
+    /// and what of its own the snapshot does not see would be gone.
+    fn echo(&self) -> Option<&Arc<str>> {
+        self.origin.as_ref().filter(|_| matches!(&self.phase, Phase::Streaming(stream) if stream.is_synced()))
     }
 
     fn encode_read(&self, part: &Part, skips_unfit: bool) -> Arc<Encoded> {
@@ -371,7 +380,9 @@ impl Session {
 
     /// Puts the frames of a part before everything else, and moves behind it.
     fn deliver(&mut self, encoded: &Encoded) {
-        for run in &encoded.runs {
+        let echo = self.echo().cloned();
+        let runs = encoded.runs_for(echo.as_deref());
+        for run in runs {
             for relation in &run.relations {
                 self.tell_relation(relation);
             }
@@ -379,13 +390,13 @@ impl Session {
             self.frames.push_back(frame);
         }
         let in_seam = matches!(&self.phase, Phase::Streaming(stream) if stream.seam.is_some());
-        if let Some(run) = encoded.runs.last().filter(|_| !in_seam) {
+        if let Some(run) = runs.last().filter(|_| !in_seam) {
             self.last_cursor = self.last_cursor.max(run.next);
         }
         let Some(stream) = self.streaming() else { return };
         if encoded.ends {
             stream.open = None;
-        } else if !encoded.runs.is_empty() {
+        } else if !runs.is_empty() {
             stream.open = Some(encoded.start);
         }
         stream.move_to(encoded.next);

@@ -10,6 +10,7 @@ use walcast_model::{Cursor, Lsn, Oid, Part, Xid};
 use walcast_pgoutput::Decoder;
 use walcast_replication::assemble::{
     Assembler, AssemblerSettings, CatalogAnswer, CatalogQuestion, ColumnFacts, RelationFacts, Step,
+    StorageFacts,
 };
 
 use super::source::{Definition, Source};
@@ -226,5 +227,5 @@ fn answer(source: &Source, question: &CatalogQuestion) -> CatalogAnswer {
         RelationFacts { columns: table.columns().into_iter().enumerate().map(column).collect() }
     });
     let type_names = question.type_names.iter().map(|(oid, _)| oid.to_string()).collect();
-    CatalogAnswer { relation: facts, type_names, storage: None }
+    CatalogAnswer { relation: facts, type_names, storage: StorageFacts::None }
 }

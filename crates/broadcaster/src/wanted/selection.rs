@@ -33,6 +33,8 @@ pub(crate) struct Selection {
     asked: Option<Filter>,
     /// The rows that are granted; `None` for all.
     granted: Option<Filter>,
+    /// Whether what transactions that change its rows say about themselves is given.
+    pub(crate) meta: bool,
     /// The columns that the client may know of; `None` for all.
     visible: Option<BTreeSet<String>>,
 }
@@ -103,6 +105,7 @@ impl Selection {
             payload: asked.payload,
             asked: asked.rows.clone(),
             granted: grant.rows,
+            meta: grant.meta,
             visible: grant.columns,
         }
     }
@@ -124,6 +127,11 @@ impl Selection {
     /// The rows that are taken, before the filter is bound; `None` for all.
     pub(crate) fn rows(&self) -> Option<Filter> {
         self.is_filtered().then(|| Filter::all(self.asked.iter().chain(&self.granted).cloned()))
+    }
+
+    /// What its client may have, whatever it asks for.
+    pub(super) fn granted(&self) -> String {
+        format!("{:?} {:?}", self.visible, self.granted)
     }
 
     /// Whether the client may know of a column that is not part of the key.

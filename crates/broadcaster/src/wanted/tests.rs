@@ -16,6 +16,7 @@ type Granted<'a> = (&'a str, Option<&'a [&'a str]>, Option<&'a str>);
 
 fn rights(grants: &[Granted<'_>]) -> Rights {
     let grant = |columns: Option<&[&str]>, rows: Option<&str>| Grant {
+        meta: false,
         columns: columns.map(|columns| columns.iter().map(ToString::to_string).collect()),
         rows: rows.map(|rows| Filter::parse(rows).unwrap()),
     };
@@ -105,7 +106,7 @@ fn denial() -> Denial {
 
 #[test]
 fn who_asks_for_a_denied_schema_beside_everything_gets_nothing_of_it() {
-    let everything = Grant { columns: None, rows: None };
+    let everything = Grant::everything();
     let entries = [("*", Ok(everything.clone())), ("a.*", Err(denial())), ("a.u", Ok(everything))];
     let rights =
         Rights::Granted(entries.into_iter().map(|(of, entry)| (of.parse().unwrap(), entry)).collect());
@@ -137,7 +138,7 @@ proptest! {
             chosen(asked).map(|(table, name)| (table, Asked { columns: column(name), ..Asked::default() })).collect();
         let grants: BTreeMap<_, _> =
             chosen(granted).map(|(table, name)| {
-                let entry = if is_denied(&name) { Err(denial()) } else { Ok(Grant { columns: column(name), rows: None }) };
+                let entry = if is_denied(&name) { Err(denial()) } else { Ok(Grant { columns: column(name), ..Grant::everything() }) };
                 (table, entry)
             }).collect();
         let most = |entries: &mut dyn Iterator<Item = (TablePattern, String)>, name: &RelationName| {

@@ -118,7 +118,7 @@ impl Store {
             }
             self.session.batch_execute("ROLLBACK").await.doing(DOING)?;
             tracing::info!(partition = name, "a partition is read and could not be cut; trying again later");
-            // Finding it again forgets what was begun.
+            // Finding it again forgets what was begun, without a lock that the reader is in the way of.
             self.find_partition(at).await?;
             if let Some(partition) = &mut self.partition {
                 partition.cut_at = Instant::now() + CUT_AGAIN;

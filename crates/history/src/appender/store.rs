@@ -121,11 +121,18 @@ impl Store {
     }
 
     /// Where the history stands, and whether it is this process that has claimed the feed.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when it is not whole, and this process is to do something about it.
     pub(super) async fn position(&self) -> Result<(Cursor, bool), Error> {
-        let sql = "SELECT position_lsn, position_seq, writer FROM walcast.feed WHERE feed_id = $1";
+        let sql = "SELECT f.position_lsn, f.position_seq, f.writer, k.has_last AND k.kept_lsn <= k.oldest_lsn \
+                   FROM walcast.feed AS f, walcast.kept() AS k WHERE f.feed_id = $1";
         let row = self.session.query_opt(sql, &[&self.feed.as_str()]).await.doing("read its position")?;
         let row = row.ok_or_else(|| Error::FeedGone { feed: self.feed.clone() })?;
         let writer: i64 = get(&row, 2)?;
+        if writer == self.writer && !get::<bool>(&row, 3)? {
+            return Err(Error::Missing { feed: self.feed.clone() });
+        }
         Ok((Cursor::new(lsn(&row, 0)?, Seq::new(get(&row, 1)?)), writer == self.writer))
     }
 

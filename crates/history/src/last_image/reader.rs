@@ -1,9 +1,9 @@
 //! Looking images up.
 
 use bytes::Bytes;
-use walcast_model::last_image::StorageId;
-use walcast_model::{Cursor, Lsn, Oid, RelationDigest, Seq};
-use walcast_postgres::Pool;
+use walcast_model::last_image::{Storage, StorageId};
+use walcast_model::{Cursor, Oid, RelationDigest, Seq};
+use walcast_postgres::{Pool, PooledSession};
 
 use crate::Error;
 use crate::column::{Raw, get, lsn, optional_lsn};
@@ -40,12 +40,18 @@ impl ImageReader {
         Self { pool }
     }
 
-    /// The position of the feed, and the images of the first of `wanted` as of that: at least of one, and further ones
-    /// while they are not too large together. `None` for a row without an image of this definition and storage.
+    /// The position of the feed, `at_least` this one, and the images of the first of `wanted` as of that: at least of one,
+    /// and further ones while they are not too large together. `None` for a row without an image of this definition and
+    /// storage.
     ///
     /// # Errors
-    /// When the history's Postgres fails.
-    pub async fn find(&self, wanted: &[WantedImage]) -> Result<(Cursor, Vec<Option<Bytes>>), Error> {
+    /// When the history's Postgres fails, or is at an earlier position: it is then another one, as the primary before a
+    /// failover, and the session to it is closed.
+    pub async fn find(
+        &self,
+        wanted: &[WantedImage],
+        at_least: Cursor,
+    ) -> Result<(Cursor, Vec<Option<Bytes>>), Error> {
         // One statement, one snapshot. octet_length() does not fetch what is stored out of line.
         let sql = "WITH found AS ( \
                 SELECT w.place, i.\"row\" AS image, sum(octet_length(i.\"row\")) OVER ( \
@@ -67,23 +73,45 @@ impl ImageReader {
             .await
             .doing(DOING)?;
         let mut images = Vec::with_capacity(rows.len());
-        let mut position = None;
+        let mut at = None;
         for row in &rows {
-            position = Some(Cursor::new(lsn(row, 0)?, Seq::new(get(row, 1)?)));
+            at = Some(position(row)?);
             images.push(get::<Option<Raw<'_>>>(row, 2)?.map(|Raw(image)| Bytes::copy_from_slice(image)));
         }
-        let none = || Error::Unreadable { what: "feed", problem: "there is none".to_owned() };
-        Ok((position.ok_or_else(none)?, images))
+        let position = require(session, at, at_least)?;
+        Ok((position, images))
     }
 
-    /// Since when the table surely has this storage, if that is the one of its images.
+    /// The storage that the images of a table are of, if there are any.
     ///
     /// # Errors
-    /// When the history's Postgres fails.
-    pub async fn since(&self, relation: Oid, storage: StorageId) -> Result<Option<Lsn>, Error> {
-        let sql = "SELECT since FROM walcast.imaged_table WHERE relation = $1 AND storage = $2";
+    /// As [`ImageReader::find`].
+    pub async fn stored(&self, relation: Oid, at_least: Cursor) -> Result<Option<Storage>, Error> {
+        let sql = "SELECT f.position_lsn, f.position_seq, t.storage, t.since FROM walcast.feed AS f \
+                   LEFT JOIN walcast.imaged_table AS t ON t.relation = $1";
         let session = self.pool.get().await.doing(DOING)?;
-        let row = session.query_opt(sql, &[&relation.get(), &storage.get()]).await.doing(DOING)?;
-        row.map_or(Ok(None), |row| optional_lsn(&row, 0))
+        let row = session.query_opt(sql, &[&relation.get()]).await.doing(DOING)?;
+        let position = row.as_ref().map(position).transpose()?;
+        require(session, position, at_least)?;
+        let Some(row) = row else { return Ok(None) };
+        let storage = get::<Option<i64>>(&row, 2)?.map(StorageId::new);
+        Ok(storage.zip(optional_lsn(&row, 3)?).map(|(id, since)| Storage { id, since }))
     }
+}
+
+fn position(row: &tokio_postgres::Row) -> Result<Cursor, Error> {
+    Ok(Cursor::new(lsn(row, 0)?, Seq::new(get(row, 1)?)))
+}
+
+/// Gives the session back, or closes it when it leads to a history that is not the one that is stored to.
+fn require(session: PooledSession, position: Option<Cursor>, at_least: Cursor) -> Result<Cursor, Error> {
+    let problem = match position {
+        Some(position) if position >= at_least => return Ok(position),
+        Some(position) => {
+            format!("it is at {position}, and has been at {at_least}: this is an older copy of it")
+        }
+        None => "there is none".to_owned(),
+    };
+    session.discard();
+    Err(Error::Unreadable { what: "feed", problem })
 }

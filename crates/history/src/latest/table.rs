@@ -221,6 +221,10 @@ impl Touch<'_> {
                 if is_there == Some(true) {
                     return Err(Unfoldable::Ambiguous);
                 }
+                // What it leaves out need not be what was there before: nobody told what happened in between.
+                if part.unchanged(change).is_some() && before.is_some_and(|net| net.existed) {
+                    return Err(Unfoldable::ReturnedValue);
+                }
                 let row = row.ok_or(Unfoldable::Ambiguous)?.into();
                 self.set(key, Some((row, part.unchanged(change).map(Box::from))), false);
             }

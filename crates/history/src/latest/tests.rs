@@ -315,6 +315,25 @@ fn a_swap_of_keys_is_not_guessed_at() {
 }
 
 #[test]
+fn a_row_that_comes_back_does_not_keep_what_it_had_before() {
+    let table = relation(1, &["id"], &["v", "big"], ReplicaIdentity::Default);
+    let mut log = Log { lsn: 0 };
+    let (key, row) = (r#"{"id":1}"#, r#"{"id":1,"v":1}"#);
+    let returns = Made { unchanged: vec!["big"], ..made(Op::Insert, &table, key, row) };
+    let left = log.transaction(&[made(Op::Delete, &table, key, "")]);
+    let back = log.transaction(&[returns]);
+    let mut fold = Fold::default();
+    fold.transaction(&left, |_| true).unwrap();
+    assert_eq!(fold.transaction(&back, |_| true), Err(Unfoldable::ReturnedValue));
+    // By itself it is a row that was not there.
+    let mut fold = Fold::default();
+    fold.transaction(&back, |_| true).unwrap();
+    let json =
+        r#"{"op":"insert","table":"public.t1","key":{"id":1},"row":{"id":1,"v":1},"unchanged":["big"]}"#;
+    assert_eq!(fold.finish(1000)[0].json().as_ref(), json.as_bytes());
+}
+
+#[test]
 fn a_definition_with_another_key_begins_another_fold_and_one_with_another_column_does_not() {
     let first = relation(1, &["id"], &["v"], ReplicaIdentity::Default);
     let wider = relation(1, &["id"], &["v", "w"], ReplicaIdentity::Default);

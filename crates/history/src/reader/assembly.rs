@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_postgres::Row;
 use walcast_model::{
-    CommitEnd, CommitStart, Cursor, Lsn, Part, PartBuilder, Relation, Seq, Transaction, Xid,
+    BadMeta, CommitEnd, CommitStart, Cursor, Lsn, Meta, Part, PartBuilder, Relation, Seq, Transaction, Xid,
 };
 
 use super::Page;
@@ -32,8 +32,9 @@ impl Assembly {
         let (start, seq) = (lsn(row, 0)?, Seq::new(get(row, 1)?));
         let end = optional_lsn(row, 5)?.map(CommitEnd::new);
         self.expect(Cursor::new(start, seq))?;
+        let meta = get::<Option<&str>>(row, 11)?;
         let mut part = match self.open.take() {
-            Some(part) if part.json_bytes() < self.part_bytes_max => part,
+            Some(part) if part.json_bytes() < self.part_bytes_max && said(&part) == meta => part,
             full => {
                 let continued = full.map(|full| {
                     let transaction = Arc::clone(full.transaction());
@@ -44,7 +45,7 @@ impl Assembly {
                     Some(transaction) => transaction,
                     None => Arc::new(read_transaction(row, start)?),
                 };
-                PartBuilder::new(transaction, seq)
+                PartBuilder::new(transaction, seq).with_meta(meta.map(read_meta).transpose()?)
             }
         };
         push_change(&mut part, row, relation)?;
@@ -81,6 +82,15 @@ impl Assembly {
         };
         Ok(Page { parts: self.parts, next })
     }
+}
+
+fn said(part: &PartBuilder) -> Option<&str> {
+    part.meta().map(|meta| meta.json())
+}
+
+fn read_meta(text: &str) -> Result<Arc<Meta>, Error> {
+    let unreadable = |error: BadMeta| Error::Unreadable { what: "meta", problem: error.to_string() };
+    Meta::parse(text.as_bytes()).map(Arc::new).map_err(unreadable)
 }
 
 fn read_transaction(row: &Row, start: Lsn) -> Result<Transaction, Error> {

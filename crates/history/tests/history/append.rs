@@ -149,12 +149,12 @@ async fn text_without_an_encoding_stays_as_it_is() {
         change.row(row).unwrap();
         change.finish().unwrap();
         let part = part.finish(Some(CommitEnd::new(Lsn::new(START + 50))));
-        let from = record.position;
+        let (from, id) = (record.position, record.id.clone());
         let mut storing = Storing::start(config.clone(), record, fast(), FeedLimits::default());
         storing.writer.push(vec![part.clone()]).await;
         let to = storing.feed.head();
         storing.stop().await.unwrap();
-        let reader = Reader::new(Pool::new(config, "test", 1));
+        let reader = Reader::new(Pool::new(config, "test", 1), id);
         let page = reader.read(from, to, PageLimits::default()).await.unwrap();
         assert_eq!(page.parts[0].json(), part.json());
         drop((reader, session));

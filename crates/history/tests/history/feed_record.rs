@@ -1,6 +1,6 @@
 //! The record of the feed.
 
-use walcast_history::{Error, FeedRecord, Line, NewFeed};
+use walcast_history::{Error, FeedRecord, Line, NewFeed, PageLimits};
 use walcast_model::Lsn;
 use walcast_testkit::shared_cluster;
 
@@ -46,7 +46,18 @@ async fn a_history_holds_one_feed_and_a_new_one_starts_it_over() {
         world.database.scalar("SELECT count(*) FROM walcast.change_history").await.as_deref(),
         Some("0")
     );
-    assert_eq!(world.reader.oldest().await.unwrap(), Lsn::new(5).into());
+    assert_eq!(after.oldest, Lsn::new(5).into());
+    // Who reads the feed that was there before is not served what is of another one.
+    world.store_all(&Source::new(2, 5, 1000).transactions(5, 5, 50)).await;
+    assert!(matches!(world.reader.oldest().await, Err(Error::FeedGone { feed }) if feed == before.id));
+    let end = world.record().await.position;
+    let page = world.reader.read_kept(Lsn::new(5).into(), end, PageLimits::default()).await;
+    assert!(matches!(page, Err(Error::FeedGone { .. })), "{page:?}");
+    let page = world.reader.latest(Lsn::new(5).into(), end, PageLimits::default(), 1 << 20, |_| true).await;
+    assert!(matches!(page, Err(Error::FeedGone { .. })), "{page:?}");
+    let snapshot = "900:1000000:900".parse().unwrap();
+    let first = world.reader.first_invisible(&snapshot, end).await;
+    assert!(matches!(first, Err(Error::FeedGone { .. })), "{first:?}");
 }
 
 #[tokio::test]

@@ -7,16 +7,19 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use walcast_feed::{Feed, FeedLimits};
-use walcast_history::{Appender, Error, ImageReader, ImagedTables, WantedImage};
+use walcast_history::{
+    Appender, Branch, BranchReason, Error, FeedRecord, ImageReader, ImagedTables, Line, WantedImage,
+};
 use walcast_model::last_image::{ImageEffect, ImageMark, Storage, StorageId};
 use walcast_model::{
-    CommitEnd, CommitStart, Lsn, Op, Part, PartBuilder, Relation, Seq, Timestamp, Transaction, Xid,
+    CommitEnd, CommitStart, Cursor, Lsn, Oid, Op, Part, PartBuilder, Relation, Seq, Timestamp, Transaction,
+    Xid,
 };
 use walcast_postgres::Pool;
 use walcast_testkit::{LIMIT, for_each_version, shared_cluster, within};
 
 use crate::transactions::relation;
-use crate::world::{START, World, fast};
+use crate::world::{START, World, connect, fast, new_feed};
 
 /// One change: what it does, the key before, the row after, its mark.
 struct Told {
@@ -90,7 +93,7 @@ async fn images(world: &World, storage: i64) -> Vec<Option<String>> {
         key: Bytes::from(format!("{{\"id\":{id}}}")),
     };
     let wanted: Vec<WantedImage> = (1..=4).map(wanted).collect();
-    let (position, images) = reader.find(&wanted).await.unwrap();
+    let (position, images) = reader.find(&wanted, Cursor::ZERO).await.unwrap();
     assert_eq!(position, world.record().await.position);
     images.into_iter().map(|image| image.map(|image| String::from_utf8(image.to_vec()).unwrap())).collect()
 }
@@ -119,8 +122,9 @@ async fn images_are_what_the_stored_changes_come_to() {
         // Of another storage there is none.
         assert_eq!(images(&world, 2).await, [None, None, None, None]);
         let reader = ImageReader::new(Pool::new(world.config.clone(), "test", 1));
-        let since = async |storage| reader.since(relation(1).oid(), StorageId::new(storage)).await.unwrap();
-        assert_eq!((since(1).await, since(2).await), (Some(Lsn::new(7)), None));
+        let stored = async |oid| reader.stored(oid, Cursor::ZERO).await.unwrap();
+        let storage = Storage { id: StorageId::new(1), since: Lsn::new(7) };
+        assert_eq!((stored(relation(1).oid()).await, stored(Oid::new(9)).await), (Some(storage), None));
 
         // In another process: one row is deleted, another is not whole.
         let two = transaction(
@@ -160,6 +164,35 @@ async fn images_are_what_the_stored_changes_come_to() {
     .await;
 }
 
+/// A pool may hold a session to the primary before a failover: that is not asked a second time.
+#[tokio::test]
+async fn a_history_that_is_older_than_what_was_stored_is_refused_with_its_session() {
+    let world = World::create(shared_cluster().await).await;
+    let row = told(Op::Insert, r#"{"id":1}"#, r#"{"id":1,"ü":"a"}"#, Some((1, Keep)));
+    store(&world, vec![transaction(1, &[row])], all()).await.unwrap();
+    let reader = ImageReader::new(Pool::new(world.config.clone(), "old images", 1));
+    let here = world.record().await.position;
+    let later = Cursor::new(here.lsn(), here.seq().plus(1));
+    let session = "SELECT min(pid)::text FROM pg_stat_activity \
+                   WHERE datname = current_database() AND application_name = 'old images'";
+    let oid = relation(1).oid();
+    let wanted = WantedImage {
+        relation: oid,
+        digest: relation(1).digest(),
+        storage: StorageId::new(1),
+        key: Bytes::from_static(b"{\"id\":1}"),
+    };
+    reader.stored(oid, here).await.unwrap();
+    for refused in [
+        reader.find(std::slice::from_ref(&wanted), later).await.map(|_| ()).unwrap_err(),
+        reader.stored(oid, later).await.map(|_| ()).unwrap_err(),
+    ] {
+        assert!(refused.to_string().contains("older copy"), "{refused}");
+    }
+    world.database.until(&format!("SELECT ({session}) IS NULL"), "t").await;
+    assert!(reader.find(&[wanted], here).await.unwrap().1[0].is_some());
+}
+
 #[tokio::test]
 async fn a_process_that_does_not_keep_images_drops_them_before_it_stores() {
     let world = World::create(shared_cluster().await).await;
@@ -170,4 +203,31 @@ async fn a_process_that_does_not_keep_images_drops_them_before_it_stores() {
         .await
         .unwrap();
     assert_eq!(images(&world, 1).await, [None, None, None, None]);
+}
+
+#[tokio::test]
+async fn none_is_left_where_history_does_not_go_on_as_it_stood() {
+    let left =
+        "SELECT (SELECT count(*) FROM walcast.last_image) + (SELECT count(*) FROM walcast.imaged_table)";
+    for what in ["started over", "branched", "given up"] {
+        let world = World::create(shared_cluster().await).await;
+        let row = told(Op::Insert, r#"{"id":1}"#, r#"{"id":1,"ü":"a"}"#, Some((1, Keep)));
+        store(&world, vec![transaction(1, &[row])], all()).await.unwrap();
+        assert!(images(&world, 1).await[0].is_some());
+        let (mut record, mut session) = (world.record().await, connect(&world.database).await);
+        match what {
+            "started over" => drop(FeedRecord::create(&mut session, &new_feed()).await.unwrap()),
+            "branched" => {
+                let line = Line { timeline: 2, began: None, server_run: None };
+                let branch =
+                    Branch { at: Lsn::MAX, valid_to: Lsn::MAX, line, reason: BranchReason::Restarted };
+                drop(record.branch(&mut session, branch).await.unwrap());
+            }
+            _ => {
+                world.database.run("DELETE FROM walcast.change_history").await;
+                record.forget_past(&mut session).await.unwrap();
+            }
+        }
+        assert_eq!(world.database.scalar(left).await.as_deref(), Some("0"), "{what}");
+    }
 }

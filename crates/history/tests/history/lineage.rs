@@ -76,14 +76,21 @@ async fn transactions_are_listed_once_each_and_the_last_ones_when_there_are_too_
     let world = World::create(shared_cluster().await).await;
     let parts = Source::new(1, START, 1000).transactions(20, 5, 50);
     world.store_all(&parts).await;
-    let session = connect(&world.database).await;
+    let mut session = connect(&world.database).await;
     let mut all: Vec<_> = parts.iter().map(|part| part.transaction().as_ref().clone()).collect();
     all.dedup();
-    let found = FeedRecord::transactions(&session, Lsn::ZERO, Lsn::MAX, 1000).await.unwrap();
-    assert_eq!(found, all);
-    let last = FeedRecord::transactions(&session, Lsn::ZERO, Lsn::MAX, 3).await.unwrap();
-    assert_eq!(last, all[all.len() - 3..]);
+    let mut record = world.record().await;
+    let oldest = record.oldest.lsn();
+    let found = record.transactions(&session, Lsn::ZERO, Lsn::MAX, 1000).await.unwrap();
+    assert_eq!(found, (all.clone(), oldest));
+    let last = record.transactions(&session, Lsn::ZERO, Lsn::MAX, 3).await.unwrap();
+    assert_eq!(last.0, all[all.len() - 3..]);
     let one = all[4].start.lsn();
-    let up_to = FeedRecord::transactions(&session, one, all[6].start.lsn(), 1000).await.unwrap();
-    assert_eq!(up_to, all[4..6]);
+    let up_to = record.transactions(&session, one, all[6].start.lsn(), 1000).await.unwrap();
+    assert_eq!(up_to.0, all[4..6]);
+    // The rows that are left of what was given up are not all that there was.
+    record.forget_past(&mut session).await.unwrap();
+    assert!(record.oldest > all[19].start.lsn().into());
+    let given_up = record.transactions(&session, Lsn::ZERO, Lsn::MAX, 1000).await.unwrap();
+    assert_eq!(given_up, (Vec::new(), record.oldest.lsn()));
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use walcast_history::{AppendLimits, Error, PageLimits, Retention, RetentionLimits};
+use walcast_history::{AppendLimits, Error, FeedRecord, PageLimits, Retention, RetentionLimits};
 use walcast_model::{Cursor, Lsn, Op, Part, PartBuilder, Seq, Snapshot};
 use walcast_testkit::{LIMIT, for_each_version, shared_cluster, within};
 
 use crate::transactions::{Flat, Source, flatten, relation};
-use crate::world::{START, World, fast};
+use crate::world::{START, World, connect, fast, new_feed};
 
 /// A snapshot of the source that sees every transaction that [`Source`] makes.
 const ALL: &str = "1000000:1000000:";
@@ -197,6 +197,14 @@ async fn readers_and_the_appender_go_on_while_partitions_are_dropped() {
                 })
             })
             .collect();
+        // What retention does is never taken for something that is missing.
+        let (session, record) = (connect(&world.database).await, world.record().await);
+        let looked = Arc::clone(&done);
+        let watching = tokio::spawn(async move {
+            while !looked.load(Ordering::SeqCst) {
+                assert!(record.is_whole(&session).await.unwrap());
+            }
+        });
         for part in &parts[20..] {
             storing.writer.push(vec![part.clone()]).await;
             if storing.feed.memory_bytes() > 20_000 {
@@ -214,6 +222,7 @@ async fn readers_and_the_appender_go_on_while_partitions_are_dropped() {
             let (at, too_old) = reader.await.unwrap();
             assert_eq!(at, end, "too old {too_old} times");
         }
+        watching.await.unwrap();
         retaining.stop().await;
         storing.stop().await.unwrap();
         let known: i64 = world
@@ -315,15 +324,21 @@ async fn by_age_partitions_are_cut_and_dropped_on_a_system_that_writes_little() 
         let newest = "SELECT name FROM walcast.partition ORDER BY lower_lsn DESC LIMIT 1";
         let newest = world.database.scalar(newest).await.unwrap();
         storing.stop().await.unwrap();
-        let sql =
-            format!("ALTER TABLE walcast.{newest} ADD CONSTRAINT walcast_cut CHECK (lsn < '0/0') NOT VALID");
-        world.database.run(&sql).await;
-        let mut storing = world.store(fast()).await;
+        let record = world.record().await;
+        let (id, writer, at) = (&record.id, record.writer, record.position.lsn());
+        let begin = format!("SELECT walcast.begin_cut('{id}', {writer}, '{at}', '{newest}', '{at}')");
+        assert_eq!(world.database.scalar(&begin).await.as_deref(), Some("t"));
+        let check = format!("ALTER TABLE walcast.{newest} VALIDATE CONSTRAINT walcast_cut");
+        world.database.run(&check).await;
         // One that reads the partition does not keep anything from being stored in it.
+        let reading = world.database.session().await;
+        reading.batch_execute("BEGIN; SELECT count(*) FROM walcast.change_history").await.unwrap();
+        let mut storing = world.store(fast()).await;
         let more = source.transactions(3, 6, 30);
         parts.extend(more.clone());
         storing.writer.push(more).await;
         storing.until_stored(storing.feed.head()).await;
+        reading.batch_execute("COMMIT").await.unwrap();
         let retaining = Retaining::start(&world, by_age(Duration::from_millis(1)), ALL).await;
         world.database.until("SELECT count(*) FROM walcast.partition", "1").await;
         retaining.stop().await;
@@ -352,6 +367,70 @@ async fn a_partition_that_somebody_reads_is_written_on_and_cut_later() {
     assert_eq!(partitions(&world).await, 1);
     reading.batch_execute("COMMIT").await.unwrap();
     storing.stop().await.unwrap();
+}
+
+/// A dump that begins while the rows are checked: the cut cannot be finished, and giving it up waits for nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_that_somebody_begins_to_read_is_given_up_and_storing_goes_on() {
+    for_each_version(async |cluster| {
+        let world = World::create(cluster).await;
+        let mut source = Source::new(58, START, 200);
+        let mut storing = world.store(fast()).await;
+        storing.writer.push(source.transactions(3, 6, 30)).await;
+        storing.stop().await.unwrap();
+        // Holds the appender up at the end of its check.
+        world
+            .database
+            .run(
+                "CREATE FUNCTION hold() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+                     IF current_query() LIKE '%VALIDATE%' THEN PERFORM pg_advisory_xact_lock(4711); END IF;
+                 END $$;
+                 CREATE EVENT TRIGGER hold ON ddl_command_end EXECUTE FUNCTION hold()",
+            )
+            .await;
+        let holding = world.database.session().await;
+        holding.batch_execute("SELECT pg_advisory_lock(4711)").await.unwrap();
+        let limits = AppendLimits { history_partition_age: Duration::from_millis(1), ..fast() };
+        let mut storing = world.store(limits).await;
+        storing.writer.push(source.transactions(3, 6, 30)).await;
+        let held =
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted
+                    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        world.database.until(held, "1").await;
+        let reading = world.database.session().await;
+        reading.batch_execute("BEGIN; SELECT count(*) FROM walcast.change_history").await.unwrap();
+        holding.batch_execute("SELECT pg_advisory_unlock(4711)").await.unwrap();
+        storing.until_stored(storing.feed.head()).await;
+        assert_eq!(partitions(&world).await, 1);
+        // Others read meanwhile, and the next ones are stored, too.
+        read(&world, Lsn::new(START).into(), PageLimits::default()).await.unwrap();
+        storing.writer.push(source.transactions(3, 6, 30)).await;
+        storing.until_stored(storing.feed.head()).await;
+        // So do those who may read it and nothing else.
+        let stored = world.database.scalar("SELECT count(*) FROM walcast.change_history").await.unwrap();
+        let stranger = world.database.session().await;
+        stranger
+            .batch_execute(
+                "GRANT USAGE ON SCHEMA walcast TO pg_monitor; GRANT SELECT ON walcast.change_history TO pg_monitor;
+                 SET ROLE pg_monitor",
+            )
+            .await
+            .unwrap();
+        let all = "SELECT count(*) FROM walcast.change_history WHERE lsn >= '0/0'";
+        assert_eq!(stranger.scalar(all).await, Some(stored));
+        drop(stranger);
+        reading.batch_execute("COMMIT").await.unwrap();
+        storing.stop().await.unwrap();
+
+        // The next cut is none the worse for it.
+        let mut storing = world.store(limits).await;
+        storing.writer.push(source.transactions(3, 6, 30)).await;
+        storing.stop().await.unwrap();
+        assert!(partitions(&world).await > 1);
+        let leftovers = "SELECT count(*) FROM pg_constraint WHERE conname = 'walcast_cut'";
+        assert_eq!(world.database.scalar(leftovers).await.as_deref(), Some("0"));
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -387,6 +466,125 @@ async fn what_an_initial_sync_may_still_need_is_kept_or_missed_aloud() {
             assert_eq!(search(after).await.unwrap(), None, "{after}");
         }
         storing.stop().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_was_dropped_by_hand_is_never_read_over() {
+    for_each_version(async |cluster| {
+        let world = World::create(cluster).await;
+        let mut source = Source::new(59, START, 300);
+        let mut parts = source.transactions(200, 8, 30);
+        // The appender looks at it only when it has nothing to store, and not soon.
+        let limits = AppendLimits { fence_interval: Duration::from_secs(3600), ..narrow() };
+        let mut storing = world.store(limits).await;
+        for part in &parts {
+            storing.writer.push(vec![part.clone()]).await;
+        }
+        storing.until_stored(storing.feed.head()).await;
+        let bounds = world.database.session().await;
+        let bounds = bounds
+            .query("SELECT name, upper_lsn::text FROM walcast.partition ORDER BY lower_lsn", &[])
+            .await
+            .unwrap();
+        assert!(bounds.len() > 6, "{} partitions", bounds.len());
+        let (gone, upper): (String, String) = (bounds[3].get(0), bounds[3].get(1));
+        let kept: Cursor = upper.parse().unwrap();
+        world.database.run(&format!("DROP TABLE walcast.{gone}")).await;
+
+        let all_is_said = async |parts: &[Part]| {
+            let all = flatten(parts);
+            let recorded = world.record().await.oldest;
+            for from in parts.iter().map(Part::next_cursor).filter(|from| *from >= recorded) {
+                match read(&world, from, PageLimits::default()).await {
+                    Ok(flat) => {
+                        assert!(from >= kept, "{from} was read over what is missing");
+                        let rest: Vec<Flat> =
+                            all.iter().filter(|change| change.cursor >= from).cloned().collect();
+                        assert_eq!(flat, rest, "from {from}");
+                    }
+                    Err(Error::TooOld { cursor, oldest }) => {
+                        assert!(cursor == from && from < kept && oldest == kept, "{from}, {oldest}");
+                    }
+                    Err(error) => panic!("{from}: {error}"),
+                }
+            }
+        };
+        all_is_said(&parts).await;
+        let mut session = connect(&world.database).await;
+        assert!(!world.record().await.is_whole(&session).await.unwrap());
+        // Whoever asks for a snapshot's first transaction may have been about to be told of one that is gone.
+        let search = world.reader.first_invisible(&ALL.parse().unwrap(), world.record().await.position).await;
+        assert!(matches!(search, Err(Error::SnapshotTooOld { .. })), "{search:?}");
+
+        // What retention drops before it changes nothing.
+        let size = "SELECT sum(pg_total_relation_size(oid::oid)) FROM walcast.partition";
+        let bytes: u64 = world.database.scalar(size).await.unwrap().parse().unwrap();
+        let retaining = Retaining::start(&world, by_size(bytes - 1), ALL).await;
+        world.database.until(&format!("SELECT ({size}) < {bytes}"), "t").await;
+        retaining.stop().await;
+        all_is_said(&parts).await;
+        assert!(!world.record().await.is_whole(&session).await.unwrap());
+
+        // At the next start it is settled, and only what is before it is given up.
+        storing.stop().await.unwrap();
+        let mut record = world.record().await;
+        let last = record.last;
+        record.forget_past(&mut session).await.unwrap();
+        assert_eq!((record.oldest, record.last), (kept, last));
+        assert_eq!(record, world.record().await);
+        assert!(record.is_whole(&session).await.unwrap());
+        let mut storing = world.store(narrow()).await;
+        let more = source.transactions(10, 8, 30);
+        parts.extend(more.clone());
+        storing.writer.push(more).await;
+        storing.until_stored(storing.feed.head()).await;
+        all_is_said(&parts).await;
+
+        // A new feed in its place misses nothing of the one before.
+        storing.stop().await.unwrap();
+        let first = "SELECT name FROM walcast.partition ORDER BY lower_lsn LIMIT 1";
+        let first = world.database.scalar(first).await.unwrap();
+        world.database.run(&format!("DROP TABLE walcast.{first}")).await;
+        let record = FeedRecord::create(&mut session, &new_feed()).await.unwrap();
+        assert!(record.is_whole(&session).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_history_that_is_emptied_while_it_is_stored_is_missed_before_anything_is_stored_behind_it() {
+    for_each_version(async |cluster| {
+        for is_idle in [false, true] {
+            let world = World::create(cluster).await;
+            let mut source = Source::new(60, START, 300);
+            let parts = source.transactions(20, 8, 30);
+            let look = if is_idle { Duration::from_millis(20) } else { Duration::from_secs(3600) };
+            let limits = AppendLimits { fence_interval: look, ..fast() };
+            let mut storing = world.store(limits).await;
+            storing.writer.push(parts.clone()).await;
+            let end = storing.feed.head();
+            storing.until_stored(end).await;
+            world.database.run("TRUNCATE walcast.change_history").await;
+            let last = parts.last().unwrap().transaction().start.lsn();
+            let from = Cursor::from(Lsn::new(START));
+            let page = world.reader.read_kept(from, end, PageLimits::default()).await;
+            let kept = Cursor::from(Lsn::new(last.get() + 1));
+            assert!(
+                matches!(page, Err(Error::TooOld { cursor, oldest }) if cursor == from && oldest == kept),
+                "{page:?}"
+            );
+            // The cursor after it lacks nothing.
+            assert!(read(&world, end, PageLimits::default()).await.unwrap().is_empty());
+            if !is_idle {
+                storing.writer.push(source.transactions(2, 8, 30)).await;
+            }
+            let ended = within("the appender ends", LIMIT, storing.task).await.unwrap();
+            assert!(matches!(ended, Err(Error::Missing { .. })), "{ended:?}");
+            let count = "SELECT count(*) FROM walcast.change_history";
+            assert_eq!(world.database.scalar(count).await.as_deref(), Some("0"));
+        }
     })
     .await;
 }

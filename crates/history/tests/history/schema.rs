@@ -60,9 +60,10 @@ async fn a_role_that_owns_no_more_than_the_schema_can_do_everything() {
         let config = config(&database.url_as(&role));
         let mut session = walcast_postgres::Session::connect(&config, "test").await.unwrap();
         schema::apply(&mut session).await.unwrap();
-        walcast_history::FeedRecord::create(&mut session, &crate::world::new_feed()).await.unwrap();
+        let feed =
+            walcast_history::FeedRecord::create(&mut session, &crate::world::new_feed()).await.unwrap();
         let pool = walcast_postgres::Pool::new(config.clone(), "test", 2);
-        let reader = walcast_history::Reader::new(pool);
+        let reader = walcast_history::Reader::new(pool, feed.id);
         let world = World { database, config, reader };
         let parts = Source::new(1, START, 1000).transactions(20, 10, 50);
         world.store_all(&parts).await;

@@ -48,9 +48,9 @@ impl World {
     pub(crate) async fn of(database: TestDatabase) -> Self {
         let mut session = connect(&database).await;
         schema::apply(&mut session).await.unwrap();
-        FeedRecord::create(&mut session, &new_feed()).await.unwrap();
+        let feed = FeedRecord::create(&mut session, &new_feed()).await.unwrap();
         let config = config(database.url());
-        let reader = Reader::new(Pool::new(config.clone(), "test reader", 4));
+        let reader = Reader::new(Pool::new(config.clone(), "test reader", 4), feed.id);
         Self { database, config, reader }
     }
 

@@ -8,6 +8,10 @@
 //!
 //! What history is asked is at least as new as what was dropped here, and nothing that came after it is missing here: so
 //! the two together are exactly as of the change at hand.
+//!
+//! A transaction that may have rewritten a table may be in the stream before the catalog can be asked what it did. Until
+//! then nothing is completed, and each change makes history forget its row; what has the storage as it was before is
+//! good again if it turns out to be the same.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -18,9 +22,11 @@ use walcast_model::last_image::{ImageEffect, ImageMark, StorageId, can_keep, key
 use walcast_model::{Cursor, Lsn, Oid, Relation, RelationDigest, RelationName};
 use walcast_pgoutput::{Message, OldTuple, Tuple};
 
-use super::relation::{Entry, Known};
+use super::relation::{Definition, Entry, Known};
 use super::row::{Image, Values};
-use super::{Assembler, Step, infallible};
+use super::types::relation_of;
+use super::{AssembleError, Assembler, Step, StorageFacts, infallible};
+use crate::metrics::{IMAGES_COMPLETED_TOTAL, IMAGES_UNSTORED};
 
 /// Says for which tables last images are kept.
 pub type IsChosen = Arc<dyn Fn(&RelationName) -> bool + Send + Sync>;
@@ -38,8 +44,8 @@ pub struct ImageQuestion {
     pub key: Bytes,
 }
 
-/// What an image is good for.
-type Definition = (RelationDigest, StorageId);
+/// How many images room is kept for while there are none.
+const UNSTORED_MIN: usize = 1024;
 
 /// What is known of a row.
 pub(super) enum Sought {
@@ -74,10 +80,12 @@ pub(crate) struct Images {
     /// What is not stored yet, in order; without a key for a table that was cleared.
     unstored: VecDeque<(Cursor, Oid, Option<Bytes>)>,
     looked_up: Vec<(Oid, Bytes)>,
-    /// The last change that was dropped, as history has it.
-    dropped: Cursor,
+    /// Where history is at least: it has what was stored before this connection, and what was dropped since.
+    history_at: Cursor,
     /// Bytes that were filled in since the last look.
     filled: usize,
+    /// Changes that were completed and are not counted yet.
+    completed: u64,
 }
 
 impl fmt::Debug for Images {
@@ -87,14 +95,16 @@ impl fmt::Debug for Images {
 }
 
 impl Images {
-    pub(crate) fn new(is_chosen: IsChosen) -> Self {
+    /// For a connection before which everything up to `head` was stored.
+    pub(crate) fn new(is_chosen: IsChosen, head: Cursor) -> Self {
         Self {
             is_chosen,
             tables: HashMap::new(),
             unstored: VecDeque::new(),
             looked_up: Vec::new(),
-            dropped: Cursor::ZERO,
+            history_at: head,
             filled: 0,
+            completed: 0,
         }
     }
 
@@ -102,15 +112,15 @@ impl Images {
         (self.is_chosen)(name)
     }
 
-    /// The last change that is remembered no more: history is to have it when it is asked.
-    pub(crate) const fn dropped(&self) -> Cursor {
-        self.dropped
+    /// What comes before it is not remembered: history is to have it when it is asked.
+    pub(crate) const fn history_at(&self) -> Cursor {
+        self.history_at
     }
 
     /// Drops what history has by now.
     pub(crate) fn mark_stored(&mut self, stored: Cursor) {
         while let Some((at, oid, key)) = self.unstored.pop_front_if(|(at, ..)| *at < stored) {
-            self.dropped = at;
+            self.history_at = self.history_at.max(Cursor::new(at.lsn(), at.seq().plus(1)));
             let Some(table) = self.tables.get_mut(&oid) else { continue };
             match key {
                 Some(key) if table.rows.get(&key).is_some_and(|row| row.at == Some(at)) => {
@@ -120,10 +130,22 @@ impl Images {
                 _ => {}
             }
         }
+        let count: usize = self.tables.values().map(|table| table.rows.len()).sum();
+        metrics::gauge!(IMAGES_UNSTORED).set(count as f64);
+        // What a large transaction took is not held for ever.
+        if self.unstored.is_empty() {
+            self.unstored.shrink_to(UNSTORED_MIN);
+            for table in self.tables.values_mut() {
+                table.rows.shrink_to(UNSTORED_MIN);
+            }
+        }
     }
 
     /// Forgets what history was asked, as changes are stored from here on.
     pub(crate) fn forget_found(&mut self) {
+        if self.completed > 0 {
+            metrics::counter!(IMAGES_COMPLETED_TOTAL).increment(std::mem::take(&mut self.completed));
+        }
         for (oid, key) in self.looked_up.drain(..) {
             if let Some(table) = self.tables.get_mut(&oid)
                 && table.rows.get(&key).is_some_and(|row| row.at.is_none())
@@ -191,8 +213,10 @@ impl Images {
         self.unstored.push_back((at, oid, Some(key)));
     }
 
+    /// A change has this many bytes of an image.
     pub(super) const fn filled(&mut self, bytes: usize) {
         self.filled = self.filled.saturating_add(bytes);
+        self.completed += (bytes > 0) as u64;
     }
 }
 
@@ -200,7 +224,7 @@ impl Images {
 pub(super) fn mark(known: &Known, start: Lsn, effect: ImageEffect) -> Option<ImageMark> {
     let storage = known.storage.as_ref()?;
     // What was read of the storage later than the change may not have been so then.
-    let is_certain = storage.since <= start;
+    let is_certain = storage.since <= start && known.unseen.is_none();
     let effect = match effect {
         ImageEffect::Keep if !is_certain => ImageEffect::Forget,
         effect => effect,
@@ -245,11 +269,16 @@ pub(super) fn note(
 impl Assembler {
     /// Keeps last images, and completes changes by them.
     pub(crate) fn keep_images(&mut self, is_chosen: IsChosen) {
-        self.images = (!self.any_bytes).then(|| Images::new(is_chosen));
+        self.images = (!self.any_bytes).then(|| Images::new(is_chosen, self.position));
     }
 
     pub(crate) const fn images_mut(&mut self) -> Option<&mut Images> {
         self.images.as_mut()
+    }
+
+    /// Where the history is at least, with which changes are completed.
+    pub(crate) fn history_at(&self) -> Cursor {
+        self.images.as_ref().map_or(Cursor::ZERO, Images::history_at)
     }
 
     /// Bytes that were filled in since it was asked last.
@@ -262,6 +291,31 @@ impl Assembler {
         self.transaction.as_ref().map_or(self.position, |open| {
             Cursor::new(open.builder.transaction().start.lsn(), open.builder.next_seq())
         })
+    }
+
+    /// Whether the storage of this change's table is to be looked at again: once in each transaction.
+    pub(super) fn storage_question(&self, message: &Message) -> Option<Step> {
+        let open = self.transaction.as_ref().filter(|open| open.wants_next())?;
+        let relation = relation_of(message)?;
+        let Some(Entry::Known(known)) = self.relations.get(&relation) else { return None };
+        let asked_at = known.unseen?;
+        (asked_at != open.builder.transaction().xid).then_some(Step::NeedsStorage(relation))
+    }
+
+    /// Answers [`Step::NeedsStorage`], and goes on with the change.
+    ///
+    /// # Errors
+    /// As [`Assembler::message`].
+    pub fn storage_read(&mut self, relation: Oid, facts: StorageFacts) -> Result<Step, AssembleError> {
+        let at = self.transaction.as_ref().map(|open| open.builder.transaction().xid);
+        if let Some(Entry::Known(known)) = self.relations.get_mut(&relation) {
+            known.keep_storage(facts, at);
+            let definition = known.definition();
+            if let Some(images) = &mut self.images {
+                images.define(relation, definition);
+            }
+        }
+        self.resume()
     }
 
     /// The image that has to be looked up before this change can be rendered.
@@ -281,7 +335,7 @@ impl Assembler {
             _ => return None,
         };
         let Some(Entry::Known(known)) = self.relations.get(&oid) else { return None };
-        let storage = known.storage.as_ref()?;
+        let storage = known.storage.as_ref().filter(|_| known.unseen.is_none())?;
         let values = Values { at: start, conversions: &self.conversions, any_bytes: false };
         let key = key_before(known, values, before)?;
         matches!(images.sought(oid, &key), Sought::Unknown).then(|| ImageQuestion {
@@ -308,8 +362,11 @@ pub(super) fn key_before(known: &Known, values: Values<'_>, before: &Tuple) -> O
 }
 
 /// The image of the row before a change, if there is one.
-pub(super) fn image_before(images: Option<&Images>, oid: Oid, key: Option<&Bytes>) -> Option<Bytes> {
-    match images?.sought(oid, key?) {
+pub(super) fn image_before(images: Option<&Images>, known: &Known, key: Option<&Bytes>) -> Option<Bytes> {
+    if known.unseen.is_some() {
+        return None;
+    }
+    match images?.sought(known.relation.oid(), key?) {
         Sought::Whole(image) => Some(image),
         Sought::Nothing | Sought::Unknown => None,
     }

@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use walcast_model::last_image::Storage;
-use walcast_model::{Column, Lsn, Oid, Relation, RelationName, ReplicaIdentity, Xid};
+use walcast_model::last_image::{Storage, StorageId};
+use walcast_model::{Column, Lsn, Oid, Relation, RelationDigest, RelationName, ReplicaIdentity, Xid};
 use walcast_pgoutput::json::{Types, ValueError, ValueWriter};
 use walcast_pgoutput::{RelationDefinition, Tuple};
 
@@ -41,9 +41,34 @@ pub struct CatalogAnswer {
     pub relation: Option<RelationFacts>,
     /// The names asked for, in their order; `???` for a type that is gone.
     pub type_names: Vec<String>,
-    /// How the table is kept and published. `None` when that is not known, or no images of it can be good.
-    pub storage: Option<Storage>,
+    /// How the table is kept and published, where that was asked for.
+    pub storage: StorageFacts,
 }
+
+/// What the catalog says of how a table is kept and published.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StorageFacts {
+    /// No image of the table can be good.
+    #[default]
+    None,
+    /// It is this.
+    Seen(Storage),
+    /// The transaction that was asked about may have made it another one, and is not seen yet. The storage before it.
+    Unseen(Option<Storage>),
+}
+
+impl StorageFacts {
+    pub(super) const fn known(self) -> Option<Storage> {
+        match self {
+            Self::None => None,
+            Self::Seen(storage) => Some(storage),
+            Self::Unseen(before) => before,
+        }
+    }
+}
+
+/// What the images of a table are good for.
+pub(super) type Definition = (RelationDigest, StorageId);
 
 /// What the catalog says of a table.
 #[derive(Debug, Clone, Default)]
@@ -130,6 +155,11 @@ pub(super) struct Known {
     is_alterable: bool,
     /// `None` where no last images are kept.
     pub(super) storage: Option<Arc<Storage>>,
+    /// The transaction at which the storage was asked for last and not seen: it may be another one already, so images are
+    /// neither looked for nor kept.
+    pub(super) unseen: Option<Xid>,
+    /// Whether there can be images of such a table.
+    has_images: bool,
 }
 
 #[derive(Debug)]
@@ -197,7 +227,9 @@ impl Known {
         // Under FULL the WAL says more than images do; a key is looked up by what was written of it.
         let has_images = has_key && lasting_key && relation.identity() != ReplicaIdentity::Full;
         Self {
-            storage: answer.storage.filter(|_| has_images).map(Arc::new),
+            storage: answer.storage.known().filter(|_| has_images).map(Arc::new),
+            unseen: None,
+            has_images,
             has_key,
             is_converted: columns.iter().any(|column| column.writer.is_converted()),
             is_alterable: !types
@@ -208,6 +240,18 @@ impl Known {
             relation,
             columns,
         }
+    }
+
+    /// What images of the table are good for; `None` where none are kept.
+    pub(super) fn definition(&self) -> Option<Definition> {
+        self.storage.as_ref().map(|storage| (self.relation.digest(), storage.id))
+    }
+
+    /// Takes what the catalog says of the storage at this transaction.
+    pub(super) fn keep_storage(&mut self, facts: StorageFacts, asked_at: Option<Xid>) {
+        self.storage = facts.known().filter(|_| self.has_images).map(Arc::new);
+        let is_unseen = self.has_images && matches!(facts, StorageFacts::Unseen(_));
+        self.unseen = is_unseen.then(|| asked_at.unwrap_or(Xid::new(0)));
     }
 
     /// Whether any column is of a type that users can alter.

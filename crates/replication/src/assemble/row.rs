@@ -123,9 +123,9 @@ impl<'a> Image<'a> {
         Ok(())
     }
 
-    /// The new row, completed by the old one: whole under FULL; otherwise only by the identity's columns, because in
-    /// an old key the others say nothing; and by the last image of the row before, a whole row of this definition. What
-    /// is left out is remembered.
+    /// The row after a change, completed by the old one: whole under FULL; otherwise only by the identity's columns,
+    /// because in an old key the others say nothing; and by the last image of the row before. What is left out is
+    /// remembered.
     pub(super) fn merged(
         &mut self,
         new: &Tuple,
@@ -133,14 +133,15 @@ impl<'a> Image<'a> {
         last: Option<&[u8]>,
         out: &mut Vec<u8>,
     ) -> Result<(), Infallible> {
-        let mut last = last.map(json::fields);
+        let mut last = last.map(|last| json::fields(last).peekable());
         let full = matches!(old, Some(OldTuple::Full(_)));
         let mut old = old.map(|old| old.tuple().iter());
         out.push(b'{');
         let mut first = true;
         for (index, column) in new.iter().enumerate() {
             let before = old.as_mut().and_then(Iterator::next);
-            let kept = last.as_mut().and_then(Iterator::next).map(|(_, value)| value);
+            let name = self.known.relation.column_name_json(index);
+            let kept = last.as_mut().and_then(|last| last.next_if(|(field, _)| *field == name));
             let column = match (column, before) {
                 (TupleColumn::Unchanged, Some(before)) if full || self.known.columns[index].identity => {
                     before
@@ -149,7 +150,7 @@ impl<'a> Image<'a> {
             };
             if column != TupleColumn::Unchanged {
                 self.field(index, column, out, &mut first);
-            } else if let Some(value) = kept.filter(|_| self.known.columns[index].is_lasting) {
+            } else if let Some((_, value)) = kept.filter(|_| self.known.columns[index].is_lasting) {
                 separate(out, &mut first);
                 out.extend_from_slice(self.known.relation.column_json(index).as_bytes());
                 out.extend_from_slice(value);

@@ -141,6 +141,14 @@ fn case_10_11_12_toast_columns_that_were_not_touched() {
 }
 
 #[test]
+fn case_41_an_update_that_is_sent_as_an_insert_lacks_what_it_did_not_write() {
+    assert_eq!(
+        one(b'i', &[insert(T, &[X("1"), X("open"), U])]),
+        [r#"{"insert","key":{"v":"open"},"row":{"id":1,"v":"open"},"unchanged":["big"]}"#]
+    );
+}
+
+#[test]
 fn case_13_a_key_stored_out_of_line_is_filled_from_the_old_key() {
     // Identity index over v, which is stored out of line: K comes although the key did not change.
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use walcast_model::{CommitEnd, Cursor, Part, PartBuilder, Relation, Seq, Transaction, Xid};
+use walcast_model::{CommitEnd, Cursor, Meta, Part, PartBuilder, Relation, Seq, Transaction, Xid};
 use walcast_pgoutput::Begin;
 
 /// A transaction between its `Begin` and its `Commit`: holds one part at most.
@@ -12,6 +12,8 @@ pub(super) struct Open {
     pub(super) builder: PartBuilder,
     /// Barriers that were read in it.
     pub(super) barriers: Vec<String>,
+    /// What it says about itself from here on.
+    pub(super) meta: Option<Arc<Meta>>,
     /// The table that the `walcast.rows` messages from here on are about.
     pub(super) rows_of: Option<Arc<Relation>>,
     /// The number that the next change has, rendered or not.
@@ -34,6 +36,7 @@ impl Open {
         Self {
             builder: PartBuilder::new(Arc::new(transaction), Seq::new(first)),
             barriers: Vec::new(),
+            meta: None,
             rows_of: None,
             next: 0,
             first,
@@ -52,9 +55,14 @@ impl Open {
         if !wanted {
             return false;
         }
-        if !self.builder.is_empty() && self.builder.json_bytes() >= part_bytes_max {
-            let next = PartBuilder::new(Arc::clone(self.builder.transaction()), self.builder.next_seq());
-            parts.push(std::mem::replace(&mut self.builder, next).finish(None));
+        let says_another = self.builder.meta() != self.meta.as_ref();
+        if says_another || self.builder.json_bytes() >= part_bytes_max {
+            let next = PartBuilder::new(Arc::clone(self.builder.transaction()), self.builder.next_seq())
+                .with_meta(self.meta.clone());
+            let full = std::mem::replace(&mut self.builder, next);
+            if !full.is_empty() {
+                parts.push(full.finish(None));
+            }
         }
         true
     }

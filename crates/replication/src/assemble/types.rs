@@ -121,7 +121,7 @@ impl Assembler {
     }
 }
 
-fn relation_of(message: &Message) -> Option<Oid> {
+pub(super) fn relation_of(message: &Message) -> Option<Oid> {
     match message {
         Message::Insert(insert) => Some(insert.relation),
         Message::Update(update) => Some(update.relation),

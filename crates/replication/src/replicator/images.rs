@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use walcast_model::last_image::StorageId;
-use walcast_model::{Cursor, Lsn, Oid, RelationName};
+use walcast_model::last_image::Storage;
+use walcast_model::{Cursor, Oid, RelationName};
 use walcast_pgoutput::{DecodeError, Decoder};
 
 use crate::assemble::{Assembler, ImageQuestion};
 use crate::backoff::Backoff;
 use crate::connection::StreamFrame;
+use crate::metrics::{IMAGES_FOUND_TOTAL, IMAGES_LOOKED_UP_TOTAL};
 
 /// How many images are asked for at once. The answer may leave out all but the first, for its size.
 const IMAGES_MAX: usize = 1000;
@@ -22,16 +23,26 @@ pub struct FoundImages {
     pub images: Vec<Option<Bytes>>,
 }
 
-/// Keeps last images, for the replicator to ask. Errors are texts for people.
+/// Keeps last images, for the replicator to ask. What it answers is as of one position, at `history_at` or after it: a
+/// history that is older is another one (the primary before a failover), to which it connects no more. Errors are texts
+/// for people; what failed is asked again.
 pub trait LastImages: Send + Sync {
     /// Whether images are kept of this table.
     fn is_chosen(&self, table: &RelationName) -> bool;
 
     /// The images of these rows.
-    fn find(&self, questions: Vec<ImageQuestion>) -> BoxFuture<'static, Result<FoundImages, String>>;
+    fn find(
+        &self,
+        questions: Vec<ImageQuestion>,
+        history_at: Cursor,
+    ) -> BoxFuture<'static, Result<FoundImages, String>>;
 
-    /// Since when the table surely has this storage, if history knows it under this one.
-    fn since(&self, relation: Oid, storage: StorageId) -> BoxFuture<'static, Result<Option<Lsn>, String>>;
+    /// The storage that the images of a table are of, if there are any.
+    fn stored(
+        &self,
+        relation: Oid,
+        history_at: Cursor,
+    ) -> BoxFuture<'static, Result<Option<Storage>, String>>;
 }
 
 /// Adds what changes in the frames `ahead` will want, up to the next definition of a table.
@@ -63,30 +74,29 @@ pub(super) async fn find(store: &dyn LastImages, assembler: &mut Assembler, want
     let Some(images) = assembler.images_mut() else { return };
     let mut backoff = Backoff::default();
     let found = loop {
-        let problem = match store.find(wanted.clone()).await {
-            // Older, and it lacks what is not remembered here any more; newer, and another process stores the feed.
-            Ok(found)
-                if (found.position <= images.dropped() && images.dropped() > Cursor::ZERO)
-                    || found.position > at =>
-            {
-                format!("it is at {}, not after {} and up to {at}", found.position, images.dropped())
+        let problem = match store.find(wanted.clone(), images.history_at()).await {
+            Ok(found) if found.position > at => {
+                format!("it is at {}, after {at}: another process stores the feed", found.position)
             }
             Ok(found) => break found,
             Err(problem) => problem,
         };
         pause("last images are not had from the history", &problem, &mut backoff).await;
     };
+    let had = found.images.iter().flatten().count();
+    metrics::counter!(IMAGES_LOOKED_UP_TOTAL).increment(found.images.len() as u64);
+    metrics::counter!(IMAGES_FOUND_TOTAL).increment(had as u64);
     for (question, image) in wanted.into_iter().zip(found.images) {
         images.found(question, image);
     }
 }
 
 /// As [`find`].
-pub(super) async fn since(store: &dyn LastImages, relation: Oid, storage: StorageId) -> Option<Lsn> {
+pub(super) async fn stored(store: &dyn LastImages, relation: Oid, history_at: Cursor) -> Option<Storage> {
     let mut backoff = Backoff::default();
     loop {
-        match store.since(relation, storage).await {
-            Ok(since) => return since,
+        match store.stored(relation, history_at).await {
+            Ok(stored) => return stored,
             Err(problem) => {
                 pause("the storage of a table is not had from the history", &problem, &mut backoff).await
             }

@@ -21,19 +21,29 @@ pub enum FeedEnd {
     Overtaken,
 }
 
+/// What history has of what the source has sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredTransactions {
+    /// Transactions with changes, in order.
+    pub transactions: Vec<Transaction>,
+    /// What began before it was stored and is not there any more: retention has dropped it, or it was given up.
+    pub oldest: Lsn,
+}
+
 /// Keeps the feed's record and history, for the replicator to ask and to tell. Errors are texts for people.
 pub trait Keeper: Send + Sync {
     /// Records that the feed goes on in this life of the source. When it fails, the feed goes on all the same: only the
     /// next start then has to prove what is proven now.
     fn adopt(&self, origin: Origin) -> BoxFuture<'static, Result<(), String>>;
 
-    /// The last `count_max` stored transactions with changes that begin at or after `from` and before `to`, in order.
+    /// The last `count_max` stored transactions with changes that begin at or after `from` and before `to`, and none that
+    /// begins before [`oldest`](StoredTransactions::oldest).
     fn transactions(
         &self,
         from: Lsn,
         to: Lsn,
         count_max: u32,
-    ) -> BoxFuture<'static, Result<Vec<Transaction>, String>>;
+    ) -> BoxFuture<'static, Result<StoredTransactions, String>>;
 
     /// The slot is this process's: nobody else reads from it now. Told once, the first time.
     fn holds_slot(&self);

@@ -7,7 +7,9 @@ use walcast_pgoutput::json::{TypeKind, Types};
 use walcast_postgres::Session;
 use walcast_postgres::catalog::{self, TypeReader};
 
-use crate::assemble::{CatalogAnswer, CatalogQuestion, ColumnFacts, RelationFacts, TypesQuestion};
+use crate::assemble::{
+    CatalogAnswer, CatalogQuestion, ColumnFacts, RelationFacts, StorageFacts, TypesQuestion,
+};
 use crate::error::Error;
 use crate::metrics::TYPE_READINGS_TOTAL;
 
@@ -99,7 +101,7 @@ pub(super) async fn answer(
     let unknown = || "???".to_owned();
     let type_names =
         names.iter().map(|row| row.get::<_, Option<String>>(0).unwrap_or_else(unknown)).collect();
-    Ok(CatalogAnswer { relation, type_names, storage: None })
+    Ok(CatalogAnswer { relation, type_names, storage: StorageFacts::None })
 }
 
 /// How often types are read again when no change asks for it.

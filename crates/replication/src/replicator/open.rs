@@ -8,11 +8,11 @@ use walcast_pgoutput::Decoder;
 use walcast_postgres::Session;
 use walcast_postgres::catalog::TypeReader;
 
-use super::Replicator;
 use super::convert::Converter;
 use super::images::LastImages;
 use super::sent_again::{COMPARED_MAX, SentAgain};
 use super::storage::StorageReader;
+use super::{Replicator, StoredTransactions};
 use crate::assemble::{Assembler, AssemblerSettings, Progress};
 use crate::connection::{ReplicationConnection, ReplicationStream};
 use crate::error::Error;
@@ -176,11 +176,13 @@ impl Replicator {
             self.adopt(standing.origin()).await;
             return Ok((head, None));
         };
-        let transactions = keeper.transactions(confirmed, stored, COMPARED_MAX).await;
-        let transactions = transactions.map_err(walcast_postgres::Error::Protocol)?;
+        let kept = keeper.transactions(confirmed, stored, COMPARED_MAX).await;
+        let StoredTransactions { transactions, oldest } =
+            kept.map_err(|reason| Error::HistoryUnknown { reason })?;
         let is_all = transactions.len() < COMPARED_MAX as usize;
         let first = transactions.first().map(|first| first.start.lsn());
-        let from = first.filter(|_| !is_all).unwrap_or(confirmed);
+        // After a crash the slot may stand before what retention has left.
+        let from = first.filter(|_| !is_all).unwrap_or(confirmed.max(oldest).min(stored));
         let sent_again = SentAgain::new(transactions, from, stored);
         Ok((from, Some(Compared { sent_again, origin: standing.origin() })))
     }

@@ -2,33 +2,39 @@
 //!
 //! A table that is rewritten (`ALTER … TYPE … USING`, a default for a new column) has other rows without a change in the
 //! stream; a table that was out of its publication for a while has had changes that did not come. Both leave a trace in
-//! the catalog: another file, another number of columns, another entry of the publication. The catalog is read as it is
-//! *now*, though, and the stream may be behind: so it also counts since when it has been so, for certain.
+//! the catalog: another file, another number of columns, another entry of the publication, another version of the table's
+//! row in `pg_class` (another schema for a while, a partition for a while). VACUUM and ANALYZE write that row in place, so
+//! it stays the same version; a GRANT or a trigger makes another one, which costs the images and is never wrong. The
+//! catalog is read as it is *now*, though, and the stream may be behind: so it also counts since when it has been so, for
+//! certain.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use walcast_model::last_image::{Storage, StorageId};
-use walcast_model::{Lsn, Oid, Snapshot, Xid};
+use walcast_model::{Cursor, Lsn, Oid, Snapshot, Xid};
 use walcast_postgres::Session;
 
 use super::images::{self, LastImages};
+use crate::assemble::StorageFacts;
 use crate::error::Error;
 
 /// How long a definition waits for the transaction that made it to be seen.
-const UNSEEN_WAIT_MAX: Duration = Duration::from_secs(1);
+pub(super) const UNSEEN_WAIT_MAX: Duration = Duration::from_secs(1);
 const UNSEEN_WAIT: Duration = Duration::from_millis(2);
 
 const NOW: &str = "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text";
 
 /// Partitions are left out: what is published of them depends on their parents as well. The numbers of transactions are
-/// those that made the table's file and what publishes it.
+/// those that made the table's row of `pg_class` and what publishes it.
 macro_rules! storage_sql {
     ($schemas:literal) => {
         concat!(
             "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text, \
-                    $3::text IS NULL OR pg_visible_in_snapshot($3::text::xid8, pg_current_snapshot()), \
-                    c.relfilenode::text || ' ' || c.relnatts, c.xmin::text, \
+                    NOT EXISTS (SELECT FROM unnest($3::text[]) AS maker \
+                                WHERE NOT pg_visible_in_snapshot(maker::xid8, pg_current_snapshot())), \
+                    c.relfilenode || ' ' || c.relnatts || ' ' || c.xmin, c.xmin::text, \
                     ARRAY(SELECT p.oid || ' ' || p.xmin || ' ' || m.oid || ' ' || m.xmin FROM pg_publication p \
                           CROSS JOIN LATERAL (SELECT r.oid, r.xmin FROM pg_publication_rel r \
                                               WHERE r.prpubid = p.oid AND r.prrelid = c.oid",
@@ -36,7 +42,7 @@ macro_rules! storage_sql {
             " UNION ALL SELECT 0::oid, p.xmin WHERE p.puballtables) m \
                           WHERE p.pubname = ANY ($2::text[]) AND p.pubinsert AND p.pubupdate AND p.pubdelete \
                           ORDER BY p.oid, m.oid) \
-             FROM pg_class c WHERE c.oid = $1 AND c.relkind = 'r' AND NOT c.relispartition"
+             FROM (SELECT) AS one LEFT JOIN pg_class c ON c.oid = $1 AND c.relkind = 'r' AND NOT c.relispartition"
         )
     };
 }
@@ -70,6 +76,10 @@ pub(super) struct StorageReader {
     xid_reference: Xid,
     /// The first of this connection, and the last.
     references: [Reference; 2],
+    /// What was read last of each table on this connection.
+    read: HashMap<Oid, Option<Storage>>,
+    /// Of tables whose storage was not seen: the transactions that may have made it.
+    unseen: HashMap<Oid, Vec<String>>,
 }
 
 impl StorageReader {
@@ -79,7 +89,8 @@ impl StorageReader {
         xid_reference: Xid,
     ) -> Result<Self, Error> {
         let reference = Self::now(session).await?;
-        Ok(Self { publications, xid_reference, references: [reference.clone(), reference] })
+        let references = [reference.clone(), reference];
+        Ok(Self { publications, xid_reference, references, read: HashMap::new(), unseen: HashMap::new() })
     }
 
     async fn now(session: &Session) -> Result<Reference, Error> {
@@ -93,33 +104,64 @@ impl StorageReader {
         Ok(())
     }
 
-    /// The storage of a table whose changes come next, in `transaction`. `None` when no image can be good.
+    /// The storage of a table whose changes come next. `transaction` may have made it what it is: it is waited for until
+    /// others see it, for as long as `wait_max`; so are those that were not seen the last time. `history_at` is where the
+    /// history is at least.
     pub(super) async fn read(
         &mut self,
         session: &Session,
         store: &dyn LastImages,
         relation: Oid,
         transaction: Option<Xid>,
-    ) -> Result<Option<Storage>, Error> {
+        wait_max: Duration,
+        history_at: Cursor,
+    ) -> Result<StorageFacts, Error> {
         let sql = if session.server_version() >= 150_000 { STORAGE } else { STORAGE_14 };
-        let transaction = transaction.map(|xid| xid.to_string());
+        let mut makers = self.unseen.get(&relation).cloned().unwrap_or_default();
+        makers.extend(transaction.map(|xid| xid.to_string()).filter(|xid| !makers.contains(xid)));
         let started = Instant::now();
         let row = loop {
-            let row = session.query_opt(sql, &[&relation.get(), &self.publications, &transaction]).await?;
-            match row {
-                None => return Ok(None),
-                // It may have rewritten the table itself.
-                Some(row) if !row.try_get::<_, bool>(2)? => {
-                    if started.elapsed() > UNSEEN_WAIT_MAX {
-                        return Ok(None);
-                    }
-                    tokio::time::sleep(UNSEEN_WAIT).await;
-                }
-                Some(row) => break row,
+            let row = session.query_one(sql, &[&relation.get(), &self.publications, &makers]).await?;
+            if row.try_get(2)? {
+                break row;
             }
+            if started.elapsed() >= wait_max {
+                if self.unseen.insert(relation, makers).is_none() {
+                    let xid = transaction.map(Xid::get);
+                    tracing::warn!(
+                        xid,
+                        relation = relation.get(),
+                        "a transaction that may have rewritten a table is not visible yet, as when it waits for a \
+                         synchronous standby; until it is, changes of the table are not completed by last images"
+                    );
+                }
+                let before = match self.read.get(&relation) {
+                    Some(read) => *read,
+                    None => images::stored(store, relation, history_at).await,
+                };
+                return Ok(StorageFacts::Unseen(before));
+            }
+            tokio::time::sleep(UNSEEN_WAIT).await;
         };
+        self.unseen.remove(&relation);
+        let storage = self.storage(&row, store, relation, history_at).await?;
+        self.read.insert(relation, storage);
+        Ok(storage.map_or(StorageFacts::None, StorageFacts::Seen))
+    }
+
+    async fn storage(
+        &mut self,
+        row: &tokio_postgres::Row,
+        store: &dyn LastImages,
+        relation: Oid,
+        history_at: Cursor,
+    ) -> Result<Option<Storage>, Error> {
         let read = Reference::parse(row.try_get(0)?, row.try_get(1)?)?;
-        let (file, made_by): (&str, &str) = (row.try_get(3)?, row.try_get(4)?);
+        let (Some(file), Some(made_by)) =
+            (row.try_get::<_, Option<&str>>(3)?, row.try_get::<_, Option<&str>>(4)?)
+        else {
+            return Ok(None);
+        };
         let published: Vec<String> = row.try_get(5)?;
         if published.is_empty() {
             return Ok(None);
@@ -133,8 +175,9 @@ impl StorageReader {
         let seen_by = |reference: &&Reference| {
             makers.iter().all(|xid| xid.is_some_and(|xid| reference.snapshot.sees(xid)))
         };
-        let since = match images::since(store, relation, id).await {
-            Some(since) => since,
+        let stored = images::stored(store, relation, history_at).await;
+        let since = match stored.filter(|stored| stored.id == id) {
+            Some(stored) => stored.since,
             None => self.references.iter().find(seen_by).unwrap_or(&read).position,
         };
         self.references[1] = read;

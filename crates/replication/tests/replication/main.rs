@@ -8,6 +8,8 @@ mod faults;
 #[cfg(test)]
 mod features;
 #[cfg(test)]
+mod kept;
+#[cfg(test)]
 mod publications;
 #[cfg(test)]
 mod slots;

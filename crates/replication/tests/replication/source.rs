@@ -1,5 +1,6 @@
 //! A database with its publications, slot, feed and replicator.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -10,7 +11,7 @@ use walcast_model::{Change, Cursor, Lsn, Part};
 use walcast_postgres::{ConnectionConfig, Session};
 use walcast_replication::publication::{Facts, Plan, PublicationSettings, Reconciler, apply};
 use walcast_replication::slot::{self, Ensured, SlotSettings};
-use walcast_replication::{BarrierEmitter, Replicator, ReplicatorSettings};
+use walcast_replication::{BarrierEmitter, Keeper, Replicator, ReplicatorSettings};
 use walcast_testkit::{Cluster, LIMIT, TestDatabase, within};
 
 pub(crate) const SECRET: &str = "0123456789abcdef";
@@ -22,6 +23,7 @@ pub(crate) struct Options {
     pub(crate) feed_bytes_max: usize,
     pub(crate) wal_sender_timeout: Duration,
     pub(crate) decoding_work_bytes: Option<u64>,
+    pub(crate) keeper: Option<Arc<dyn Keeper>>,
 }
 
 impl Default for Options {
@@ -32,6 +34,7 @@ impl Default for Options {
             feed_bytes_max: 64 << 20,
             wal_sender_timeout: Duration::from_secs(60),
             decoding_work_bytes: None,
+            keeper: None,
         }
     }
 }
@@ -102,6 +105,7 @@ impl Source {
         settings.part_bytes_max = options.part_bytes_max;
         settings.connection.wal_sender_timeout = options.wal_sender_timeout;
         settings.connection.decoding_work_bytes = options.decoding_work_bytes;
+        settings.keeper = options.keeper;
         let (writer, feed) = Feed::new(start.into(), FeedLimits { memory_bytes_max: options.feed_bytes_max });
         let (barriers, requests) = Barriers::new();
         let (acknowledge, acknowledged) = watch::channel(start);

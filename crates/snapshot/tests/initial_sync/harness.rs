@@ -12,6 +12,7 @@ use walcast_pgoutput::{Decoder, Message};
 use walcast_postgres::{ConnectionConfig, Session, catalog};
 use walcast_replication::assemble::{
     Assembler, AssemblerSettings, CatalogAnswer, CatalogQuestion, ColumnFacts, RelationFacts, Step,
+    StorageFacts,
 };
 use walcast_snapshot::{Error, SnapshotEvent, SnapshotLimits, SnapshotTable, Snapshots};
 use walcast_testkit::{Cluster, LIMIT, TestDatabase, TestSession, within};
@@ -140,7 +141,11 @@ async fn answer(session: &Session, question: &CatalogQuestion) -> CatalogAnswer 
         not_null: column.not_null,
         primary_key: column.primary_key,
     });
-    CatalogAnswer { relation: Some(RelationFacts { columns: columns.collect() }), type_names, storage: None }
+    CatalogAnswer {
+        relation: Some(RelationFacts { columns: columns.collect() }),
+        type_names,
+        storage: StorageFacts::None,
+    }
 }
 
 /// What an initial sync delivered.

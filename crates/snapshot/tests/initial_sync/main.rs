@@ -8,6 +8,8 @@ mod harness;
 #[cfg(test)]
 mod interruptions;
 #[cfg(test)]
+mod lookups;
+#[cfg(test)]
 mod rows;
 #[cfg(test)]
 mod tables;

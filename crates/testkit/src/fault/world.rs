@@ -238,11 +238,6 @@ impl World {
         }
     }
 
-    /// Starts the daemon again, when it has ended by itself.
-    pub fn start_daemon(&mut self) {
-        self.daemon.restart_without_waiting();
-    }
-
     /// How long daemons that waited took until they were ready, each from the death of the one before.
     pub fn takeovers(&self) -> Vec<Duration> {
         self.takeovers.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -22,6 +22,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 pub struct Audit {
     ledger: Arc<Ledger>,
     next: usize,
+    /// Where the last transaction ended that was compared: nothing is stored between it and the next one.
+    from: Option<Lsn>,
     changes: u64,
 }
 
@@ -38,7 +40,7 @@ impl Audit {
     /// An audit that begins where the ledger begins.
     #[must_use]
     pub fn new(ledger: &Arc<Ledger>) -> Self {
-        Self { ledger: Arc::clone(ledger), next: 0, changes: 0 }
+        Self { ledger: Arc::clone(ledger), next: 0, from: None, changes: 0 }
     }
 
     /// Changes compared so far.
@@ -74,8 +76,9 @@ impl Audit {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(Ok(())) };
         let sql = format!(
             r#"SELECT lsn::text, seq, xid, commit_end::text, op, schema_name, table_name, key, "row", old, unchanged
-               FROM walcast.change_history AS h WHERE h.lsn >= '{}' AND h.lsn <= '{}' ORDER BY h.lsn, h.seq"#,
-            first.begin, last.begin
+               FROM walcast.change_history AS h WHERE h.lsn >= '{}' AND h.lsn < '{}' ORDER BY h.lsn, h.seq"#,
+            self.from.unwrap_or(first.begin),
+            last.end
         );
         let nothing: [&(dyn ToSql + Sync); 0] = [];
         let rows = session.query_raw(&sql, nothing).await?;
@@ -122,6 +125,7 @@ impl Audit {
             return Ok(Err(Violation::new(ViolationKind::Lost, text)));
         }
         self.next += entries.len();
+        self.from = Some(last.end);
         Ok(Ok(()))
     }
 }

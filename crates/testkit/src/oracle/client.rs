@@ -61,7 +61,7 @@ pub struct ClientTally {
     pub syncs: AtomicU64,
     /// Times that it was told `caught_up`.
     pub caught_up: AtomicU64,
-    /// Errors that pass by themselves: `not_ready`, `internal`.
+    /// Errors that pass by themselves: `not_ready`.
     pub refusals: AtomicU64,
 }
 
@@ -282,8 +282,8 @@ impl Driver {
                 self.account.passed(cursor.lsn().max(self.asked), "caught_up");
             }
             Taken::Refused(refusal) => {
-                let passes = matches!(refusal.code.as_str(), "not_ready" | "internal");
-                if !passes {
+                // `internal` does not: it is for a history that has a hole or cannot be read, which no fault here leads to.
+                if refusal.code != "not_ready" {
                     let cursor = self.subscription.cursor();
                     let text = format!("refused at {cursor:?}: {}: {}", refusal.code, refusal.message);
                     return Err(Violation::wrong(text));

@@ -63,16 +63,24 @@ impl Definition {
             }
         }
         let unchanged: BTreeSet<&str> = change.unchanged.iter().map(String::as_str).collect();
+        let is_written = || {
+            let written = all().filter(|name| !unchanged.contains(name));
+            change.row.as_ref().is_some_and(|row| row.names().eq(written))
+        };
         match change.op {
+            // With `unchanged` where an update brought the row into the publication's row filter.
             Op::Insert => {
-                needs(is_all(&change.row), "the row does not have the columns of the relation")?;
-                needs(change.old.is_none() && unchanged.is_empty(), "an insert has neither old nor unchanged")
+                needs(is_written(), "row and unchanged together do not have the columns of the relation")?;
+                needs(
+                    !self.keys().any(|key| unchanged.contains(key)),
+                    "an insert without a value of its key",
+                )?;
+                needs(!self.is_full() || unchanged.is_empty(), "unchanged columns under FULL")?;
+                needs(change.old.is_none(), "an insert has no old row")
             }
             Op::Update => {
-                let written = all().filter(|name| !unchanged.contains(name));
-                let fits = change.row.as_ref().is_some_and(|row| row.names().eq(written));
                 needs(
-                    fits,
+                    is_written(),
                     "row and unchanged together do not have the columns of the relation, in their order",
                 )?;
                 needs(

@@ -3,14 +3,21 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Message;
 use walcast_model::{Cursor, Lsn};
 
+use super::audit::Audit;
+use super::client::ClientBuilder;
 use super::ledger::{Account, Ledger};
 use super::subscription::Subscription;
 use super::taken::{Storing, Taken};
 use super::verdict::{Violation, ViolationKind};
 use super::wal::{WalReader, WalTransaction};
+use crate::{LIMIT, TestDatabase, shared_cluster, within};
 
 /// Transaction `number` as Postgres commits it: one insert into `public.t (id int, text text)`.
 fn committed(number: u64) -> WalTransaction {
@@ -230,4 +237,89 @@ fn rows_need_their_relation_and_all_of_its_columns() {
     kept["changes"][0]["row"] = json!({"id": 1});
     kept["changes"][0]["unchanged"] = json!(["text"]);
     assert!(Trial::finds(&[kept]).is_some(), "the WAL has the value");
+}
+
+/// What walcast would have stored of transaction `number`.
+fn stored(number: u64) -> String {
+    let (lsn, end) = (Lsn::new(number * 100), Lsn::new(number * 100 + 50));
+    format!(
+        "INSERT INTO walcast.change_history VALUES ('{lsn}', 0, {number}, '{end}', 'insert', 'public', 't')"
+    )
+}
+
+#[tokio::test]
+async fn what_is_stored_and_was_not_committed_is_found_wherever_it_is() {
+    // At the place of none; between those of one run and those of the next; in the last one's place, before its end.
+    for (uncommitted, kind) in
+        [(0, None), (375, Some(ViolationKind::Wrong)), (625, Some(ViolationKind::Wrong))]
+    {
+        let database = TestDatabase::create(shared_cluster().await).await;
+        database
+            .run(
+                "CREATE SCHEMA walcast;
+                 CREATE TABLE walcast.feed AS SELECT '0/15E'::pg_lsn AS position_lsn;
+                 CREATE TABLE walcast.change_history (lsn pg_lsn, seq int8, xid int8, commit_end pg_lsn, op text,
+                     schema_name text, table_name text, key text, \"row\" text, old text, unchanged text)",
+            )
+            .await;
+        let ledger = Arc::new(Ledger::default());
+        let _keeps = ledger.open(&["*"]);
+        ledger.append((1..7).map(committed), Lsn::new(10_000));
+        for number in 1..7 {
+            database.run(&stored(number)).await;
+        }
+        let session = database.session().await;
+        let mut audit = Audit::new(&ledger);
+        audit.run(&session).await.unwrap().unwrap();
+        assert_eq!(audit.transactions(), 3);
+        if uncommitted > 0 {
+            let (lsn, end) = (Lsn::new(uncommitted), Lsn::new(uncommitted + 5));
+            let sql = format!(
+                "INSERT INTO walcast.change_history VALUES ('{lsn}', 0, 9, '{end}', 'insert', 'public', 't')"
+            );
+            database.run(&sql).await;
+        }
+        database.run("UPDATE walcast.feed SET position_lsn = '0/FFFF'").await;
+        let found = audit.run(&session).await.err().map(|violation| violation.kind);
+        assert_eq!(found, kind, "{uncommitted}");
+    }
+}
+
+/// What a client makes of a daemon that refuses it with this code: a violation, or another try.
+async fn refused_with(code: &str) -> Option<Violation> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let ledger = Arc::new(Ledger::default());
+    let (sender, mut violations) = mpsc::unbounded_channel();
+    let builder = ClientBuilder {
+        name: "a client".to_owned(),
+        url,
+        tables: vec!["*".to_owned()],
+        storing: Storing::Transactions,
+        seed: 1,
+        silence_max: LIMIT,
+    };
+    let _client = builder.start(&ledger, sender);
+    let answer = json!({"type": "error", "id": "a", "code": code, "message": "no", "fatal": false});
+    for _ in 0..2 {
+        let connection = tokio::select! {
+            violation = violations.recv() => return violation,
+            connection = listener.accept() => connection.unwrap().0,
+        };
+        let mut socket = tokio_tungstenite::accept_async(connection).await.unwrap();
+        let subscribe = within("a subscription", LIMIT, socket.next()).await;
+        assert!(subscribe.is_some_and(|message| message.unwrap().is_text()));
+        socket.send(Message::text(answer.to_string())).await.unwrap();
+    }
+    None
+}
+
+#[tokio::test]
+async fn a_client_tries_again_what_passes_by_itself_and_nothing_else() {
+    let passes = within("both tries", LIMIT, refused_with("not_ready")).await;
+    assert!(passes.is_none(), "{passes:?}");
+    for code in ["internal", "cursor_too_old"] {
+        let found = within("a violation", LIMIT, refused_with(code)).await;
+        assert_eq!(found.map(|violation| violation.kind), Some(ViolationKind::Wrong), "{code}");
+    }
 }

@@ -1,5 +1,7 @@
 //! One direction of a proxy: its faults and its count of bytes.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -25,6 +27,9 @@ pub(super) enum Trap {
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     state: watch::Sender<State>,
+    /// What each connection has sent into the blackhole.
+    held: watch::Sender<HashMap<u64, Vec<u8>>>,
+    connections: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,6 +54,25 @@ impl Lane {
 
     pub(super) fn heal(&self) {
         self.change(|faults| *faults = Faults::default());
+        self.held.send_replace(HashMap::new());
+    }
+
+    /// A number for one more connection.
+    pub(super) fn connection(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Bytes have come from a connection: they are remembered while nothing may pass.
+    pub(super) fn came(&self, connection: u64, bytes: &[u8]) {
+        if self.state.borrow().faults.blackhole {
+            self.held.send_modify(|held| held.entry(connection).or_default().extend_from_slice(bytes));
+        }
+    }
+
+    pub(super) async fn until_held(&self, is_it: impl Fn(&[u8]) -> bool) {
+        let mut watching = self.held.subscribe();
+        // The sender is `self.held`: it cannot have gone.
+        let _held = watching.wait_for(|held| held.values().any(|bytes| is_it(bytes))).await;
     }
 
     pub(super) fn set_trap(&self, bytes: u64, trap: Trap) {
@@ -155,6 +179,23 @@ mod tests {
         assert!(futures_util::poll!(&mut waiting).is_pending());
         lane.heal();
         assert_eq!(waiting.await, Some(10));
+    }
+
+    #[tokio::test]
+    async fn what_came_into_a_blackhole_is_known_by_connection_until_it_is_healed() {
+        let lane = Lane::default();
+        let (one, other) = (lane.connection(), lane.connection());
+        lane.came(one, b"before");
+        lane.change(|faults| faults.blackhole = true);
+        lane.came(one, b"ab");
+        let held = lane.until_held(|bytes| bytes == b"abcd");
+        tokio::pin!(held);
+        lane.came(other, b"cd");
+        assert!(futures_util::poll!(&mut held).is_pending());
+        lane.came(one, b"cd");
+        held.await;
+        lane.heal();
+        assert!(futures_util::poll!(std::pin::pin!(lane.until_held(|_| true))).is_pending());
     }
 
     #[tokio::test]

@@ -29,17 +29,21 @@ pub(super) async fn pump(from: ReadHalf<'_>, to: WriteHalf<'_>, lane: &Lane) -> 
     tokio::select! {
         // A cut does not wait for the reader, which waits for its peer.
         outcome = &mut writing => outcome,
-        () = read(from, arrivals) => writing.await,
+        () = read(from, arrivals, lane) => writing.await,
     }
 }
 
 /// Also an error is only an arrival: what a blackhole swallows must not be known on the other side.
-async fn read(mut from: ReadHalf<'_>, arrivals: mpsc::Sender<Arrival>) {
+async fn read(mut from: ReadHalf<'_>, arrivals: mpsc::Sender<Arrival>, lane: &Lane) {
+    let connection = lane.connection();
     loop {
         let mut buffer = BytesMut::with_capacity(READ_BYTES_MAX);
         let outcome = match from.read_buf(&mut buffer).await {
             Ok(0) => return,
-            Ok(_) => Ok(buffer.freeze()),
+            Ok(_) => {
+                lane.came(connection, &buffer);
+                Ok(buffer.freeze())
+            }
             Err(error) => Err(error),
         };
         let failed = outcome.is_err();

@@ -18,29 +18,20 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use walcast_broadcaster::Lineage;
-use walcast_feed::Feed;
 use walcast_history::{Branch, BranchReason, FeedRecord, Line};
-use walcast_model::{Lsn, Transaction};
+use walcast_model::Lsn;
 use walcast_postgres::{ConnectionConfig, Session};
 use walcast_replication::identity::{self, Continuity, Origin, Standing};
 use walcast_replication::metrics::{ENDED_TOTAL, LOST_CHANGES_TOTAL};
-use walcast_replication::{FeedEnd, Keeper, ReplicationConnection, ReplicationSettings, slot};
+use walcast_replication::{
+    FeedEnd, Keeper, ReplicationConnection, ReplicationSettings, StoredTransactions, slot,
+};
 
+use super::again::{Again, Ending, Why};
 use crate::commands::setup::{SetupError, Target};
 use crate::settings::OnHole;
 
 const APPLICATION_NAME: &str = "walcast identity";
-
-/// Why a running daemon sets its feed up anew.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Again {
-    /// What the feed has delivered may not have happened at the source as it is now.
-    Source(FeedEnd),
-    /// The history stands before where this process had brought it, or has another feed.
-    History,
-    /// The feed's record is not what it was when it was read: another process had the slot, or a commit of one came late.
-    Record,
-}
 
 /// A feed that can be served.
 pub(super) struct Settled {
@@ -80,15 +71,16 @@ fn line(origin: &Origin) -> Line {
 pub(super) async fn settle(
     target: &Target,
     mut record: FeedRecord,
-    again: Option<Again>,
+    again: Option<&Again>,
 ) -> Result<Settled, SetupError> {
     let mut history = Session::connect(&target.history, APPLICATION_NAME).await?;
+    let why = again.and_then(|again| again.of(&record));
     if !record.is_whole(&history).await? {
         tracing::error!(
             last = record.last.map(tracing::field::display),
             position = %record.position,
             "rows of change_history are missing that were stored: they were deleted, or a partition was dropped by hand; \
-             clients that have not the last of them get cursor_too_old"
+             clients that lack any of them get cursor_too_old"
         );
         record.forget_past(&mut history).await?;
     }
@@ -98,7 +90,7 @@ pub(super) async fn settle(
     let found = standing.origin();
     let continuity = identity::judge(&origin(&record), &standing, record.position)?;
     let mut unproven = None;
-    match branch(target, &record, &standing, continuity, again).await? {
+    match branch(target, &record, &standing, continuity, why).await? {
         Some(branch) => {
             if branch.reason == BranchReason::Restarted {
                 unproven = Some(Unproven { from: record.position.lsn(), line: line(&found) });
@@ -120,21 +112,19 @@ async fn branch(
     record: &FeedRecord,
     standing: &Standing,
     continuity: Continuity,
-    again: Option<Again>,
+    why: Option<Why>,
 ) -> Result<Option<Branch>, SetupError> {
     let line = line(&standing.origin());
     let at = |at, reason| Branch { at, valid_to: at, line, reason };
-    Ok(match (continuity, again) {
+    Ok(match (continuity, why) {
         (Continuity::Promoted { at: left }, _) => Some(at(left, BranchReason::Promoted)),
         (Continuity::WentBack { .. }, _) => {
             Some(at(acknowledged(target, record).await?, BranchReason::WentBack))
         }
         // Before that there is nothing in either life that is not in the other.
-        (_, Some(Again::Source(FeedEnd::Differs { at: differs }))) => {
-            Some(at(differs, BranchReason::Differs))
-        }
+        (_, Some(Why::Differs { at: differs })) => Some(at(differs, BranchReason::Differs)),
         // The history is among the files that went back, and so was the server at least at its position.
-        (Continuity::Restarted, Some(Again::History)) => {
+        (Continuity::Restarted, Some(Why::History)) => {
             let valid_to = record.position.lsn();
             Some(Branch { at: Lsn::MAX, ..at(valid_to, BranchReason::WentBack) })
         }
@@ -214,11 +204,10 @@ pub(super) struct HistoryKeeper {
     pub(super) record: FeedRecord,
     /// Recorded when the initial poll is done, and not before.
     pub(super) unproven: Option<Unproven>,
-    pub(super) feed: Feed,
     pub(super) on_hole: OnHole,
     /// Told when the slot is had.
     pub(super) has_slot: watch::Sender<bool>,
-    pub(super) again: watch::Sender<Option<Again>>,
+    pub(super) ending: Ending,
 }
 
 impl Keeper for HistoryKeeper {
@@ -241,12 +230,13 @@ impl Keeper for HistoryKeeper {
         from: Lsn,
         to: Lsn,
         count_max: u32,
-    ) -> BoxFuture<'static, Result<Vec<Transaction>, String>> {
-        let history = self.history.clone();
+    ) -> BoxFuture<'static, Result<StoredTransactions, String>> {
+        let (history, record) = (self.history.clone(), self.record.clone());
         async move {
             let session = Session::connect(&history, APPLICATION_NAME).await.map_err(|e| e.to_string())?;
-            let found = FeedRecord::transactions(&session, from, to, count_max).await;
-            found.map_err(|error| error.to_string())
+            let found = record.transactions(&session, from, to, count_max).await;
+            let (transactions, oldest) = found.map_err(|error| error.to_string())?;
+            Ok(StoredTransactions { transactions, oldest })
         }
         .boxed()
     }
@@ -256,34 +246,8 @@ impl Keeper for HistoryKeeper {
     }
 
     fn ended(&self, end: FeedEnd) {
-        if end == FeedEnd::Overtaken {
-            tracing::info!("another walcast has the slot, or had it; the feed's record is read again");
-            self.again.send_replace(Some(Again::Record));
-            return;
-        }
-        if end == FeedEnd::Hole && self.on_hole == OnHole::Stop {
-            return;
-        }
-        tracing::warn!(?end, position = %self.feed.head(), "the feed is set up anew");
-        self.again.send_replace(Some(Again::Source(end)));
+        self.ending.source(end, self.on_hole);
     }
-}
-
-/// Tells whoever runs the daemon that the history is not where this process had brought it.
-pub(super) fn history_ended(again: &watch::Sender<Option<Again>>, error: &walcast_history::Error) -> bool {
-    use walcast_history::Error;
-    let why = match error {
-        Error::WentBack { .. } | Error::FeedGone { .. } => Again::History,
-        Error::MovedOn { .. } => Again::Record,
-        _ => return false,
-    };
-    tracing::warn!(%error, "the feed is set up anew");
-    again.send_if_modified(|again| {
-        let is_first = again.is_none();
-        *again = again.or(Some(why));
-        is_first
-    });
-    true
 }
 
 /// A shared keeper.

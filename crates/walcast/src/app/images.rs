@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use walcast_history::{ImageReader, ImagedTables, WantedImage};
-use walcast_model::last_image::StorageId;
-use walcast_model::{Lsn, Oid, RelationName};
+use walcast_model::last_image::Storage;
+use walcast_model::{Cursor, Oid, RelationName};
 use walcast_postgres::Pool;
 use walcast_protocol::TablePattern;
 use walcast_replication::assemble::ImageQuestion;
@@ -42,19 +42,28 @@ impl LastImages for HistoryImages {
         is_chosen(&self.patterns, table)
     }
 
-    fn find(&self, questions: Vec<ImageQuestion>) -> BoxFuture<'static, Result<FoundImages, String>> {
+    fn find(
+        &self,
+        questions: Vec<ImageQuestion>,
+        history_at: Cursor,
+    ) -> BoxFuture<'static, Result<FoundImages, String>> {
         let reader = self.reader.clone();
         async move {
             let wanted: Vec<WantedImage> = questions.into_iter().map(wanted).collect();
-            let (position, images) = reader.find(&wanted).await.map_err(|error| error.to_string())?;
+            let found = reader.find(&wanted, history_at).await;
+            let (position, images) = found.map_err(|error| error.to_string())?;
             Ok(FoundImages { position, images })
         }
         .boxed()
     }
 
-    fn since(&self, relation: Oid, storage: StorageId) -> BoxFuture<'static, Result<Option<Lsn>, String>> {
+    fn stored(
+        &self,
+        relation: Oid,
+        history_at: Cursor,
+    ) -> BoxFuture<'static, Result<Option<Storage>, String>> {
         let reader = self.reader.clone();
-        async move { reader.since(relation, storage).await.map_err(|error| error.to_string()) }.boxed()
+        async move { reader.stored(relation, history_at).await.map_err(|error| error.to_string()) }.boxed()
     }
 }
 

@@ -61,8 +61,8 @@ pub(crate) async fn run(
     let work = async {
         let session = Session::connect(&settings.history, APPLICATION_NAME).await;
         let session = session.map_err(|error| Failure::because(&error))?;
-        let reader = Reader::new(Pool::new(settings.history.clone(), APPLICATION_NAME, 1));
-        let mut replay = Replay { session, reader, slot: settings.slot.name.clone(), selection, printer };
+        let pool = Pool::new(settings.history.clone(), APPLICATION_NAME, 1);
+        let mut replay = Replay { session, pool, slot: settings.slot.name.clone(), selection, printer };
         replay.print(args.follow).await
     };
     let printed = stop.run_until_cancelled(work).await;
@@ -72,7 +72,7 @@ pub(crate) async fn run(
 
 struct Replay {
     session: Session,
-    reader: Reader,
+    pool: Pool,
     slot: String,
     selection: Selection,
     printer: Printer,
@@ -81,6 +81,7 @@ struct Replay {
 impl Replay {
     async fn print(&mut self, follow: bool) -> Result<(), Failure> {
         let feed = self.feed().await?;
+        let reader = Reader::new(self.pool.clone(), feed.id.clone());
         if let Some(from) = self.selection.from().filter(|from| *from < feed.oldest) {
             let message = format!("history begins at {}, after {from}", feed.oldest);
             return Err(Failure::new(message).hint(Some("replay without --from to begin there".into())));
@@ -89,8 +90,8 @@ impl Replay {
         let mut stored = feed.position;
         loop {
             while next < stored.min(self.selection.to()) {
-                let page =
-                    self.reader.read_kept(next, stored.min(self.selection.to()), PageLimits::default()).await;
+                let to = stored.min(self.selection.to());
+                let page = reader.read_kept(next, to, PageLimits::default()).await;
                 let page = page.map_err(|error| Failure::because(&error))?;
                 for part in &page.parts {
                     self.part(part)?;
@@ -156,7 +157,8 @@ impl Printer {
                     row: *row,
                     old: *old,
                 });
-                lines.transaction(transaction.xid, transaction.committed_at, views)
+                let meta = part.meta().map(|meta| meta.json());
+                lines.transaction(transaction.xid, transaction.committed_at, meta, views)
             }
             Self::Json { out, id, line } => {
                 line.clear();
@@ -173,6 +175,7 @@ impl Printer {
                     line,
                     Some(part.next_cursor()),
                     transaction,
+                    part.meta().map(|meta| &**meta),
                     write,
                     part.end().is_none(),
                 );

@@ -21,6 +21,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use walcast_history::{FeedRecord, NewFeed, schema};
 use walcast_postgres::{ConnectionConfig, ErrorClass, Session, quote_identifier};
+use walcast_replication::metrics::ENDED_TOTAL;
 use walcast_replication::publication::PublicationSettings;
 use walcast_replication::slot::{self, Ensured, SlotFacts, SlotSettings};
 use walcast_replication::{ReplicationConnection, ReplicationSettings};
@@ -156,14 +157,25 @@ impl SetupError {
     }
 }
 
-/// Has schema, publications, slot and feed there. With `start_over` the slot and the history of an earlier feed are
-/// dropped first, and clients sync again. `say` is told of each step when it is done.
+/// Whether an earlier feed is given up: its slot and history are dropped, and clients sync again.
+#[derive(Clone, Copy)]
+pub(crate) enum StartOver<'a> {
+    /// It goes on, or what is in the way is said.
+    Never,
+    /// Whatever its state; a slot that no feed is known for goes too.
+    Always,
+    /// If it has a hole: its slot shows that, or this says of the feed that is there that one was found in it.
+    OnHole(&'a (dyn Fn(&FeedRecord) -> bool + Sync)),
+}
+
+/// Has schema, publications, slot and feed there. What `start_over` decides, it decides of the feed that is there while
+/// nobody else sets one up. `say` is told of each step when it is done.
 ///
 /// # Errors
 /// What is in the way; what was done until then stays, and the next run goes on from there.
 pub(crate) async fn prepare(
     target: &Target,
-    start_over: bool,
+    start_over: StartOver<'_>,
     say: &mut (dyn FnMut(Note) + Send),
 ) -> Result<FeedRecord, SetupError> {
     let mut administrator = Vec::new();
@@ -172,7 +184,12 @@ pub(crate) async fn prepare(
     // One setup of a history at a time, until its session ends: two would take each other's slot for a left-over.
     history.execute("SELECT pg_advisory_lock(hashtext('walcast'), hashtext('setup'))", &[]).await?;
     let feed = if has_schema { FeedRecord::load(&history, &target.slot.name).await? } else { None };
-    let feed = feed.filter(|_| !start_over);
+    let is_over = match start_over {
+        StartOver::Never => false,
+        StartOver::Always => true,
+        StartOver::OnHole(was_found) => feed.as_ref().is_some_and(was_found),
+    };
+    let feed = feed.filter(|_| !is_over);
 
     let source = Session::connect(&target.source, APPLICATION_NAME).await?;
     require_logical(&source).await?;
@@ -190,11 +207,24 @@ pub(crate) async fn prepare(
         return Err(SetupError::Administrator { statements: administrator });
     };
     say_unreadable(&source, &target.publication, say).await?;
-    if start_over {
-        drop_slot(&source, &target.slot.name, &database, say).await?;
-    }
+    let mut gives_up = is_over;
     if let Some(feed) = feed {
-        return go_on(&history, &source, feed, &database, say).await;
+        match go_on(&history, &source, feed, &database, say).await {
+            Err(SetupError::Replication(error))
+                if error.is_hole() && matches!(start_over, StartOver::OnHole(_)) =>
+            {
+                tracing::error!(%error, "changes are missing, or may be");
+                gives_up = true;
+            }
+            gone_on => return gone_on,
+        }
+    }
+    if gives_up {
+        if matches!(start_over, StartOver::OnHole(_)) {
+            tracing::error!("the feed is started over: clients get feed_changed, and its history is dropped");
+            metrics::counter!(ENDED_TOTAL, "reason" => "start_over").increment(1);
+        }
+        drop_slot(&source, &target.slot.name, &database, say).await?;
     }
     if FeedRecord::is_slot_planned(&history, &target.slot.name).await? {
         // Left by a setup that was interrupted before the feed's record: nobody has read from it.

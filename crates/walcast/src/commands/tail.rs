@@ -184,7 +184,8 @@ impl Tail {
 
     fn transaction(&mut self, transaction: &TransactionMessage) -> io::Result<()> {
         let changes = transaction.changes.iter().map(line);
-        self.lines.transaction(transaction.xid, transaction.committed_at, changes)
+        let meta = transaction.meta.as_deref().map(|meta| meta.get());
+        self.lines.transaction(transaction.xid, transaction.committed_at, meta, changes)
     }
 
     /// The command that goes on from here; for people only.

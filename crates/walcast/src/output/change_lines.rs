@@ -47,14 +47,27 @@ impl<W: Write> ChangeLines<W> {
 
     /// Writes the changes of a transaction, or of a part of one.
     ///
+    /// `meta` is what the transaction says about itself: a JSON object.
+    ///
     /// # Errors
     /// When the output is gone.
     pub(crate) fn transaction<'a>(
         &mut self,
         xid: Xid,
         committed_at: Timestamp,
+        meta: Option<&str>,
         changes: impl Iterator<Item = ChangeLine<'a>>,
     ) -> io::Result<()> {
+        if let Some(meta) = meta {
+            self.last = Some(xid);
+            writeln!(
+                self.out,
+                "{DIM}{} {:>7} {}{DIM:#}",
+                self.time(committed_at),
+                xid.get(),
+                text(meta.as_bytes())
+            )?;
+        }
         for change in changes {
             let head = format!("{} {:>7}", self.time(committed_at), xid.get());
             if self.last.replace(xid) == Some(xid) {
@@ -165,7 +178,7 @@ mod tests {
         let mut out = Vec::new();
         let at = Timestamp::from_postgres_micros(848_534_523_500_000);
         let mut lines = ChangeLines::new(anstream::StripStream::new(&mut out), clock);
-        lines.transaction(Xid::new(751), at, changes.iter().copied()).unwrap();
+        lines.transaction(Xid::new(751), at, None, changes.iter().copied()).unwrap();
         String::from_utf8(out).unwrap()
     }
 

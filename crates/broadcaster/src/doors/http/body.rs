@@ -1,17 +1,61 @@
 //! The body of an answer that is whole: JSON, compressed for a client that takes it so.
 
+use std::convert::Infallible;
 use std::io::Write;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
+use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use hyper::body::{Frame, SizeHint};
+
+use super::answer::Refused;
+use super::visit::{Held, Visit};
 
 /// Below it an answer is as fast as it is, in bytes.
 const COMPRESSED_BYTES_MIN: usize = 1024;
 
+/// What is given to the socket at a time, in bytes. Copied, so that the answer itself is gone with its body, however long the
+/// last bytes of it wait to be sent.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// An answer that is not taken yet, whose client is there until it is.
+struct Whole {
+    rest: Bytes,
+    _held: Held,
+}
+
+impl hyper::body::Body for Whole {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let bytes = self.rest.len().min(PIECE_BYTES);
+        let piece = self.rest.split_to(bytes);
+        Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(&piece)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
 /// Answers with JSON. Off the runtime's threads where it is compressed: a page takes tens of milliseconds.
-pub(super) async fn json(body: Vec<u8>, asked: &HeaderMap) -> Response {
+pub(super) async fn json(body: Vec<u8>, asked: &HeaderMap, visit: Visit) -> Result<Response, Refused> {
     let (mut body, mut is_compressed) = (body, false);
     if body.len() >= COMPRESSED_BYTES_MIN && takes_gzip(asked) {
         let compressed = tokio::task::spawn_blocking(move || {
@@ -21,17 +65,18 @@ pub(super) async fn json(body: Vec<u8>, asked: &HeaderMap) -> Response {
         match compressed.await {
             Ok((_, Ok(compressed))) => (body, is_compressed) = (compressed, true),
             Ok((plain, Err(_))) => body = plain,
-            Err(_) => return axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            Err(_) => return Err(Box::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response())),
         }
     }
-    let mut response = body.into_response();
+    let held = visit.hold(body.len())?;
+    let mut response = Body::new(Whole { rest: body.into(), _held: held }).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
     if is_compressed {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    response
+    Ok(response)
 }
 
 fn gzip(body: &[u8]) -> std::io::Result<Vec<u8>> {

@@ -10,6 +10,7 @@ use super::visit::Visit;
 use super::{events, page};
 use crate::doors::Door;
 use crate::doors::pace::SharedPace;
+use crate::doors::patience::Patience;
 use crate::doors::peer::Arrival;
 use crate::subscription::Client;
 
@@ -18,16 +19,17 @@ pub(in crate::doors) async fn changes(
     State(door): State<Door>,
     Extension(arrival): Extension<Arrival>,
     Extension(pace): Extension<SharedPace>,
+    Extension(patience): Extension<Patience>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Response {
-    serve(&door, &arrival, &pace, &headers, &uri).await.unwrap_or_else(|refused| *refused)
+    serve(&door, &arrival, (&pace, patience), &headers, &uri).await.unwrap_or_else(|refused| *refused)
 }
 
 async fn serve(
     door: &Door,
     arrival: &Arrival,
-    pace: &SharedPace,
+    pace: (&SharedPace, Patience),
     headers: &HeaderMap,
     uri: &Uri,
 ) -> Result<Response, Refused> {

@@ -114,18 +114,24 @@ pub(super) async fn serve(
     events.batch.push(format!("retry: {}\n\n", rand::random_range(1000..4000)).as_bytes());
     events.message(greeting::welcome(&door.broadcaster));
     events.begin().await?;
+    // Whatever of its last batch waits to be sent, it is there until that is sent, or cut off soon after it may not be.
+    let presence = Arc::clone(&events.visit.presence);
+    let drain_max = door.broadcaster.limits().drain_max;
+    events.visit.patience.for_stream(events.visit.ends_at().map(|ends_at| ends_at + drain_max));
     let (sender, receiver) = mpsc::channel(1);
     let task = AbortOnDropHandle::new(door.tasks.spawn(events.run(sender)));
     // The task ends with the body, which is dropped when the client has gone.
-    let pieces =
-        stream::unfold((receiver, VecDeque::new(), task), |(mut receiver, mut pieces, task)| async {
+    let pieces = stream::unfold(
+        (receiver, VecDeque::new(), (task, presence)),
+        |(mut receiver, mut pieces, held)| async {
             loop {
                 if let Some(piece) = pieces.pop_front() {
-                    return Some((Ok::<Bytes, Infallible>(piece), (receiver, pieces, task)));
+                    return Some((Ok::<Bytes, Infallible>(piece), (receiver, pieces, held)));
                 }
                 pieces = receiver.recv().await?;
             }
-        });
+        },
+    );
     let mut response = Body::from_stream(pieces).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

@@ -189,7 +189,7 @@ pub(super) async fn serve(
     let (wait_until, answer_until) = (now + wait, now + limits.poll_answer_max);
     let ends_at = visit.ends_at();
     let mut page = Page::new(transactions_max, limits.poll_bytes_max);
-    let is_all = loop {
+    let mut is_all = loop {
         match page.take_from(&mut subscription) {
             Pause::Full => break false,
             Pause::Quiet if page.is_caught_up && !page.is_empty() && !page.is_open() => break true,
@@ -214,17 +214,21 @@ pub(super) async fn serve(
                 // By its clock it is good for a while longer, and this is not a long one.
                 None => break false,
             },
-            () = changed(visit.policies.as_mut()) => if authority.review(&mut visit.pass) {
-                // What was found is not given out: the next request is judged by what it may have now.
-                page.clear();
-                return Ok(body::json(finish(page, &feed, false, None)?, headers).await);
+            () = changed(visit.policies.as_mut()) => if !visit.is_granted_the_same(authority) {
+                break false;
             },
             () = door.shutdown.cancelled() => break false,
         }
     };
-    let position = subscription.session().position();
+    let mut position = subscription.session().position();
     drop(subscription);
-    Ok(body::json(finish(page, &feed, is_all, position)?, headers).await)
+    // Whatever ended it, policies may have changed before its last transaction. What was found is not given out then: the
+    // next request is judged by what it may have.
+    if !visit.is_granted_the_same(authority) {
+        page.clear();
+        (is_all, position) = (false, None);
+    }
+    body::json(finish(page, &feed, is_all, position)?, headers, visit).await
 }
 
 /// The page, if it has begun.

@@ -76,13 +76,14 @@ impl Query {
                 "feed" => keep("feed", value.into_owned())?,
                 "limit" => keep("limit", value.into_owned())?,
                 "wait" => keep("wait", value.into_owned())?,
+                "origin" => keep("origin", value.into_owned())?,
                 // Looked at already.
                 "token" => {}
                 // Not ignored: a where that is misspelt would give more rows than were asked for.
                 _ => {
                     let name: String = name.chars().take(60).collect();
                     let hint = "known are tables, where, where.<table>, columns, columns.<table>, cursor, feed, limit, \
-                                wait and token";
+                                wait, origin and token";
                     return Err(Refusal::bad(format!("there is no parameter {name:?}")).hint(hint));
                 }
             }
@@ -94,6 +95,7 @@ impl Query {
         let mut message = Subscribe::new(id, Vec::new());
         message.tables = entries;
         (message.cursor, message.feed) = (start, feed);
+        message.origin = once.remove("origin");
         Ok(Self { request: Request::try_from(message)?, form })
     }
 }

@@ -16,6 +16,7 @@ use super::visit::{Visit, reached};
 use crate::doors::Door;
 use crate::doors::entrance::changed;
 use crate::doors::pace::SharedPace;
+use crate::doors::patience::Patience;
 use crate::doors::peer::Arrival;
 use crate::limits::Limits;
 use crate::lookup::{Looked, Lookup};
@@ -26,17 +27,18 @@ pub(in crate::doors) async fn rows(
     State(door): State<Door>,
     Extension(arrival): Extension<Arrival>,
     Extension(pace): Extension<SharedPace>,
+    Extension(patience): Extension<Patience>,
     headers: HeaderMap,
     uri: Uri,
     body: Body,
 ) -> Response {
-    serve(&door, &arrival, &pace, &headers, &uri, body).await.unwrap_or_else(|refused| *refused)
+    serve(&door, &arrival, (&pace, patience), &headers, &uri, body).await.unwrap_or_else(|refused| *refused)
 }
 
 async fn serve(
     door: &Door,
     arrival: &Arrival,
-    pace: &SharedPace,
+    pace: (&SharedPace, Patience),
     headers: &HeaderMap,
     uri: &Uri,
     request: Body,
@@ -51,20 +53,27 @@ async fn serve(
         // Dropped, nothing of it goes on.
         looked = looking => looked.map_err(answer::refusal)?,
         () = rights_changed(door, &mut visit) => return Err(answer::refusal(again("the policies have changed"))),
-        () = reached(ends_at) => return Err(answer::refusal(again("the token is about to expire"))),
+        () = reached(ends_at) => return Err(match visit.expired() {
+            Some(farewell) => answer::farewell(farewell),
+            // By its clock it is good for a while longer.
+            None => answer::refusal(again("the token is about to expire")),
+        }),
         () = door.shutdown.cancelled() => return Err(answer::refusal(again("the daemon is going down"))),
     };
     if authority.review(&mut visit.pass) {
         return Err(answer::refusal(again("the policies have changed")));
     }
-    let Looked { rows, cursor, reached } = looked;
+    let Looked { rows, cursor, reached, place } = looked;
     let feed = broadcaster.feed_id();
     let mut text = Vec::with_capacity(rows.len() + 128);
     let head = format!("{{\"feed\":\"{feed}\",\"cursor\":\"{cursor}\",\"reached\":\"{reached}\",\"rows\":[");
     text.extend_from_slice(head.as_bytes());
     text.extend_from_slice(&rows);
     text.extend_from_slice(b"]}");
-    Ok(body::json(text, headers).await)
+    drop(rows);
+    let answered = body::json(text, headers, visit).await;
+    drop(place);
+    answered
 }
 
 /// Waits until the client has other rights than it came with.

@@ -9,14 +9,15 @@ use tokio::time::{Instant, sleep_until};
 use walcast_policy::Policies;
 
 use super::answer::{self, Refused};
-use crate::access::Pass;
+use crate::access::{Authority, Pass};
 use crate::doors::Door;
-use crate::doors::entrance::token;
-use crate::doors::pace::SharedPace;
+use crate::doors::entrance::{Whose, token};
+use crate::doors::pace::{SharedPace, TooFast};
+use crate::doors::patience::Patience;
 use crate::doors::peer::Arrival;
 use crate::doors::places::Places;
 use crate::doors::stranger::{Farewell, count_user};
-use crate::doors::tally::Counted;
+use crate::doors::tally::{Counted, Tally};
 use crate::turns::Applicant;
 
 /// How long a request that comes too fast is held back; one that would have to wait for longer is refused.
@@ -31,8 +32,22 @@ pub(super) struct Visit {
     pub(super) applicant: Applicant,
     /// Tells when policies have changed since it was let in.
     pub(super) policies: Option<watch::Receiver<Arc<Policies>>>,
+    pub(super) patience: Patience,
+    pub(super) presence: Arc<Presence>,
+    untaken: Tally<Whose>,
+    untaken_bytes_max: usize,
+}
+
+/// What a client is counted in, until dropped.
+pub(super) struct Presence {
     _user: Option<Counted<Arc<str>>>,
-    _places: Places,
+    places: Places,
+}
+
+/// A client that has yet to take its answer.
+pub(super) struct Held {
+    _presence: Arc<Presence>,
+    _bytes: Counted<Whose>,
 }
 
 impl Visit {
@@ -40,7 +55,7 @@ impl Visit {
     pub(super) async fn admit(
         door: &Door,
         arrival: &Arrival,
-        pace: &SharedPace,
+        (pace, patience): (&SharedPace, Patience),
         headers: &HeaderMap,
         query: Option<&str>,
     ) -> Result<Self, Refused> {
@@ -58,23 +73,47 @@ impl Visit {
         };
         let user = count_user(entrance, &pass, limits).map_err(answer::farewell)?;
         let now = Instant::now();
+        let until = now + HELD_BACK_MAX;
         let free_at = match pass.user() {
-            Some(user) => entrance.paces.take(user, limits.requests_per_second_max, now),
-            None => pace.take(now),
+            Some(user) => entrance.paces.try_take(user, limits.requests_per_second_max, now, until),
+            None => pace.try_take(now, until),
         };
-        match free_at {
-            Some(free_at) if free_at > now + HELD_BACK_MAX => {
-                let message = "too many requests in a second (requests_per_second_max)";
-                return Err(answer::too_many(message, "ask less often, or let the request wait with wait="));
-            }
-            Some(free_at) => sleep_until(free_at).await,
-            None => {}
+        let free_at = free_at.map_err(|TooFast| {
+            let message = "too many requests in a second (requests_per_second_max)";
+            answer::too_many(message, "ask less often, or let the request wait with wait=")
+        })?;
+        if let Some(free_at) = free_at {
+            sleep_until(free_at).await;
         }
         let applicant = match pass.user() {
             Some(user) => Applicant::User(Arc::from(user)),
             None => Applicant::Connection(entrance.number()),
         };
-        Ok(Self { pass, applicant, policies, _user: user, _places: places })
+        let presence = Arc::new(Presence { _user: user, places });
+        let (untaken, untaken_bytes_max) = (entrance.untaken.clone(), limits.untaken_bytes_max);
+        Ok(Self { pass, applicant, policies, patience, presence, untaken, untaken_bytes_max })
+    }
+
+    /// Its answer has so many bytes, which it is waited for to take: until its token expires, and no longer than for anybody.
+    pub(super) fn hold(self, bytes: usize) -> Result<Held, Refused> {
+        let whose = match (self.pass.user(), self.presence.places.address()) {
+            (Some(user), _) => Whose::User(Arc::from(user)),
+            (None, Some(address)) => Whose::Address(address),
+            (None, None) => Whose::Local,
+        };
+        // One by itself is always given.
+        let bytes = bytes.min(self.untaken_bytes_max);
+        let held = self.untaken.add(whose, bytes, self.untaken_bytes_max).ok_or_else(|| {
+            let message = "there is too much that was asked for and is not read (untaken_bytes_max)";
+            answer::too_many(message, "read what is answered before you ask for more")
+        })?;
+        self.patience.for_answer(self.ends_at());
+        Ok(Held { _presence: self.presence, _bytes: held })
+    }
+
+    /// Whether it may have what it could when it was let in, as far as policies say now.
+    pub(super) fn is_granted_the_same(&self, authority: &Authority) -> bool {
+        !authority.review(&mut self.pass.clone())
     }
 
     /// When it is no longer let in; `None`: never.

@@ -39,15 +39,23 @@ fn good() -> String {
 }
 
 pub(super) async fn by_token(anonymous_role: Option<&str>) -> EntranceSettings {
+    by_token_with(anonymous_role, "").await.0
+}
+
+/// Beside it, what changes the policies.
+pub(super) async fn by_token_with(
+    anonymous_role: Option<&str>,
+    policies: &str,
+) -> (EntranceSettings, watch::Sender<Arc<Policies>>) {
     let keys = KeyRing::load(KeySource::Secret(SECRET.to_vec())).await.unwrap();
     let rules = Rules { audiences: vec!["app".to_owned()], leeway: Duration::ZERO, ..Rules::default() };
-    let (_policies, policies) = watch::channel(Arc::new(Policies::default()));
+    let (sender, policies) = watch::channel(Arc::new(Policies::parse(policies).unwrap()));
     let tokens = Tokens {
         verifier: Verifier::new(keys, rules),
         policies,
         anonymous_role: anonymous_role.map(Arc::from),
     };
-    EntranceSettings { authority: Authority::Tokens(tokens), ..EntranceSettings::open() }
+    (EntranceSettings { authority: Authority::Tokens(tokens), ..EntranceSettings::open() }, sender)
 }
 
 async fn connect(

@@ -15,20 +15,20 @@ use crate::limits::Limits;
 use crate::testing::{Insert, at, part, table};
 
 /// An answer: its status, its head in lower case, its body.
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) head: String,
+    pub(super) body: String,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 }
 
 /// HTTP/1.0, so that the answer comes as it is and ends with the connection.
-async fn send(house: &House, line: &str, headers: &str) -> TcpStream {
+pub(super) async fn send(house: &House, line: &str, headers: &str) -> TcpStream {
     let mut socket = TcpStream::connect(house.address).await.unwrap();
     socket
         .write_all(format!("{line} HTTP/1.0\r\nHost: localhost\r\n{headers}\r\n").as_bytes())
@@ -37,7 +37,7 @@ async fn send(house: &House, line: &str, headers: &str) -> TcpStream {
     socket
 }
 
-async fn ask(house: &House, line: &str, headers: &str) -> Answer {
+pub(super) async fn ask(house: &House, line: &str, headers: &str) -> Answer {
     let mut socket = send(house, line, headers).await;
     let mut text = String::new();
     timeout(PATIENCE, socket.read_to_string(&mut text)).await.expect("an answer in time").unwrap();
@@ -46,7 +46,7 @@ async fn ask(house: &House, line: &str, headers: &str) -> Answer {
     Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
 }
 
-async fn get(house: &House, query: &str) -> Answer {
+pub(super) async fn get(house: &House, query: &str) -> Answer {
     ask(house, &format!("GET /v1/changes?{query}"), "").await
 }
 
@@ -68,13 +68,13 @@ fn brief(page: &Value) -> String {
 }
 
 /// Server-sent events.
-struct Events {
+pub(super) struct Events {
     lines: BufReader<TcpStream>,
-    status: u16,
+    pub(super) status: u16,
 }
 
 impl Events {
-    async fn open(house: &House, query: &str, headers: &str) -> Self {
+    pub(super) async fn open(house: &House, query: &str, headers: &str) -> Self {
         let headers = format!("Accept: text/event-stream\r\n{headers}");
         let socket = send(house, &format!("GET /v1/changes?{query}"), &headers).await;
         let mut events = Self { lines: BufReader::new(socket), status: 0 };
@@ -84,14 +84,14 @@ impl Events {
         events
     }
 
-    async fn line(&mut self) -> Option<String> {
+    pub(super) async fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         let read = timeout(PATIENCE, self.lines.read_line(&mut line)).await.expect("a line in time").unwrap();
         (read > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned())
     }
 
     /// Type, id and data of the next event that is about the feed; `None` at the end.
-    async fn next(&mut self) -> Option<(String, String, Value)> {
+    pub(super) async fn next(&mut self) -> Option<(String, String, Value)> {
         let (mut event, mut id, mut data) = (String::new(), String::new(), Value::Null);
         loop {
             let line = self.line().await?;
@@ -263,9 +263,8 @@ async fn events_are_the_messages_of_a_subscription_and_go_on_where_they_were_cut
 }
 
 #[tokio::test]
-async fn who_comes_without_a_token_gets_nothing_and_who_had_one_goes_when_it_expires() {
-    let limits = Limits { connections_per_user_max: 1, ..Limits::default() };
-    let house = House::behind(by_token(None).await, limits, 1 << 20).await;
+async fn who_comes_without_a_token_gets_nothing() {
+    let house = House::behind(by_token(None).await, Limits::default(), 1 << 20).await;
     house.gate.open();
     let good = token(&json!({"sub": "ada", "aud": "app", "exp": seconds(60)}));
     let query = "tables=public.a&cursor=0/1";

@@ -9,10 +9,13 @@ use walcast_protocol::{ErrorCode, ServerMessage};
 use walcast_snapshot::SnapshotEvent;
 
 use crate::limits::Limits;
+use crate::refusal::Refusal;
+use crate::session::{Answer, Question, Step};
 use crate::testing::{Bench, Write, at, full, published, table, words, written};
 
 fn grant(columns: Option<&[&str]>, rows: Option<&str>) -> Grant {
     Grant {
+        meta: false,
         columns: columns.map(|columns| columns.iter().map(ToString::to_string).collect()),
         rows: rows.map(|rows| Filter::parse(rows).unwrap()),
     }
@@ -192,4 +195,62 @@ async fn a_hidden_column_is_not_named_when_it_cannot_be_told() {
     bench.route();
     let text = told(&bench.take(&mut session).0);
     assert!(text.contains("identity_required") && !text.contains("owner"), "{text}");
+}
+
+#[tokio::test]
+async fn what_the_source_says_of_itself_is_not_for_those_under_policies() {
+    let bench = shared().await;
+    let refusal = || Refusal::of_inside(ErrorCode::NotReady, "role \"inner\" may not").hint("GRANT inner");
+    for (rights, knows) in [(rights(&[("*", grant(None, None))]), false), (Rights::Everything, true)] {
+        let mut session = bench.session_with(r#""tables":[{"table":"public.f"}]"#, &rights).unwrap();
+        while !matches!(session.next(), Step::Ask(Question::Tables { .. })) {}
+        session.answer(Answer::Tables(Err(refusal())));
+        let text = told(&bench.take(&mut session).0);
+        assert!(text.contains("not_ready") && text.contains("inner") == knows, "{text}");
+    }
+}
+
+/// What `subscribed` says of the rights of a subscription.
+fn rights_told(bench: &Bench, fields: &str, rights: &Rights) -> Option<String> {
+    let mut session = bench.session_with(fields, rights).unwrap();
+    let (messages, _) = bench.take(&mut session);
+    let told = messages.iter().find_map(|message| match message {
+        ServerMessage::Subscribed(subscribed) => Some(subscribed.rights.clone()),
+        _ => None,
+    });
+    told.expect("it is accepted")
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_is_told_whether_it_has_other_rights() {
+    let bench = shared().await;
+    let fields = r#""tables":[{"table":"public.f"}],"cursor":"0/1""#;
+    assert_eq!(rights_told(&bench, fields, &Rights::Everything), None);
+    let ann = || grant(None, Some("owner = 'ann'"));
+    let told = rights_told(&bench, fields, &rights(&[("public.f", ann())]));
+    assert!(told.is_some());
+    let same = [
+        (fields, rights(&[("public.f", ann()), ("public.a", grant(None, None))])),
+        (
+            r#""tables":[{"table":"public.f","where":"id = '1'","columns":["owner"]}],"cursor":"0/1""#,
+            rights(&[("public.f", ann())]),
+        ),
+        (r#""tables":[{"table":"public.f"}],"cursor":"latest""#, rights(&[("public.f", ann())])),
+    ];
+    for (fields, rights) in same {
+        assert_eq!(rights_told(&bench, fields, &rights), told, "{fields}");
+    }
+    let others = [
+        grant(None, None),
+        grant(None, Some("owner = 'bob'")),
+        grant(Some(&["owner"]), Some("owner = 'ann'")),
+    ];
+    for other in others {
+        assert_ne!(rights_told(&bench, fields, &rights(&[("public.f", other.clone())])), told, "{other:?}");
+    }
+    // What is withheld of a pattern is a matter of its rights, too.
+    let all = r#""tables":[{"table":"*"}],"cursor":"0/1""#;
+    let everything = rights(&[("*", grant(None, None))]);
+    let but_one = rights(&[("*", grant(None, None)), ("public.b", grant(None, Some("false")))]);
+    assert_ne!(rights_told(&bench, all, &everything), rights_told(&bench, all, &but_one));
 }

@@ -11,7 +11,7 @@ const A: (RelationDigest, StorageId) = (RelationDigest::new(1), StorageId::new(1
 const B: (RelationDigest, StorageId) = (RelationDigest::new(1), StorageId::new(2));
 
 fn images() -> Images {
-    let mut images = Images::new(Arc::new(|_| true));
+    let mut images = Images::new(Arc::new(|_| true), at(5));
     images.define(T, Some(A));
     images
 }
@@ -96,4 +96,15 @@ fn a_definition_that_comes_back_does_not_bring_back_its_images() {
     assert_eq!(sought(&images), "unknown");
     images.found(question(B), row("old"));
     assert_eq!(sought(&images), "unknown");
+}
+
+#[test]
+fn history_is_to_have_what_was_stored_before_and_what_was_dropped_since() {
+    let mut images = images();
+    assert_eq!(images.history_at(), at(5));
+    images.record(T, key(), row("a"), at(10));
+    images.mark_stored(at(10));
+    assert_eq!(images.history_at(), at(5));
+    images.mark_stored(at(11));
+    assert_eq!(images.history_at(), Cursor::new(Lsn::new(10), Seq::new(1)));
 }

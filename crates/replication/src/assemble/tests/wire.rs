@@ -6,7 +6,9 @@ use bytes::Bytes;
 use walcast_model::{Cursor, Lsn, Xid};
 use walcast_pgoutput::Decoder;
 
-use super::super::{AssembleError, Assembler, AssemblerSettings, CatalogAnswer, RelationFacts, Step};
+use super::super::{
+    AssembleError, Assembler, AssemblerSettings, CatalogAnswer, RelationFacts, Step, StorageFacts,
+};
 
 /// One cell of a row.
 #[derive(Clone, Copy)]
@@ -137,7 +139,7 @@ impl Stream {
         if let Step::NeedsCatalog(question) = self.assembler.message(message)? {
             let type_names = question.type_names.iter().map(|(oid, _)| format!("type {oid}")).collect();
             let relation = self.catalog.get(&question.relation.get()).cloned();
-            self.assembler.answer(&CatalogAnswer { relation, type_names, storage: None });
+            self.assembler.answer(&CatalogAnswer { relation, type_names, storage: StorageFacts::None });
         }
         Ok(())
     }

@@ -165,8 +165,8 @@ impl HistoryFacts {
         if !answer.is_whole {
             let message = "rows of change_history are missing that were stored: they were deleted, or a partition was \
                            dropped by hand";
-            let fix = "restart walcast serve: clients with a cursor before the stored position get cursor_too_old and \
-                       sync again";
+            let fix = "restart walcast serve, which gives up what is before them: clients that lack any of them get \
+                       cursor_too_old and sync again";
             findings.push(Finding::error("history_rows", message, fix));
         }
         if let Some(feed) = &answer.feed {

@@ -21,7 +21,7 @@ fn target(database: &TestDatabase, url: &str) -> Target {
 
 async fn set_up(target: &Target) {
     let mut notes = Vec::new();
-    setup::prepare(target, false, &mut |note| notes.push(note))
+    setup::prepare(target, setup::StartOver::Never, &mut |note| notes.push(note))
         .await
         .unwrap_or_else(|error| panic!("{error}"));
 }
@@ -126,7 +126,7 @@ async fn a_server_that_cannot_feed_anybody_is_told_how_to() {
     let findings = examine(&target, None).await;
     assert!(fix(&findings, "replication_slots").contains("max_replication_slots"), "{findings:#?}");
     let mut ignore = |_| {};
-    let error = setup::prepare(&target, false, &mut ignore).await.unwrap_err();
+    let error = setup::prepare(&target, setup::StartOver::Never, &mut ignore).await.unwrap_err();
     assert!(error.hint().unwrap().contains("wal_level = logical"), "{error}");
 }
 
@@ -152,7 +152,7 @@ async fn a_slot_that_somebody_else_moved_is_found() {
     let findings = examine(&target, None).await;
     assert!(fix(&findings, "slot").contains("--start-over"), "{findings:#?}");
     let mut notes = Vec::new();
-    setup::prepare(&target, true, &mut |note| notes.push(note))
+    setup::prepare(&target, setup::StartOver::Always, &mut |note| notes.push(note))
         .await
         .unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(errors(&examine(&target, None).await), []);

@@ -131,7 +131,7 @@ fn granted(request: &Request) -> (Option<Grant>, Vec<Stage>) {
     let Some(bearer) = &request.bearer else {
         let stage =
             Stage::keeps("policy", "no policies are in force: everything that is published may be had");
-        return (Some(Grant { columns: None, rows: None }), vec![stage]);
+        return (Some(Grant::everything()), vec![stage]);
     };
     let path = bearer.path.display();
     let Some((pattern, policy)) = bearer.policies.deciding(&bearer.role, table) else {

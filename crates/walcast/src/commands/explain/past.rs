@@ -31,7 +31,8 @@ impl History {
             Failure::new(format!("history has no feed of slot {slot}"))
                 .hint(Some("start walcast serve, or name the slot with --slot".into()))
         })?;
-        let reader = Reader::new(Pool::new(settings.history.clone(), APPLICATION_NAME, 1));
+        let pool = Pool::new(settings.history.clone(), APPLICATION_NAME, 1);
+        let reader = Reader::new(pool, feed.id.clone());
         Ok(Self { session, reader, feed })
     }
 

@@ -5,7 +5,7 @@ use walcast_replication::publication::PublicationSettings;
 use walcast_replication::slot::SlotSettings;
 use walcast_testkit::{TestDatabase, for_each_version, shared_cluster};
 
-use super::{Note, SetupError, Target, prepare, print};
+use super::{Note, SetupError, StartOver, Target, prepare, print};
 use crate::commands::status::Status;
 use crate::commands::teardown::Belongings;
 
@@ -21,6 +21,7 @@ fn target(database: &TestDatabase, url: &str) -> Target {
 
 async fn set_up(target: &Target, start_over: bool) -> (String, Vec<Note>) {
     let mut notes = Vec::new();
+    let start_over = if start_over { StartOver::Always } else { StartOver::Never };
     let prepared = prepare(target, start_over, &mut |note| notes.push(note)).await;
     (prepared.unwrap_or_else(|error| panic!("{error}")).id.to_string(), notes)
 }
@@ -63,7 +64,7 @@ async fn a_slot_that_an_interrupted_setup_left_is_made_again_and_another_one_is_
     set_up(&target, false).await;
     let slot = target.slot.name.clone();
     database.run("DELETE FROM walcast.feed").await;
-    let refused = prepare(&target, false, &mut |_| ()).await.expect_err("somebody else's slot");
+    let refused = prepare(&target, StartOver::Never, &mut |_| ()).await.expect_err("somebody else's slot");
     assert!(refused.to_string().contains("--start-over"), "{refused}");
     database.run(&format!("INSERT INTO walcast.planned_slot VALUES ('{slot}')")).await;
     let (_, notes) = set_up(&target, false).await;
@@ -97,7 +98,7 @@ async fn a_role_without_privileges_gets_all_statements_at_once_and_they_suffice(
         let role = database.unique("plain");
         database.run(&format!("CREATE ROLE {role} LOGIN; CREATE TABLE t (id int PRIMARY KEY)")).await;
         let target = target(&database, &database.url_as(&role));
-        let error = prepare(&target, false, &mut |_| {}).await.unwrap_err();
+        let error = prepare(&target, StartOver::Never, &mut |_| {}).await.unwrap_err();
         let SetupError::Administrator { statements } = error else { panic!("{error}") };
         database.run(&statements.join("\n")).await;
         let (_, notes) = set_up(&target, false).await;
@@ -190,7 +191,8 @@ async fn a_publication_or_slot_of_somebody_else_stays() {
     assert!(found.is_empty(), "{found:?}");
     assert_eq!(found.foreign.len(), 2);
     database.run("DROP PUBLICATION walcast").await;
-    let error = prepare(&target(&database, database.url()), true, &mut |_| {}).await.unwrap_err();
+    let error =
+        prepare(&target(&database, database.url()), StartOver::Always, &mut |_| {}).await.unwrap_err();
     assert!(error.to_string().contains("not walcast's"), "{error}");
     database.scalar(&format!("SELECT pg_drop_replication_slot('{slot}')")).await;
 }

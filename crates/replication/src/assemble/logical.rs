@@ -1,0 +1,111 @@
+//! Logical messages: barriers, what transactions say about themselves, and rows that were there before their table was picked up.
+
+use std::sync::Arc;
+
+use walcast_model::{Cursor, Meta, Op};
+use walcast_pgoutput::LogicalMessage;
+
+use super::relation::Entry;
+use super::rows_message::{self, RowsMessage};
+use super::{AssembleError, Assembler, BARRIER_PREFIX, META_PREFIX, ROWS_PREFIX, infallible};
+use crate::metrics::MESSAGES_IGNORED_TOTAL;
+
+/// A barrier's id is 32 characters; what is longer than this many bytes is none.
+const BARRIER_BYTES_MAX: usize = 64;
+/// Barriers of one transaction that are remembered until its commit. walcast writes one per transaction; any role
+/// may write as many as it likes, and those beyond the limit are counted and forgotten.
+const BARRIERS_PER_TRANSACTION_MAX: usize = 1024;
+
+impl Assembler {
+    pub(super) fn logical(&mut self, message: &LogicalMessage) -> Result<(), AssembleError> {
+        if !message.transactional {
+            ignored("not_transactional");
+            return Ok(());
+        }
+        let open = self.transaction.as_mut().ok_or(AssembleError::Misplaced { message: "a message" })?;
+        match message.prefix.as_bytes() {
+            prefix if prefix == BARRIER_PREFIX.as_bytes() => {
+                let id = (message.content.len() <= BARRIER_BYTES_MAX)
+                    .then(|| std::str::from_utf8(&message.content).ok())
+                    .flatten();
+                match id {
+                    None => ignored("malformed"),
+                    Some(_) if open.barriers.len() >= BARRIERS_PER_TRANSACTION_MAX => ignored("too_many"),
+                    Some(id) => open.barriers.push(id.to_owned()),
+                }
+                Ok(())
+            }
+            prefix if prefix == META_PREFIX.as_bytes() => {
+                match Meta::parse(&message.content) {
+                    Ok(meta) => open.meta = Some(Arc::new(meta)),
+                    Err(problem) => {
+                        let xid = open.builder.transaction().xid;
+                        tracing::warn!(%xid, %problem, "left out what a transaction says about itself");
+                        ignored("bad_meta");
+                    }
+                }
+                Ok(())
+            }
+            prefix if prefix == ROWS_PREFIX.as_bytes() => self.rows(&message.content),
+            _ => {
+                ignored("other_prefix");
+                Ok(())
+            }
+        }
+    }
+
+    /// Rows that were there before their table was picked up: they stand in the WAL right before its first changes.
+    fn rows(&mut self, content: &[u8]) -> Result<(), AssembleError> {
+        let Some(open) = self.transaction.as_mut() else { return Ok(()) };
+        let Some(message) = RowsMessage::parse(content, self.settings.secret.as_bytes()) else {
+            tracing::warn!("ignored a {ROWS_PREFIX} message that this feed did not write");
+            ignored("unknown_secret");
+            return Ok(());
+        };
+        let (op, relation, row) = match message {
+            RowsMessage::Header(header) => {
+                let replace = header.replace;
+                let relation = header.into_relation();
+                let relation = match self.relations.get(&relation.oid()) {
+                    Some(Entry::Known(known)) if *known.relation == relation => known.relation.clone(),
+                    _ => relation.into(),
+                };
+                open.rows_of = Some(relation.clone());
+                if !replace {
+                    return Ok(());
+                }
+                (Op::Truncate, relation, None)
+            }
+            RowsMessage::Row(row) => match &open.rows_of {
+                Some(relation) => (Op::Insert, relation.clone(), Some(row)),
+                None => {
+                    ignored("malformed");
+                    return Ok(());
+                }
+            },
+        };
+        if !open.next_change(self.settings.part_bytes_max, &mut self.output.parts) {
+            return Ok(());
+        }
+        // Such rows have no mark, and so the table has no images after them.
+        if let Some(images) = &mut self.images {
+            let at = Cursor::new(open.builder.transaction().start.lsn(), open.builder.next_seq());
+            images.clear(relation.oid(), at);
+        }
+        let mut change = open.builder.change(op, &relation);
+        if let Some(row) = row {
+            if relation.columns().iter().any(|column| column.key) {
+                infallible(change.key(|out| rows_message::key(&relation, row, out)));
+            }
+            infallible(change.row(|out| {
+                out.extend_from_slice(row);
+                Ok(())
+            }));
+        }
+        change.finish().map_err(|_| AssembleError::TooLarge { relation: relation.name().to_string() })
+    }
+}
+
+fn ignored(reason: &'static str) {
+    metrics::counter!(MESSAGES_IGNORED_TOTAL, "reason" => reason).increment(1);
+}

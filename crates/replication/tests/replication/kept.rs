@@ -1,0 +1,118 @@
+//! A server that was started again is compared with what history has of it.
+
+use std::sync::{Arc, Mutex};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use walcast_feed::Read;
+use walcast_model::{Cursor, Lsn, Transaction};
+use walcast_replication::identity::Origin;
+use walcast_replication::{FeedEnd, Keeper, StoredTransactions};
+use walcast_testkit::{LIMIT, StopMode, installations, own_cluster, within};
+
+use crate::source::{Options, Source};
+
+/// A history that has what a test says, and remembers what it was told.
+struct History {
+    kept: Mutex<Result<StoredTransactions, String>>,
+    told: watch::Sender<Vec<String>>,
+}
+
+impl History {
+    fn keeps(&self, transactions: &[Transaction], oldest: Lsn) {
+        let transactions = transactions.to_vec();
+        *self.kept.lock().unwrap() = Ok(StoredTransactions { transactions, oldest });
+    }
+
+    async fn until_told(&self, count: usize) -> Vec<String> {
+        let mut told = self.told.subscribe();
+        within("what history is told", LIMIT, told.wait_for(|told| told.len() >= count))
+            .await
+            .unwrap()
+            .clone()
+    }
+}
+
+impl Keeper for History {
+    fn adopt(&self, _origin: Origin) -> BoxFuture<'static, Result<(), String>> {
+        self.told.send_modify(|told| told.push("adopted".to_owned()));
+        async { Ok(()) }.boxed()
+    }
+
+    fn transactions(
+        &self,
+        _from: Lsn,
+        _to: Lsn,
+        _count_max: u32,
+    ) -> BoxFuture<'static, Result<StoredTransactions, String>> {
+        let kept = self.kept.lock().unwrap().clone();
+        async { kept }.boxed()
+    }
+
+    fn holds_slot(&self) {}
+
+    fn ended(&self, end: FeedEnd) {
+        self.told.send_modify(|told| told.push(format!("{end:?}")));
+    }
+}
+
+/// A source of which history has stored four transactions, none of them acknowledged, and the four.
+async fn stored(cluster: &walcast_testkit::Cluster) -> (Source, Arc<History>, Vec<Transaction>) {
+    let history =
+        Arc::new(History { kept: Mutex::new(Err("it is away".to_owned())), told: watch::Sender::default() });
+    let options = Options { keeper: Some(Arc::clone(&history) as Arc<dyn Keeper>), ..Options::default() };
+    let mut source = Source::with(cluster, "CREATE TABLE t (id int PRIMARY KEY)", options).await;
+    for id in 0..4 {
+        source.database.run(&format!("INSERT INTO t VALUES ({id})")).await;
+    }
+    let from = Cursor::from(*source.acknowledge.borrow());
+    source.read().await;
+    let Read::Parts { parts, .. } = source.feed.read(from, usize::MAX) else { panic!("no parts") };
+    let all: Vec<_> = parts.iter().map(|part| part.transaction().as_ref().clone()).collect();
+    assert_eq!(all.len(), 4);
+    source.feed.mark_stored(source.feed.head());
+    assert_eq!(history.until_told(1).await, ["adopted"]);
+    (source, history, all)
+}
+
+/// The slot of a server that crashed stands where the disk had it last: before what retention has left.
+#[tokio::test]
+async fn what_history_has_dropped_is_not_missed_when_it_is_sent_again_and_what_it_has_is() {
+    for installation in installations() {
+        let cluster = own_cluster(&installation).await;
+        let (mut source, history, all) = stored(&cluster).await;
+        history.keeps(&all[2..], all[2].start.lsn());
+        cluster.restart(StopMode::Immediate).await.unwrap();
+        assert_eq!(history.until_told(2).await, ["adopted", "adopted"]);
+        source.database.run("INSERT INTO t VALUES (4)").await;
+        assert_eq!(source.read().await, [[r#"insert public.t key {"id":4} row {"id":4}"#]]);
+        // All of it was dropped, or given up.
+        history.keeps(&[], Lsn::new(all[3].start.lsn().get() + 1));
+        cluster.restart(StopMode::Immediate).await.unwrap();
+        assert_eq!(history.until_told(3).await.last().unwrap(), "adopted");
+        // One is not there although nothing was dropped.
+        history.keeps(&all[..3], all[0].start.lsn());
+        cluster.restart(StopMode::Immediate).await.unwrap();
+        let differs = format!("{:?}", FeedEnd::Differs { at: all[3].start.lsn() });
+        assert_eq!(history.until_told(4).await[3], differs);
+    }
+}
+
+#[tokio::test]
+async fn a_history_that_is_away_is_not_called_an_error_of_the_source() {
+    let installation = installations().pop().expect("a Postgres");
+    let cluster = own_cluster(&installation).await;
+    let (source, history, all) = stored(&cluster).await;
+    cluster.restart(StopMode::Immediate).await.unwrap();
+    let away = "the server was started again, and history does not say what it has of it, so the two cannot be compared: \
+                it is away";
+    source
+        .until_source(
+            "why it does not stream",
+            |state| matches!(state, walcast_feed::SourceState::Interrupted { reason, .. } if reason == away),
+        )
+        .await;
+    history.keeps(&all, Lsn::ZERO);
+    assert_eq!(history.until_told(2).await, ["adopted", "adopted"]);
+}
