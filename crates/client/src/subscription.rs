@@ -82,6 +82,15 @@ impl Subscription {
         self
     }
 
+    /// Where the client's own transactions say that they come from (`walcast.set_meta('{"origin": …}')`, 1 to 128 bytes):
+    /// they are not sent back, but for those that are committed during an initial sync and what a compacted transaction
+    /// sums up. [`crate::Handle::wait_for`] does not see them in the stream, and asks for their rows.
+    #[must_use]
+    pub fn origin(mut self, origin: impl Into<String>) -> Self {
+        self.request.origin = Some(origin.into());
+        self
+    }
+
     /// Only these columns of every table named so far, besides the key's.
     #[must_use]
     pub fn columns<T: Into<String>>(mut self, columns: impl IntoIterator<Item = T>) -> Self {
