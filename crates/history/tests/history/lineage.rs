@@ -88,7 +88,9 @@ async fn transactions_are_listed_once_each_and_the_last_ones_when_there_are_too_
     let one = all[4].start.lsn();
     let up_to = record.transactions(&session, one, all[6].start.lsn(), 1000).await.unwrap();
     assert_eq!(up_to.0, all[4..6]);
-    // The rows that are left of what was given up are not all that there was.
+    // The rows that are left of what was given up, because the last one is gone, are not all that there was.
+    let delete = format!("DELETE FROM walcast.change_history WHERE lsn = '{}'", all[19].start.lsn());
+    world.database.run(&delete).await;
     record.forget_past(&mut session).await.unwrap();
     assert!(record.oldest > all[19].start.lsn().into());
     let given_up = record.transactions(&session, Lsn::ZERO, Lsn::MAX, 1000).await.unwrap();
