@@ -84,4 +84,4 @@ END
 $function$;
 
 COMMENT ON FUNCTION walcast.acknowledge(text, int8, int8, int8, int8, float8, text[], text[], text[], pg_lsn[], int8[], text[], bool[]) IS
-    'Stores what clients have acknowledged; SQLSTATE WC001 for all but the process that stores the feed, WC002 when a later batch is stored.';
+    'Stores what clients have acknowledged; SQLSTATE WC001 for all but the process that stores the feed, WC003 when a later batch is stored.';

@@ -48,7 +48,7 @@ async fn told(socket: &mut Socket, last: i64) -> Vec<(Vec<i64>, Value, bool)> {
 }
 
 /// Transactions of two devices and of nobody.
-const TRANSACTIONS: [&str; 8] = [
+const TRANSACTIONS: [&str; 9] = [
     r#"BEGIN; SELECT walcast.set_meta('{"origin": "phone", "user": "ann"}');
        INSERT INTO t VALUES (1, 'a'), (2, 'b'); COMMIT"#,
     r#"BEGIN; SELECT walcast.set_meta('{"origin": "laptop", "amount": 7.10}'); INSERT INTO t VALUES (3, 'c'); COMMIT"#,
@@ -61,7 +61,9 @@ const TRANSACTIONS: [&str; 8] = [
        INSERT INTO t VALUES (8, 'h'); COMMIT"#,
     r#"BEGIN; INSERT INTO t VALUES (9, 'i'); SELECT walcast.set_meta('{"origin": "phone"}');
        DELETE FROM t WHERE id = 9; COMMIT"#,
-    r#"BEGIN; SELECT pg_logical_emit_message(true, 'walcast', '[1]'), pg_logical_emit_message(false, 'walcast', '{"a":1}');
+    r#"BEGIN; SELECT pg_logical_emit_message(true, 'walcast', E'{\n\t"why":\r\n"lines"}\n'); INSERT INTO t VALUES (10, 'j'); COMMIT"#,
+    r#"BEGIN; SELECT walcast.set_meta('{"why": "before"}');
+       SELECT pg_logical_emit_message(true, 'walcast', '[1]'), pg_logical_emit_message(false, 'walcast', '{"a":1}');
        INSERT INTO t VALUES (99, 'z'); COMMIT"#,
 ];
 
@@ -83,6 +85,7 @@ fn expected() -> Vec<(Vec<i64>, Value, bool)> {
         (vec![8], none.clone(), false),
         (vec![9], none.clone(), true),
         (vec![], json!({"origin": "phone"}), false),
+        (vec![10], json!({"why": "lines"}), false),
         (vec![99], none, false),
     ]
 }
@@ -122,7 +125,7 @@ async fn it_is_told_and_stored_and_nobody_hears_of_his_own_again() {
         let stored = database
             .scalar("SELECT string_agg((key->>'id') || coalesce(meta->>'origin', meta->>'why', '-'), ' ' ORDER BY lsn, seq) FROM walcast.changes")
             .await;
-        assert_eq!(stored.unwrap_or_default(), "1phone 2phone 3laptop 4- 5- 6phone 7enough 8- 9- 9phone 99-");
+        assert_eq!(stored.unwrap_or_default(), "1phone 2phone 3laptop 4- 5- 6phone 7enough 8- 9- 9phone 10lines 99-");
         let replayed = lines(&walcast(&database, &["replay", "--json"]));
         let metas: Vec<Value> = replayed.iter().map(|line| line["meta"].clone()).collect();
         assert_eq!(metas, expected().into_iter().map(|(_, meta, _)| meta).collect::<Vec<_>>());
@@ -197,7 +200,7 @@ async fn a_policy_says_who_is_told() {
     assert!(user.iter().all(|(_, meta, _)| meta.is_null()), "{user:?}");
     let ids =
         |told: &[(Vec<i64>, Value, bool)]| told.iter().flat_map(|(ids, ..)| ids.clone()).collect::<Vec<_>>();
-    assert_eq!(ids(&user), [1, 2, 4, 5, 6, 7, 8, 9, 99]);
+    assert_eq!(ids(&user), [1, 2, 4, 5, 6, 7, 8, 9, 10, 99]);
     assert_eq!(ids(&user), ids(&auditor));
 }
 

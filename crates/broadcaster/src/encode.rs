@@ -110,15 +110,17 @@ pub(crate) enum Gap {
 }
 
 impl Encoded {
-    /// What of it is for a client with this origin: nothing of its own transactions.
-    pub(crate) fn runs_for(&self, origin: Option<&str>) -> &[Run] {
-        let is_own = origin.is_some() && self.meta.as_ref().and_then(|meta| meta.origin()) == origin;
-        if is_own { &[] } else { &self.runs }
+    /// Whether it says that it comes from there.
+    pub(crate) fn is_from(&self, origin: &str) -> bool {
+        self.meta.as_ref().and_then(|meta| meta.origin()) == Some(origin)
     }
 
     /// Memory that it holds, in bytes, near enough to budget by.
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.runs.iter().map(|run| size_of::<Run>() + run.tail.len()).sum::<usize>()
+        let meta = self.meta.as_ref().map_or(0, |meta| meta.json().len());
+        size_of::<Self>()
+            + meta
+            + self.runs.iter().map(|run| size_of::<Run>() + run.tail.len()).sum::<usize>()
     }
 }
 

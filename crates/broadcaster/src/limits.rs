@@ -125,7 +125,7 @@ impl Default for Limits {
             poll_answer_max: Duration::from_secs(5),
             poll_transactions_max: 1000,
             poll_bytes_max: 1 << 20,
-            answer_stall_max: Duration::from_secs(30),
+            answer_stall_max: Duration::from_secs(120),
             untaken_bytes_max: 64 << 20,
             rows_keys_max: 1000,
             rows_max: 4,

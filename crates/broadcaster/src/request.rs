@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use walcast_filter::Filter;
+use walcast_model::Meta;
 use walcast_protocol::{Catchup, ErrorCode, Payload, StartAt, Subscribe, SubscriptionId, TablePattern};
 
 use crate::refusal::Refusal;
 
 /// The longest `client_id`, in bytes.
 const CLIENT_ID_BYTES_MAX: usize = 128;
-/// The longest `origin`, in bytes.
-const ORIGIN_BYTES_MAX: usize = 128;
 
 /// What a client asks for of a table, or of the tables of a pattern.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -97,10 +96,10 @@ impl TryFrom<Subscribe> for Request {
 }
 
 fn origin(text: String) -> Result<Arc<str>, Refusal> {
-    if text.is_empty() || text.len() > ORIGIN_BYTES_MAX {
+    if text.is_empty() || text.len() > Meta::ORIGIN_BYTES_MAX {
         let hint =
             "send what the client's own transactions say with walcast.set_meta, such as the device's UUID";
-        return Err(Refusal::bad(format!("an origin has 1 to {ORIGIN_BYTES_MAX} bytes")).hint(hint));
+        return Err(Refusal::bad(format!("an origin has 1 to {} bytes", Meta::ORIGIN_BYTES_MAX)).hint(hint));
     }
     Ok(text.into())
 }

@@ -163,6 +163,8 @@ pub(crate) struct Session {
     catchup: Catchup,
     /// Transactions that come from here are not sent back.
     origin: Option<Arc<str>>,
+    /// But for those before this.
+    echo_from: Cursor,
     /// The feed that its cursor is of, as far as the client said so.
     feed: Option<FeedId>,
     phase: Phase,
@@ -203,6 +205,7 @@ impl Session {
             start,
             catchup,
             origin,
+            echo_from: Cursor::ZERO,
             feed,
             phase: Phase::Gate,
             frames: VecDeque::new(),

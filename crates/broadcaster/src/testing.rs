@@ -12,8 +12,8 @@ use walcast_feed::{Feed, FeedLimits, FeedWriter, Read};
 use walcast_filter::{Collation, Schema};
 use walcast_history::{Acknowledged, ClientKey, KnownClient, LatestPage, Page, PageLimits};
 use walcast_model::{
-    Column, CommitEnd, CommitStart, Cursor, FeedId, Lsn, Oid, Op, Part, PartBuilder, Relation, RelationName,
-    ReplicaIdentity, Seq, Snapshot, Timestamp, Transaction, Xid,
+    Column, CommitEnd, CommitStart, Cursor, FeedId, Lsn, Meta, Oid, Op, Part, PartBuilder, Relation,
+    RelationName, ReplicaIdentity, Seq, Snapshot, Timestamp, Transaction, Xid,
 };
 use walcast_policy::Rights;
 use walcast_protocol::{ClientMessage, ServerMessage};
@@ -106,7 +106,17 @@ pub(crate) fn transaction(start: u64, xid: u64) -> Arc<Transaction> {
 
 /// A part of the transaction whose commit record starts at `start`, with xid `start`.
 pub(crate) fn part(start: u64, first: i64, inserts: &[Insert], end: Option<u64>) -> Part {
-    let mut builder = PartBuilder::new(transaction(start, start), Seq::new(first));
+    filled(PartBuilder::new(transaction(start, start), Seq::new(first)), inserts, end)
+}
+
+/// A transaction that says where it comes from.
+pub(crate) fn part_from(origin: &str, start: u64, inserts: &[Insert], end: u64) -> Part {
+    let meta = Meta::parse(format!("{{\"origin\":\"{origin}\"}}").as_bytes()).unwrap();
+    let builder = PartBuilder::new(transaction(start, start), Seq::FIRST).with_meta(Some(Arc::new(meta)));
+    filled(builder, inserts, Some(end))
+}
+
+fn filled(mut builder: PartBuilder, inserts: &[Insert], end: Option<u64>) -> Part {
     for Insert(id, relation) in inserts {
         let mut change = builder.change(Op::Insert, relation);
         let write = |text: String| {
@@ -130,7 +140,8 @@ pub(crate) fn slice(part: &Part, from: Cursor, count: usize) -> Option<Part> {
     let cursor_of = |index: usize| Cursor::new(lsn, part.first().plus(index));
     let skip = (0..part.changes().len()).find(|index| cursor_of(*index) >= from)?;
     let end = (skip + count).min(part.changes().len());
-    let mut builder = PartBuilder::new(Arc::clone(part.transaction()), part.first().plus(skip));
+    let mut builder = PartBuilder::new(Arc::clone(part.transaction()), part.first().plus(skip))
+        .with_meta(part.meta().cloned());
     for change in part.changes().get(skip..end)? {
         let mut copy = builder.change(change.op, &change.relation);
         let write = |text: Vec<u8>| {

@@ -74,7 +74,10 @@ impl Asker {
             let mut register = self.shared.register();
             register.not_before = now + ROUND_INTERVAL;
             let bytes_max = register.request_bytes_max;
-            self.queue.extend(register.waits.take_due(now, bytes_max));
+            // One after the other: what is due while it stands in the queue would stand there twice.
+            if self.queue.is_empty() {
+                self.queue.extend(register.waits.take_due(now, bytes_max));
+            }
         }
         let mut requests = 0;
         while requests < REQUESTS_MAX

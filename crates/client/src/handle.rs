@@ -147,7 +147,10 @@ impl Handle {
             (.., Some(over)) => drop(answer.send(Err(over.repeat()))),
             (Ok(table), Ok(key), None) => {
                 register.waits.add(id, table, key, now + ASK_AFTER, Box::new(predicate), answer);
-                if !register.is_asking {
+                if register.is_asking {
+                    // It may have nothing to do for longer.
+                    self.shared.wake.notify_one();
+                } else {
                     register.is_asking = true;
                     tokio::spawn(asker::run(Arc::clone(&self.shared)));
                 }

@@ -73,6 +73,7 @@ impl Session {
 
     /// After what the caller was given of each subscription.
     pub(crate) fn places(&self) -> impl Iterator<Item = (&SubscriptionId, Option<&StoredCursor>)> {
+        // Before the daemon has said from where it goes on, the place may be one of another feed.
         self.subscriptions.iter().map(|(id, state)| (id, state.resume.as_ref()))
     }
 
@@ -314,11 +315,7 @@ impl Session {
             return Step::Event(Event::Relation(relation));
         };
         state.joined_bytes = 0;
-        if let Some(cursor) = joined.cursor {
-            self.reached(&relation.id, cursor);
-            self.gave(&relation.id, cursor);
-        }
-        Step::Events(Box::new((Event::Transaction(joined), Event::Relation(relation))))
+        Step::Events(Box::new((self.given(joined), Event::Relation(relation))))
     }
 
     fn transaction(&mut self, mut part: TransactionMessage, bytes: usize) -> Step {
@@ -331,25 +328,37 @@ impl Session {
             acknowledging.sent(cursor);
             return Step::Nothing;
         }
+        // What is said about the changes holds for all of them.
+        let says = |one: &TransactionMessage| one.meta.as_ref().map(|meta| meta.get().to_owned());
+        let before = state.joined.take_if(|joined| !part.changes.is_empty() && says(joined) != says(&part));
+        if before.is_some() {
+            state.joined_bytes = 0;
+        }
         if let Some(mut joined) = state.joined.take() {
             joined.changes.append(&mut part.changes);
             joined.cursor = part.cursor;
             joined.more = part.more;
-            joined.meta = joined.meta.or(part.meta);
             part = joined;
         }
         state.joined_bytes += bytes;
         if part.more && state.joined_bytes < self.transaction_bytes_max {
             state.joined = Some(part);
-            return Step::Nothing;
+            return before.map_or(Step::Nothing, |before| Step::Event(self.given(before)));
         }
         state.joined_bytes = 0;
-        if let Some(cursor) = part.cursor {
-            let id = part.id.clone();
-            self.reached(&id, cursor);
-            self.gave(&id, cursor);
+        match before {
+            None => Step::Event(self.given(part)),
+            Some(before) => Step::Events(Box::new((self.given(before), self.given(part)))),
         }
-        Step::Event(Event::Transaction(part))
+    }
+
+    /// The event of a transaction, or of a piece of one.
+    fn given(&mut self, transaction: TransactionMessage) -> Event {
+        if let Some(cursor) = transaction.cursor {
+            self.reached(&transaction.id, cursor);
+            self.gave(&transaction.id, cursor);
+        }
+        Event::Transaction(transaction)
     }
 
     fn heartbeat(&mut self, mut heartbeat: Heartbeat) -> Step {

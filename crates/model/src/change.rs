@@ -169,7 +169,10 @@ impl Part {
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + size_of::<Transaction>()
-            + self.meta.as_ref().map_or(0, |meta| size_of::<Meta>() + meta.json().len())
+            + self
+                .meta
+                .as_ref()
+                .map_or(0, |meta| size_of::<Meta>() + meta.json().len() + meta.origin().map_or(0, str::len))
             + self.json.len()
             + self.changes.len() * size_of::<Change>()
     }

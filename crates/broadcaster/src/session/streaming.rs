@@ -16,7 +16,7 @@ use super::binding::outlived;
 use super::compacted::Compacted;
 use super::{Phase, Question, Session, Turn, Wait};
 use crate::catalog::Freshness;
-use crate::encode::{self, Encoded, Gap, Piece, Synced, View};
+use crate::encode::{self, Encoded, Gap, Piece, Run, Synced, View};
 use crate::refusal::Refusal;
 use crate::shape::Next;
 use crate::wanted::DEFINITIONS_MAX;
@@ -307,10 +307,7 @@ impl Session {
         }
         let Phase::Streaming(stream) = &self.phase else { return Turn::Again };
         let (open, in_seam) = (stream.open, stream.seam.is_some());
-        if encoded.runs_for(self.echo().map(|origin| &**origin)).is_empty()
-            && encoded.ends
-            && open == Some(encoded.start)
-        {
+        if self.runs_of(&encoded).is_empty() && encoded.ends && open == Some(encoded.start) {
             let piece = Piece { cursor: (!in_seam).then(|| part.next_cursor()), more: false };
             let frame = self.heads.transaction(encode::ending(&part, !in_seam), piece);
             self.frames.push_back(frame);
@@ -322,10 +319,13 @@ impl Session {
         Turn::Again
     }
 
-    /// The origin whose transactions are not sent back. During an initial sync they are: the client's copy is replaced,
-    /// and what of its own the snapshot does not see would be gone.
-    fn echo(&self) -> Option<&Arc<str>> {
-        self.origin.as_ref().filter(|_| matches!(&self.phase, Phase::Streaming(stream) if stream.is_synced()))
+    /// What of a part the client is sent: nothing of its own transactions, but for those that its copy may lack because
+    /// an initial sync has replaced it.
+    fn runs_of<'a>(&self, encoded: &'a Encoded) -> &'a [Run] {
+        let is_synced = matches!(&self.phase, Phase::Streaming(stream) if stream.is_synced());
+        let is_own = self.origin.as_ref().is_some_and(|origin| encoded.is_from(origin));
+        let is_echo = is_own && is_synced && Cursor::from(encoded.start.lsn()) >= self.echo_from;
+        if is_echo { &[] } else { &encoded.runs }
     }
 
     fn encode_read(&self, part: &Part, skips_unfit: bool) -> Arc<Encoded> {
@@ -380,8 +380,7 @@ impl Session {
 
     /// Puts the frames of a part before everything else, and moves behind it.
     fn deliver(&mut self, encoded: &Encoded) {
-        let echo = self.echo().cloned();
-        let runs = encoded.runs_for(echo.as_deref());
+        let runs = self.runs_of(encoded);
         for run in runs {
             for relation in &run.relations {
                 self.tell_relation(relation);

@@ -237,6 +237,8 @@ impl Session {
     pub(super) fn complete(&mut self, cursor: Cursor) {
         let id = self.id.clone();
         self.send(SnapshotComplete { id, cursor });
+        // The copy that had its own transactions was there until now.
+        self.echo_from = self.world.feed.head();
         self.first_cursor = cursor;
         self.last_cursor = self.last_cursor.max(cursor);
     }

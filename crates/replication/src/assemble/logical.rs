@@ -36,14 +36,13 @@ impl Assembler {
                 Ok(())
             }
             prefix if prefix == META_PREFIX.as_bytes() => {
-                match Meta::parse(&message.content) {
-                    Ok(meta) => open.meta = Some(Arc::new(meta)),
-                    Err(problem) => {
-                        let xid = open.builder.transaction().xid;
-                        tracing::warn!(%xid, %problem, "left out what a transaction says about itself");
-                        ignored("bad_meta");
-                    }
-                }
+                let meta = Meta::parse(&message.content).inspect_err(|problem| {
+                    let xid = open.builder.transaction().xid;
+                    tracing::warn!(%xid, %problem, "left out what a transaction says about itself");
+                    ignored("bad_meta");
+                });
+                // What it said before holds no longer: this was to replace it.
+                open.meta = meta.ok().map(Arc::new);
                 Ok(())
             }
             prefix if prefix == ROWS_PREFIX.as_bytes() => self.rows(&message.content),

@@ -9,7 +9,7 @@ use walcast_snapshot::SnapshotEvent;
 use super::super::{Answer, Session, Step, Wait};
 use crate::limits::Limits;
 use crate::refusal::Refusal;
-use crate::testing::{Bench, Insert, at, called, part, published, table, words};
+use crate::testing::{Bench, Insert, at, called, part, part_from, published, table, words};
 
 fn sync_of_a(snapshot: &str, barrier: u64) -> Vec<SnapshotEvent> {
     let a = table("a", &["x"]);
@@ -61,6 +61,37 @@ async fn after_the_rows_come_the_transactions_that_the_snapshot_does_not_see_and
         expected.remove(7);
         assert_eq!(got, expected, "{memory} {unstored}");
         assert_eq!(session.position(), Some(at(70)));
+    }
+}
+
+#[tokio::test]
+async fn of_its_own_a_client_hears_what_was_committed_before_its_copy_was_replaced() {
+    let a = table("a", &["x"]);
+    for memory in [1, 1 << 20] {
+        let mut bench = Bench::new(memory, Limits::default());
+        *bench.source.events.lock().unwrap() = sync_of_a("20:20:", 30);
+        let mut session = bench.session(r#""tables":[{"table":"public.a"}],"origin":"me""#).unwrap();
+        let own = |at| part_from("me", at, &[Insert(at, a.clone())], at + 10);
+        let others = |at| part_from("you", at, &[Insert(at, a.clone())], at + 10);
+        // In the seam, and after its barrier while the client still has its old copy.
+        bench.append(vec![own(20), own(30), others(40)], 0).await;
+        bench.route();
+        let got = words(&bench.take(&mut session).0);
+        let told = |got: &[String]| -> Vec<String> {
+            got.iter().filter(|word| word.starts_with("tr") || word.starts_with("co")).cloned().collect()
+        };
+        let expected = [
+            r#"transaction - {"id":20,"x":"v20"}"#,
+            "complete 0/1E",
+            r#"transaction 0/28 {"id":30,"x":"v30"}"#,
+            r#"transaction 0/32 {"id":40,"x":"v40"}"#,
+        ];
+        assert_eq!(told(&got), expected, "{memory}");
+        bench.append(vec![own(50), others(60), own(70)], 0).await;
+        bench.route();
+        let got = words(&bench.take(&mut session).0);
+        assert_eq!(told(&got), [r#"transaction 0/46 {"id":60,"x":"v60"}"#], "{memory}");
+        assert_eq!(session.position(), Some(at(80)));
     }
 }
 
