@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use walcast_testkit::{Daemon, TestDatabase};
+use walcast_testkit::{Daemon, TestDatabase, shared_cluster};
 
 /// The `walcast` beside the test, for `database`.
 pub(crate) fn walcast(database: &TestDatabase, arguments: &[&str]) -> Output {
@@ -30,4 +30,12 @@ pub(crate) fn lines(output: &Output) -> Vec<Value> {
 pub(crate) async fn readyz(daemon: &Daemon) -> Value {
     let answer = daemon.get("/readyz").await.expect("an answer");
     serde_json::from_str(&answer.body).expect("JSON")
+}
+
+#[tokio::test]
+async fn replay_without_a_history_says_how_to_get_one() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    let output = walcast(&database, &["replay"]);
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && words.contains("walcast setup"), "{words}");
 }

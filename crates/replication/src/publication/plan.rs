@@ -116,13 +116,24 @@ impl Plan {
     /// Compares what is with what should be.
     #[must_use]
     pub fn new(facts: &Facts, settings: &PublicationSettings) -> Self {
+        Self::of(facts, settings, false)
+    }
+
+    /// The same for somebody who runs its statements by hand, before there is a feed: afterwards nothing is left to do.
+    /// ([`Plan::new`] lists the partitions of a new table in the next plan, when the feed has been told of their rows.)
+    #[must_use]
+    pub fn by_hand(facts: &Facts, settings: &PublicationSettings) -> Self {
+        Self::of(facts, settings, true)
+    }
+
+    fn of(facts: &Facts, settings: &PublicationSettings, is_by_hand: bool) -> Self {
         if !settings.manage {
             return Self { steps: Vec::new(), findings: finding::of_given(facts, &settings.name) };
         }
         if settings.selection == Selection::ForAllTables {
             return for_all_tables(facts, settings);
         }
-        let mut planner = Planner::new(facts, settings);
+        let mut planner = Planner::new(facts, settings, is_by_hand);
         planner.publications();
         planner.tables();
         planner.finish()
@@ -172,6 +183,8 @@ type Level = Option<Placement>;
 struct Planner<'a> {
     facts: &'a Facts,
     settings: &'a PublicationSettings,
+    /// Whether no feed is told of rows.
+    is_by_hand: bool,
     inserts_name: String,
     whole: Option<&'a PublicationFacts>,
     inserts: Option<&'a PublicationFacts>,
@@ -182,11 +195,12 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(facts: &'a Facts, settings: &'a PublicationSettings) -> Self {
+    fn new(facts: &'a Facts, settings: &'a PublicationSettings, is_by_hand: bool) -> Self {
         let inserts_name = settings.inserts_name();
         Self {
             facts,
             settings,
+            is_by_hand,
             whole: facts.publication(&settings.name),
             inserts: facts.publication(&inserts_name),
             inserts_name,
@@ -324,7 +338,7 @@ impl<'a> Planner<'a> {
             Placement::Inserts => Self::lists(self.inserts, table.oid),
         };
         let level = self.level(table.oid).max(root_level);
-        if level.is_none() && root_wanted == Some(wanted) {
+        if level.is_none() && root_wanted == Some(wanted) && !self.is_by_hand {
             // The root's step carries its partitions' rows; they are listed by themselves the next time.
             return None;
         }

@@ -267,10 +267,19 @@ async fn what_the_role_may_not_do_is_a_statement_for_an_administrator() {
 async fn all_statements_of_the_plan_can_be_run_by_hand_and_settings_by_hand_are_put_right() {
     for_each_version(async |cluster| {
         let database = TestDatabase::create(cluster).await;
-        database.run("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int)").await;
+        database
+            .run(
+                "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int);
+                 CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id);
+                 CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10) PARTITION BY RANGE (id);
+                 CREATE TABLE p11 PARTITION OF p1 FOR VALUES FROM (0) TO (10);
+                 CREATE TABLE q (id int) PARTITION BY RANGE (id);
+                 CREATE TABLE q1 PARTITION OF q FOR VALUES FROM (0) TO (10)",
+            )
+            .await;
         let session = walcast_postgres::Session::connect(&config(database.url()), "test").await.unwrap();
         let settings = PublicationSettings::new("f\"eed");
-        let plan = Plan::new(&Facts::read(&session).await.unwrap(), &settings);
+        let plan = Plan::by_hand(&Facts::read(&session).await.unwrap(), &settings);
         database.run(&plan.statements().join("\n")).await;
         assert_eq!(Plan::new(&Facts::read(&session).await.unwrap(), &settings).steps, []);
         database

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use walcast_history::{FeedRecord, PageLimits, Reader};
+use walcast_history::{FeedRecord, PageLimits, Reader, schema};
 use walcast_model::{Change, Cursor, Part, Timestamp};
 use walcast_postgres::{Pool, Session};
 use walcast_protocol::{SubscriptionId, encode};
@@ -118,8 +118,14 @@ impl Replay {
     }
 
     async fn feed(&self) -> Result<FeedRecord, Failure> {
-        let found =
-            FeedRecord::load(&self.session, &self.slot).await.map_err(|error| Failure::because(&error))?;
+        let found = match FeedRecord::load(&self.session, &self.slot).await {
+            Ok(found) => found,
+            Err(error) => {
+                // Says what to do when there is no history at all.
+                schema::check(&self.session).await.map_err(|error| Failure::because(&error))?;
+                return Err(Failure::because(&error));
+            }
+        };
         found.ok_or_else(|| {
             Failure::new(format!("history has no feed of slot {}", self.slot))
                 .hint(Some("start walcast serve, or name the slot with --slot".into()))

@@ -15,7 +15,7 @@ use super::{APPLICATION_NAME, SetupError, Target};
 pub(crate) async fn print(target: &Target) -> Result<String, SetupError> {
     let source = Session::connect(&target.source, APPLICATION_NAME).await?;
     let facts = Facts::read(&source).await?;
-    let plan = Plan::new(&facts, &target.publication);
+    let plan = Plan::by_hand(&facts, &target.publication);
     let role = quote_identifier(&facts.role.name);
     let mut text = String::new();
     // Writing to a string cannot fail.

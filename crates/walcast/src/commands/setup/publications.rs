@@ -65,7 +65,7 @@ pub(super) async fn prepare(
     }
     if settings.names().iter().any(|name| facts.publication(name).is_none()) {
         // Without its publications there is no feed. With them come their tables, so that an administrator acts once.
-        let statements = plan.administrator_statements().join("\n");
+        let statements = Plan::by_hand(&facts, settings).administrator_statements().join("\n");
         administrator.push(format!("-- in database {}\n{statements}", facts.database));
         return Ok(facts.database);
     }
