@@ -73,7 +73,6 @@ impl Session {
 
     /// After what the caller was given of each subscription.
     pub(crate) fn places(&self) -> impl Iterator<Item = (&SubscriptionId, Option<&StoredCursor>)> {
-        // Before the daemon has said from where it goes on, the place may be one of another feed.
         self.subscriptions.iter().map(|(id, state)| (id, state.resume.as_ref()))
     }
 

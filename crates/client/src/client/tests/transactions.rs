@@ -128,3 +128,38 @@ async fn next_can_be_dropped_at_any_moment_and_loses_nothing() {
     drop(client);
     script.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_transaction_says_of_some_changes_is_not_said_of_others() {
+    let (daemon, builder) = Daemon::start();
+    let script = play(async move {
+        let mut peer = daemon.accept().await;
+        peer.welcome().await;
+        peer.subscribe().await;
+        peer.send(&subscribed("live", "0/8")).await;
+        let says =
+            |text: String, who: &str| text.replacen(']', &format!(r#"],"meta":{{"user":"{who}"}}"#), 1);
+        peer.send(&transaction("0/10:1", &[1], true)).await;
+        for (cursor, row, who) in [("0/10:2", 2, "ann"), ("0/10:3", 3, "ann"), ("0/10:4", 4, "bob")] {
+            peer.send(&says(transaction(cursor, &[row], true), who)).await;
+        }
+        // Its end is about no change.
+        peer.send(&transaction("0/20", &[], false)).await;
+        peer.message().await;
+    });
+    let mut client = builder.build().unwrap();
+    client.subscribe(subscription()).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        let piece = if seen.is_empty() { data(&mut client).await } else { next(&mut client).await };
+        let Event::Transaction(piece) = piece else { panic!("{piece:?}") };
+        let meta = piece.meta.as_ref().map_or("-", |meta| meta.get());
+        seen.push(format!("{} {} {meta} {}", piece.cursor.unwrap(), piece.changes.len(), piece.more));
+    }
+    assert_eq!(
+        seen,
+        [r#"0/10:1 1 - true"#, r#"0/10:3 2 {"user":"ann"} true"#, r#"0/20 1 {"user":"bob"} false"#]
+    );
+    drop(client);
+    script.await.unwrap();
+}
