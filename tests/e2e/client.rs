@@ -14,7 +14,8 @@ use walcast_client::{
     Subscription,
 };
 use walcast_testkit::{
-    Daemon, Direction, LIMIT, Proxy, TestDatabase, TestSession, for_each_version, shared_cluster, within,
+    Daemon, Direction, LIMIT, Proxy, TestDatabase, TestSession, for_each_version, program, shared_cluster,
+    within,
 };
 
 use crate::entrance::{SECRET, certify, token};
@@ -472,9 +473,7 @@ async fn what_is_acknowledged_is_where_the_next_process_goes_on() {
 
 /// `walcast tail --client-id` for one transaction: its cursor, and the id of its row.
 async fn tail(daemon: &Daemon) -> (String, i64) {
-    let program = std::env::current_exe().expect("where this test is");
-    let program = program.ancestors().nth(2).expect("target/debug").join("walcast");
-    let run = tokio::process::Command::new(program)
+    let run = tokio::process::Command::new(program())
         .args(["tail", "t", "--client-id", "reports", "--json", "--limit", "1", "--url", &daemon.ws_url()])
         .env_remove("WALCAST_TOKEN")
         .stdin(std::process::Stdio::null())

@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{client_async, connect_async};
 use walcast_client::{Client, ErrorKind, Event};
-use walcast_testkit::{Daemon, LIMIT, TestDatabase, eventually, shared_cluster, within};
+use walcast_testkit::{Daemon, LIMIT, TestDatabase, eventually, program, shared_cluster, within};
 
 use crate::observer::{Socket, close_code, open, receive, send};
 
@@ -51,9 +51,7 @@ async fn is_closed(socket: &mut Socket) -> Value {
 
 /// `walcast tail` at this daemon, to its end.
 async fn tail(daemon: &Daemon, more: &[&str]) -> (Option<i32>, String) {
-    let program = std::env::current_exe().expect("where this test is");
-    let program = program.ancestors().nth(2).expect("target/debug").join("walcast");
-    let run = tokio::process::Command::new(program)
+    let run = tokio::process::Command::new(program())
         .args(["tail", "--url", &daemon.ws_url()])
         .args(more)
         .env_remove("WALCAST_TOKEN")

@@ -6,27 +6,18 @@ mod lost;
 mod promoted;
 mod restored;
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use walcast_testkit::{
-    Cluster, Daemon, DaemonBuilder, Installation, TestDatabase, TestSession, cluster_builder, eventually,
+    Cluster, Daemon, DaemonBuilder, Installation, TestDatabase, TestSession, cluster_builder, eventually, run,
 };
 
 use client::Client;
 
-/// The `walcast` beside the test, for `database`.
+/// `walcast`, for `database` at `url`.
 fn walcast(database: &TestDatabase, url: &str, arguments: &[&str]) -> Output {
-    let test = std::env::current_exe().expect("this test has a path");
-    let folders = test.ancestors().skip(1).take(2).map(|folder| folder.join("walcast"));
-    let program: PathBuf =
-        folders.into_iter().find(|path| path.is_file()).expect("the binary beside the test");
     let name = database.slot_name();
-    Command::new(program)
-        .args(arguments)
-        .args(["--database-url", url, "--slot", &name, "--publication", &name])
-        .output()
-        .expect("walcast runs")
+    run(arguments.iter().chain(&["--database-url", url, "--slot", &name, "--publication", &name]))
 }
 
 /// What the doctor finds under this name, and how bad it is.

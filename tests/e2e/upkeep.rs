@@ -1,24 +1,15 @@
 //! What the tests of retention and of the WAL budget share.
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
-use walcast_testkit::{Daemon, TestDatabase, shared_cluster};
+use walcast_testkit::{Daemon, TestDatabase, run, shared_cluster};
 
-/// The `walcast` beside the test, for `database`.
+/// `walcast`, for `database`.
 pub(crate) fn walcast(database: &TestDatabase, arguments: &[&str]) -> Output {
-    let test = std::env::current_exe().expect("this test has a path");
-    let folders = test.ancestors().skip(1).take(2).map(|folder| folder.join("walcast"));
-    let program: PathBuf =
-        folders.into_iter().find(|path| path.is_file()).expect("the binary beside the test");
     let (url, name) = (database.url(), database.slot_name());
-    let mut command = Command::new(program);
-    command.args(arguments);
-    if arguments[0] != "tail" {
-        command.args(["--database-url", url, "--slot", &name, "--publication", &name]);
-    }
-    command.output().expect("walcast runs")
+    let of = ["--database-url", url, "--slot", &name, "--publication", &name];
+    run(arguments.iter().chain(if arguments[0] == "tail" { &[][..] } else { &of }))
 }
 
 /// The lines of standard output, each of which is JSON.

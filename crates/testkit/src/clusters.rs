@@ -16,6 +16,7 @@ use walcast_cluster::{Cluster, ClusterBuilder, Installation};
 ///
 /// When there is none, or not one that was named.
 pub fn installations() -> Vec<Installation> {
+    crate::watchdog::watch();
     choose(Installation::find_all(), &std::env::var("WALCAST_TEST_PG").unwrap_or_default())
 }
 

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use walcast_cluster::{Guardian, free_port};
 
-use crate::{LIMIT, TestDatabase, eventually, within};
+use crate::{LIMIT, TestDatabase, eventually, program, within};
 pub use http::Response;
 use output::Output;
 
@@ -123,7 +123,7 @@ impl Daemon {
     }
 
     fn spawn(builder: DaemonBuilder) -> Self {
-        let program = builder.program.clone().unwrap_or_else(binary);
+        let program = builder.program.clone().unwrap_or_else(program);
         let mut command = Command::new(&program);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
@@ -328,16 +328,6 @@ impl Daemon {
 /// Whether a daemon on this port answers `/readyz` with 200.
 pub(crate) async fn is_ready(port: u16) -> bool {
     http::get(port, "/readyz").await.is_some_and(|answer| answer.status == 200)
-}
-
-/// `target/<profile>/walcast`, beside the folder of the running test.
-fn binary() -> PathBuf {
-    let test = std::env::current_exe().unwrap_or_else(|error| panic!("where is this test: {error}"));
-    let beside =
-        test.ancestors().skip(1).take(2).map(|folder| folder.join("walcast")).find(|path| path.is_file());
-    beside.unwrap_or_else(|| {
-        panic!("the walcast binary is not beside {}; build it: cargo build -p walcast", test.display())
-    })
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use crate::watchdog;
+
 /// A limit for what takes milliseconds when all is well, on a machine that is busy with other builds and tests.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
@@ -30,6 +32,7 @@ const INTERVAL: Duration = Duration::from_millis(20);
 pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     // The system's clock: a test that has stopped Tokio's clock waits for real servers too.
     let started = Instant::now();
+    watchdog::waits_for(what);
     loop {
         let tried =
             tokio::time::timeout(limit.saturating_sub(started.elapsed()).max(INTERVAL), probe()).await;
@@ -47,6 +50,7 @@ pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnM
 ///
 /// After `limit`, with `what`.
 pub async fn within<T>(what: &str, limit: Duration, future: impl Future<Output = T>) -> T {
+    watchdog::waits_for(what);
     match tokio::time::timeout(limit, future).await {
         Ok(value) => value,
         Err(_) => panic!("did not come within {limit:?}: {what}"),

@@ -37,7 +37,9 @@
 //! * **[`oracle`]**: clients that fold the feed into copies of the tables and believe nothing, and a witness of their own.
 //! * **[`workload`]**: writers that keep a database busy; **[`fault`]**: what can break, and schedules of it; **[`Soak`]**:
 //!   all of it together, until something is found or the time is over.
-//! * **[`eventually`]** and [`within`] wait with a limit, and name what did not happen.
+//! * **[`run`]** runs `walcast` to its end.
+//! * **[`eventually`]** and [`within`] wait with a limit, and name what did not happen. A test that hangs all the same ends the
+//!   run after [`TEST_MAX`], with its name and what it waited for.
 
 mod clusters;
 mod daemon;
@@ -45,9 +47,11 @@ mod database;
 mod deadline;
 pub mod fault;
 pub mod oracle;
+mod program;
 mod proxy;
 mod session;
 mod soak;
+mod watchdog;
 pub mod workload;
 
 pub use clusters::{
@@ -56,7 +60,9 @@ pub use clusters::{
 pub use daemon::{Daemon, DaemonBuilder, Response};
 pub use database::TestDatabase;
 pub use deadline::{LIMIT, eventually, within};
+pub use program::{program, run};
 pub use proxy::{Direction, Proxy};
 pub use session::TestSession;
 pub use soak::{IdleReport, IdleWatch, Soak, SoakReport};
 pub use walcast_cluster::{Cluster, ClusterBuilder, Installation, StopMode, Version};
+pub use watchdog::TEST_MAX;

@@ -1,27 +1,18 @@
 //! Cases 52 and 54: a feed that cannot go on says so, and what begins after it is another one. Cases 66 and 70, servers
 //! that are promoted or restored, are in `failover`.
 
-use std::path::PathBuf;
-use std::process::Command;
-
 use serde_json::{Value, json};
 use walcast_model::Cursor;
-use walcast_testkit::{Daemon, TestDatabase, cluster_builder, installations};
+use walcast_testkit::{Daemon, TestDatabase, cluster_builder, installations, run};
 
 use super::trial::daemon_of;
 use crate::observer::{Observer, open, receive, send};
 
 /// `walcast setup --start-over` for the daemon of a database.
 fn start_over(database: &TestDatabase) {
-    let test = std::env::current_exe().expect("this test has a path");
-    let folders = test.ancestors().skip(1).take(2).map(|folder| folder.join("walcast"));
-    let program: PathBuf =
-        folders.into_iter().find(|path| path.is_file()).expect("the binary beside the test");
     let (url, name) = (database.url(), database.slot_name());
-    let output = Command::new(program)
-        .args(["setup", "--start-over", "--database-url", url, "--slot", &name, "--publication", &name])
-        .output()
-        .expect("walcast runs");
+    let output =
+        run(["setup", "--start-over", "--database-url", url, "--slot", &name, "--publication", &name]);
     assert!(output.status.success(), "{output:?}");
 }
 
