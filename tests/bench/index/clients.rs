@@ -61,7 +61,7 @@ impl Journal {
         took.filter(|took| *took > 0).map(|took| f64::from(took) / 1000.0).collect()
     }
 
-    fn take(&self, [head, tail]: &[Bytes; 2]) {
+    pub(crate) fn take(&self, [head, tail]: &[Bytes; 2]) {
         if head.starts_with(br#"{"type":"transaction""#) {
             let subscription = number_after(head, br#""id":"s"#);
             if self.is_distinct && subscription != number_after(tail, br#""owner_id":"#) {

@@ -10,6 +10,7 @@ use walcast_broadcaster::inside::Client;
 
 use crate::Outcome;
 use crate::clients::{Clients, Journal, subscribe};
+use crate::floor::Floor;
 use crate::options::Options;
 use crate::statistics::percentile;
 use crate::world::{self, World, Writer};
@@ -62,7 +63,7 @@ pub(crate) fn main(arguments: &[String]) -> Outcome<()> {
     // As the daemon has them.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let measured = runtime.block_on(Box::pin(async {
-        let run = Run::start(count, (changes + rate * seconds) * 2 + 2_000_000, same == 0)?;
+        let run = Run::start(count, (2 * changes + rate * seconds) * 2 + 2_000_000, same == 0)?;
         if same == 1 { run.same().await } else { run.distinct(changes, rate, seconds).await }
     }))?;
     for (name, value) in measured {
@@ -196,6 +197,7 @@ impl Run {
         self.singles(rate).await?;
         self.alter().await?;
         self.go(clients).await?;
+        self.floor(changes).await?;
         self.note("history asked", self.world.past.asked.load(Ordering::Relaxed) as f64);
         match self.journal.wrong.load(Ordering::Relaxed) {
             0 => Ok(self.measured),
@@ -204,19 +206,44 @@ impl Run {
     }
 
     async fn throughput(&mut self, changes: usize) -> Outcome<()> {
+        self.flood("", changes, async |run, owner| run.write(owner).await).await
+    }
+
+    /// What the same tasks take that are given frames that are ready.
+    async fn floor(&mut self, changes: usize) -> Outcome<()> {
+        let floor = Floor::start(self.count, &self.journal);
+        let written = async |run: &mut Self, owner| {
+            run.journal.sent(run.written);
+            floor.write(run.written, owner);
+            run.written += 1;
+        };
+        self.flood("floor, ", changes, written).await?;
+        floor.end().await;
+        let of_the_floor = self.measured["changes/s"] / self.measured["floor, changes/s"];
+        self.note("changes/s, of the floor's", of_the_floor);
+        Ok(())
+    }
+
+    /// Writes so many changes as fast as they are taken.
+    async fn flood(
+        &mut self,
+        name: &str,
+        changes: usize,
+        mut write: impl AsyncFnMut(&mut Self, usize),
+    ) -> Outcome<()> {
         let (began, first) = (Instant::now(), self.written);
         let cpu = cpu_seconds()?;
         while self.written - first < changes {
             if self.written - self.journal.delivered.load(Ordering::Relaxed) < WINDOW {
                 let owner = self.draw();
-                self.write(owner).await;
+                write(self, owner).await;
             } else {
                 std::thread::sleep(Duration::from_micros(50));
             }
         }
         self.settle(self.written).await?;
-        self.note("changes/s", changes as f64 / began.elapsed().as_secs_f64());
-        self.note("CPU µs a change", (cpu_seconds()? - cpu) * 1e6 / changes as f64);
+        self.note(&format!("{name}changes/s"), changes as f64 / began.elapsed().as_secs_f64());
+        self.note(&format!("{name}CPU µs a change"), (cpu_seconds()? - cpu) * 1e6 / changes as f64);
         Ok(())
     }
 

@@ -4,7 +4,8 @@
 //! main ──► inside   this binary again, for each count of subscriptions in turns: the real feed, router, sessions and
 //!      │     │      frames in one process, without sockets
 //!      │     ├─ world     the feed's source, made up: parts, barriers, a catalog
-//!      │     └─ clients   tasks that read frames, 64 subscriptions each, as a connection has
+//!      │     ├─ clients   tasks that read frames, 64 subscriptions each, as a connection has
+//!      │     └─ floor     the same tasks, given frames that are ready by who knows them
 //!      └─► daemon   the real daemon on a real Postgres, with as many subscriptions over WebSockets
 //! ```
 //!
@@ -12,6 +13,7 @@
 
 mod clients;
 mod daemon;
+mod floor;
 mod inside;
 mod options;
 #[path = "../statistics.rs"]
