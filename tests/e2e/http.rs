@@ -63,7 +63,8 @@ impl Events {
 
     async fn line(&mut self) -> String {
         let mut line = String::new();
-        within("a line", LIMIT, self.0.read_line(&mut line)).await.expect("a line");
+        let read = within("a line", LIMIT, self.0.read_line(&mut line)).await.expect("a line");
+        assert!(read > 0, "the stream has ended");
         line.trim_end().to_owned()
     }
 

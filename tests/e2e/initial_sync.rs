@@ -10,7 +10,8 @@ async fn snapshot_and_stream_equal_the_tables_under_concurrent_writers() {
     for_each_version(async |cluster| {
         let database = TestDatabase::create(cluster).await;
         create(&database, 200).await;
-        let daemon = Daemon::of(&database).start().await;
+        // One reader of history for all of them.
+        let daemon = Daemon::of(&database).flag("--history-readers-max", 1).start().await;
         let workload = Workload::start(&database, 6, 1).await;
         let mut observers = Vec::new();
         for _ in 0..6 {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::TryStreamExt;
 use metrics::counter;
 use postgres_types::{ToSql, Type};
-use tokio_postgres::Row;
+use tokio_postgres::{Client, Row};
 use walcast_model::{Cursor, FeedId, Part, Relation, RelationDigest, Snapshot, Xid};
 use walcast_postgres::{ErrorClass, Pool, PooledSession};
 
@@ -221,12 +221,13 @@ impl Reader {
     /// # Errors
     /// [`Error::FeedGone`] when the history has another feed by now, or none; or when its Postgres fails.
     pub async fn oldest(&self) -> Result<Cursor, Error> {
-        Ok(self.kept().await?.from)
+        let session = self.session().await?;
+        Ok(self.kept(&session).await?.from)
     }
 
-    async fn kept(&self) -> Result<Kept, Error> {
-        let session = self.session().await?;
-        let kept = Kept::load(&**session, READ).await?.filter(|kept| kept.feed == self.feed);
+    /// On a session that its caller has: whoever holds one must not wait for another.
+    async fn kept(&self, session: &Client) -> Result<Kept, Error> {
+        let kept = Kept::load(session, READ).await?.filter(|kept| kept.feed == self.feed);
         let kept = kept.ok_or_else(|| Error::FeedGone { feed: self.feed.clone() })?;
         if !kept.is_whole()
             && self.shared.missing_told.swap(kept.from.lsn().get(), Ordering::Relaxed)
@@ -269,7 +270,7 @@ impl Reader {
                 Err(Error::SnapshotTooOld { snapshot: text })
             }
             // By whom they were seen is not known.
-            _ if !self.kept().await?.is_whole() => Err(Error::SnapshotTooOld { snapshot: text }),
+            _ if !self.kept(&session).await?.is_whole() => Err(Error::SnapshotTooOld { snapshot: text }),
             _ => Ok(first.flatten().map(Cursor::from)),
         }
     }

@@ -1,5 +1,7 @@
 //! A client that is driven message by message.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use walcast_model::{Cursor, Lsn};
 
@@ -9,6 +11,9 @@ use super::socket::{Socket, close_code, next_text, open, receive, send};
 use super::subscription::Subscription;
 use super::taken::{Delivered, Storing, Taken};
 use crate::{LIMIT, TestDatabase, within};
+
+/// How long nothing but heartbeats may come while something is awaited: they come every 15 s, whatever is stuck.
+const QUIET_MAX: Duration = Duration::from_secs(120);
 
 /// A subscription under observation. Everything that docs/protocol.md does not allow is a panic.
 #[derive(Debug)]
@@ -94,12 +99,31 @@ impl Observer {
     ///
     /// When the connection ends before, or as [`next`](Self::next).
     pub async fn until(&mut self, kind: &str) -> Value {
+        let mut quiet_since = Instant::now();
         loop {
-            let message = self.next().await.unwrap_or_else(|| panic!("the connection ended before a {kind}"));
+            let message = self.towards(&mut quiet_since, || format!("a {kind}")).await;
             if message["type"] == kind {
                 return message;
             }
         }
+    }
+
+    /// Takes one message on the way to what is awaited.
+    ///
+    /// # Panics
+    ///
+    /// When the connection ends, as [`next`](Self::next), or after [`QUIET_MAX`] of nothing but heartbeats.
+    async fn towards(&mut self, quiet_since: &mut Instant, what: impl Fn() -> String) -> Value {
+        let message = self.next().await.unwrap_or_else(|| panic!("the connection ended before {}", what()));
+        if !matches!(message["type"].as_str(), Some("status" | "heartbeat")) {
+            *quiet_since = Instant::now();
+        }
+        assert!(
+            quiet_since.elapsed() < QUIET_MAX,
+            "nothing but heartbeats came for {QUIET_MAX:?}: no {}",
+            what()
+        );
+        message
     }
 
     /// Takes messages until a transaction that ends after `position` was delivered.
@@ -108,8 +132,9 @@ impl Observer {
     ///
     /// When the connection ends before, or as [`next`](Self::next).
     pub async fn until_after(&mut self, position: Cursor) {
+        let mut quiet_since = Instant::now();
         while self.cursor.is_none_or(|cursor| cursor <= position) {
-            self.next().await.unwrap_or_else(|| panic!("the connection ended before {position}"));
+            self.towards(&mut quiet_since, || format!("transaction after {position}")).await;
         }
     }
 
@@ -119,10 +144,10 @@ impl Observer {
     ///
     /// When the connection ends before, or as [`next`](Self::next).
     pub async fn until_transactions(&mut self, count: usize) {
+        let mut quiet_since = Instant::now();
         while self.transactions.len() < count {
             let seen = self.transactions.len();
-            let message = self.next().await;
-            message.unwrap_or_else(|| panic!("the connection ended after {seen} of {count} transactions"));
+            self.towards(&mut quiet_since, || format!("more than {seen} of {count} transactions")).await;
         }
     }
 
