@@ -153,9 +153,9 @@ async fn until_set_up(settings: &ServeSettings, again: Option<&Again>) -> Result
         let pause = wait.min(longest).mul_f64(rand::random_range(0.5..1.0));
         let text = error.to_string();
         if error.is_slot_in_use() && said == text {
-            tracing::debug!(%error, "still not set up; trying again in {pause:?}");
+            tracing::debug!(%error, "still not set up; trying again in {pause:.1?}");
         } else {
-            tracing::warn!(%error, hint = error.hint(), "not set up yet; trying again in {pause:?}");
+            tracing::warn!(%error, hint = error.hint(), "not set up yet; trying again in {pause:.1?}");
         }
         said = text;
         tokio::time::sleep(pause).await;
@@ -290,6 +290,12 @@ impl Daemon {
             };
             match appender.run(held, stop.clone()).await {
                 Ok(()) => Ok(()),
+                // It was told to end, and could not store the rest: nothing is lost by that.
+                Err(error) if stop.is_cancelled() => {
+                    let hint = error.hint();
+                    tracing::warn!(%error, hint, "not everything is in history; the slot sends the rest at the next start");
+                    Ok(())
+                }
                 Err(error) if ending.history(&error) => {
                     stop.cancelled().await;
                     Ok(())
