@@ -142,7 +142,8 @@ impl Reconciler {
         metrics::gauge!(PUBLICATION_FINDINGS).set(plan.findings.len() as f64);
         self.findings.send_if_modified(|known| {
             for finding in plan.findings.iter().filter(|finding| !known.contains(finding)) {
-                tracing::warn!(subject = finding.subject, fix = finding.statement, "{}", finding.problem);
+                let (subject, problem) = (&finding.subject, &finding.problem);
+                tracing::warn!(subject, fix = finding.statement, "{subject}: {problem}");
             }
             let changed = *known != plan.findings;
             known.clone_from(&plan.findings);

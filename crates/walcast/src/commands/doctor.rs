@@ -24,16 +24,16 @@ use walcast_replication::slot::blockers;
 
 pub(crate) use finding::{Finding, Severity};
 pub(crate) use policies::policies_finding;
+pub(crate) use server::ServerFacts;
 pub(crate) use slot::Slot;
 pub(crate) use tables::{TableAccess, access_findings};
 pub(crate) use wal::{WalCost, span};
+pub(crate) use walsender::login_finding;
 
 use super::setup::Target;
 
 use history::HistoryFacts;
 use platform::Platform;
-use server::ServerFacts;
-
 use walsender::WalsenderFacts;
 
 /// Looks at everything once; the findings in the order in which one would mend them. `wal_budget`: the setting, in bytes.
@@ -106,7 +106,7 @@ async fn examine_source(
         }
         Err(error) => {
             let lacks_attribute = facts.as_ref().is_ok_and(|facts| !facts.role.replication);
-            findings.push(walsender::login_finding(error, &target.source, platform, lacks_attribute));
+            findings.push(login_finding(error, &target.source, platform, lacks_attribute));
         }
     }
     match &facts {

@@ -127,7 +127,31 @@ async fn a_server_that_cannot_feed_anybody_is_told_how_to() {
     assert!(fix(&findings, "replication_slots").contains("max_replication_slots"), "{findings:#?}");
     let mut ignore = |_| {};
     let error = setup::prepare(&target, setup::StartOver::Never, &mut ignore).await.unwrap_err();
-    assert!(error.hint().unwrap().contains("wal_level = logical"), "{error}");
+    // All at once, in the same words, and with what is missing for a role that may do little.
+    let said = error.to_string();
+    for check in ["wal_level", "replication_slots"] {
+        assert!(said.contains(fix(&findings, check)), "{check} in {said}");
+    }
+    let role = database.unique("plain");
+    database.run("DROP PUBLICATION walcast, walcast_inserts; DROP SCHEMA walcast CASCADE").await;
+    database.run(&format!("CREATE ROLE {role} LOGIN; CREATE TABLE t (id int PRIMARY KEY)")).await;
+    let poor = self::target(&database, &database.url_as(&role));
+    let error = setup::prepare(&poor, setup::StartOver::Never, &mut ignore).await.unwrap_err();
+    let setup::SetupError::Missing(missing) = &error else { panic!("{error}") };
+    let checks: Vec<&str> = missing.iter().map(|finding| finding.check).collect();
+    assert_eq!(
+        checks,
+        [
+            "history_schema",
+            "wal_level",
+            "replication_login",
+            "replication_slots",
+            "publication",
+            "select_privilege"
+        ],
+        "{error}"
+    );
+    assert!(error.hint("walcast serve").unwrap().starts_with("then run walcast serve again"));
 }
 
 #[tokio::test]

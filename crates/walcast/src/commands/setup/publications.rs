@@ -6,6 +6,7 @@ use walcast_replication::publication::{
 };
 
 use super::{Note, SetupError};
+use crate::commands::doctor::Finding;
 
 /// A plan is made again after each round: a partitioned table is listed before its partitions are, and a table that
 /// was locked may be free by then. What is left after these rounds `walcast serve` does.
@@ -16,7 +17,7 @@ pub(super) async fn prepare(
     source: &Session,
     settings: &PublicationSettings,
     secret: Option<&str>,
-    administrator: &mut Vec<String>,
+    missing: &mut Vec<Finding>,
     say: &mut (dyn FnMut(Note) + Send),
 ) -> Result<String, SetupError> {
     let mut facts = Facts::read(source).await?;
@@ -59,14 +60,16 @@ pub(super) async fn prepare(
     }
     say(Note::unchanged("publication", published(&facts, settings)));
     for finding in plan.findings.iter().filter(|finding| finding.kind != FindingKind::Privilege) {
-        let mut note = Note::unchanged("table", format!("{}: {}", finding.subject, finding.problem));
-        note.fix.clone_from(&finding.statement);
-        say(note);
+        let note = Note::unchanged("table", format!("{}: {}", finding.subject, finding.problem));
+        say(Note { fix: finding.statement.clone(), is_standing: true, ..note });
     }
     if settings.names().iter().any(|name| facts.publication(name).is_none()) {
         // Without its publications there is no feed. With them come their tables, so that an administrator acts once.
         let statements = Plan::by_hand(&facts, settings).administrator_statements().join("\n");
-        administrator.push(format!("-- in database {}\n{statements}", facts.database));
+        let (names, database, role) = (settings.names().join(" and "), &facts.database, &facts.role.name);
+        let message =
+            format!("in database {database}: role {role:?} may not create the publications {names}");
+        missing.push(Finding::error("publication", message, statements));
         return Ok(facts.database);
     }
     for step in plan.steps.iter().filter(|step| !step.allowed) {
@@ -74,6 +77,7 @@ pub(super) async fn prepare(
         let message = format!("this role may not do it: {}", describe(step, 0));
         say(Note {
             fix: Some(step.action.statements().join(" ")),
+            is_standing: true,
             ..Note::unchanged(subject(step), message)
         });
     }
