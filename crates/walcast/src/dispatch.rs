@@ -289,7 +289,10 @@ fn doctor(args: DoctorArgs) -> Result<(), Failure> {
         let findings =
             stop.run_until_cancelled(doctor::examine(&target, settings.wal_budget.wal_budget)).await;
         let mut findings = findings.ok_or_else(Failure::interrupted)?;
-        findings.extend(settings.entrance.policies().as_deref().map(doctor::policies_finding));
+        if let Some(path) = settings.entrance.policies() {
+            let found = stop.run_until_cancelled(doctor::policies_findings(&path, &target)).await;
+            findings.extend(found.ok_or_else(Failure::interrupted)?);
+        }
         for finding in &findings {
             match form {
                 Form::Json => json_line(finding)?,

@@ -23,7 +23,7 @@ use walcast_replication::publication::Facts;
 use walcast_replication::slot::blockers;
 
 pub(crate) use finding::{Finding, Severity};
-pub(crate) use policies::policies_finding;
+pub(crate) use policies::policies_findings;
 pub(crate) use server::ServerFacts;
 pub(crate) use slot::Slot;
 pub(crate) use tables::{TableAccess, access_findings};
@@ -48,20 +48,18 @@ pub(crate) async fn examine(target: &Target, wal_budget: Option<u64>) -> Vec<Fin
         }
         Err(error) => vec![connection_finding("connection", &error)],
     };
-    findings.extend(history.findings());
+    let is_away =
+        findings.iter().any(|found| found.check == "connection" && found.severity == Severity::Error);
+    findings.extend(history.findings(is_away));
     findings
 }
 
 fn connection_finding(check: &'static str, error: &walcast_postgres::Error) -> Finding {
-    let fix = match error.sqlstate() {
-        Some("28P01") => "correct the password in the URL, PGPASSWORD or ~/.pgpass",
-        Some("28000") => "let pg_hba.conf have a line for this role, database and address",
-        Some("3D000") => "correct the database in the URL",
-        Some("53300") => "raise max_connections, or let other programs use fewer",
-        Some("57P03") => "wait until the server is up",
-        _ => "correct the URL, or start the server",
-    };
-    Finding::error(check, error.to_string(), fix)
+    Finding::error(
+        check,
+        error.to_string(),
+        error.hint().unwrap_or("mend what the message says, then try again"),
+    )
 }
 
 /// A question that the server did not answer, as a finding.

@@ -165,6 +165,37 @@ async fn a_server_that_is_away_is_one_finding_and_the_rest_is_still_looked_at() 
 }
 
 #[tokio::test]
+async fn one_database_that_is_away_is_said_once() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    let nowhere = target(&database, "postgres://nobody@127.0.0.1:1/none");
+    let findings = examine(&nowhere, None).await;
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    assert!(fix(&findings, "connection").contains("start the server"), "{findings:#?}");
+}
+
+#[tokio::test]
+async fn a_password_that_was_not_given_is_asked_for_by_the_names_of_its_places() {
+    let installation = installations().pop().unwrap();
+    let cluster = cluster_builder(&installation).start().await.unwrap();
+    let database = TestDatabase::create(&cluster).await;
+    let role = database.unique("secretive");
+    database.run(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'")).await;
+    let hba = database.scalar("SHOW hba_file").await.unwrap();
+    let lines = std::fs::read_to_string(&hba).unwrap();
+    std::fs::write(&hba, format!("host all {role} 127.0.0.1/32 scram-sha-256\n{lines}")).unwrap();
+    database.run("SELECT pg_reload_conf()").await;
+    let mut findings = Vec::new();
+    // The server reads the file again a moment later.
+    walcast_testkit::eventually("a password is asked for", walcast_testkit::LIMIT, async || {
+        findings = examine(&target(&database, &database.url_as(&role)), None).await;
+        findings.first().is_some_and(|found| found.severity == Severity::Error).then_some(())
+    })
+    .await;
+    assert!(fix(&findings, "connection").contains("PGPASSWORD, in ~/.pgpass"), "{findings:#?}");
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+}
+
+#[tokio::test]
 async fn a_slot_that_somebody_else_moved_is_found() {
     let database = TestDatabase::create(shared_cluster().await).await;
     database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
