@@ -7,6 +7,7 @@ use walcast_replication::publication::{
 
 use super::{Note, SetupError};
 use crate::commands::doctor::Finding;
+use crate::output::count;
 
 /// A plan is made again after each round: a partitioned table is listed before its partitions are, and a table that
 /// was locked may be free by then. What is left after these rounds `walcast serve` does.
@@ -86,13 +87,12 @@ pub(super) async fn prepare(
 
 /// How much each publication has.
 pub(crate) fn published(facts: &Facts, settings: &PublicationSettings) -> String {
-    let count = |name: &str| match facts.publication(name) {
+    let size = |name: &str| match facts.publication(name) {
         Some(publication) if publication.all_tables => "all tables".to_owned(),
-        Some(publication) if publication.tables.len() == 1 => "1 table".to_owned(),
-        Some(publication) => format!("{} tables", publication.tables.len()),
+        Some(publication) => count(publication.tables.len() as u64, "table"),
         None => "not there".to_owned(),
     };
-    let each = settings.names().into_iter().map(|name| format!("publication {name:?}: {}", count(&name)));
+    let each = settings.names().into_iter().map(|name| format!("publication {name:?}: {}", size(&name)));
     each.collect::<Vec<_>>().join("; ")
 }
 
@@ -108,7 +108,7 @@ fn describe(step: &PlanStep, rows: u64) -> String {
         Action::Publication { statement, .. } => return statement.clone(),
         Action::Table(table) => table,
     };
-    let rows = if rows > 0 { format!(", with the {rows} rows it has") } else { String::new() };
+    let rows = if rows > 0 { format!(", with what it has: {}", count(rows, "row")) } else { String::new() };
     match &table.enter {
         Some((Placement::Whole, _)) => format!("{} is published whole{rows}", table.name),
         Some((Placement::Inserts, _)) => {

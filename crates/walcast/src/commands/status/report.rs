@@ -18,7 +18,7 @@ impl Status {
         let mut lines = vec![("state", self.state()), ("feed", known(self.feed.clone()))];
         let end = self.source.map(|end| format!(", WAL up to {end}")).unwrap_or_default();
         lines.push(("database", format!("{}{end}", self.database)));
-        lines.push(("lag", self.lag()));
+        lines.extend(self.lag());
         lines.extend(self.slot.iter().flat_map(SlotStatus::lines));
         let from = self.oldest.zip(self.stored);
         lines.extend(self.history.iter().flat_map(|history| history.lines(from)));
@@ -54,10 +54,24 @@ impl Status {
         self.daemon.reachable && self.daemon.same_feed != Some(false)
     }
 
-    fn lag(&self) -> String {
-        let behind =
-            self.behind_bytes.map(|bytes| format!("history is {} behind the source's WAL", size(bytes)));
-        known(behind)
+    /// What history lacks: of what was read, which the daemon knows, and of the WAL, of which most may be for others.
+    fn lag(&self) -> Vec<Line> {
+        let read = self.daemon.said("/history/lag_bytes").and_then(serde_json::Value::as_u64);
+        let read = read
+            .filter(|_| self.is_ours())
+            .map(|bytes| format!("{} read and not in history yet", size(bytes)));
+        let wal = self
+            .behind_bytes
+            .map(|bytes| format!("{} of WAL since what is stored, not all of it for the feed", size(bytes)));
+        let texts: Vec<String> = read.into_iter().chain(wal).collect();
+        if texts.is_empty() {
+            return vec![("lag", known(None))];
+        }
+        texts
+            .into_iter()
+            .enumerate()
+            .map(|(index, text)| (if index == 0 { "lag" } else { "" }, text))
+            .collect()
     }
 
     fn clients_lines(&self) -> Vec<Line> {

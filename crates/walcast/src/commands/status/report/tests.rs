@@ -11,7 +11,7 @@ fn cursor(lsn: u64) -> Option<Cursor> {
 
 fn daemon(feed: &str) -> Daemon {
     let report = json!({"ready": true, "source": {"state": "streaming"}, "feed": {"id": feed, "memory_bytes": 419},
-                        "reasons": []});
+                        "history": {"lag_bytes": 0}, "reasons": []});
     let address = "127.0.0.1:4700".to_owned();
     Daemon { address, reachable: true, ready: true, report: Some(report), ..Daemon::default() }
 }
@@ -70,7 +70,8 @@ fn what_is_there_is_said_in_lines_of_80_columns() {
     state         serving
     feed          c243a8dc5908a21a
     database      postgresql://walcast@db:5432/app, WAL up to 0/196BF78
-    lag           history is 56 B behind the source's WAL
+    lag           0 B read and not in history yet
+                  56 B of WAL since what is stored, not all of it for the feed
     slot          walcast, read by process 4711, 56 B not acknowledged
     WAL retained  5.0 MiB of wal_budget 10.0 GiB, reserved
                   50.0 GiB until the server's limit
