@@ -74,7 +74,7 @@ impl ServeError {
     /// With what else is in the way, so that it is not found out only when this is mended. Changes nothing anywhere.
     pub(super) async fn with_foundations(self, target: &Target) -> Self {
         let Self::Listen { address, setting, error, holder, .. } = self else { return self };
-        let found = tokio::time::timeout(LOOK_MAX, setup::look(target)).await;
+        let found = tokio::time::timeout(LOOK_MAX, Box::pin(setup::look(target))).await;
         let foundations = found.ok().and_then(Result::err).map(Box::new);
         Self::Listen { address, setting, error, holder, foundations }
     }

@@ -13,7 +13,8 @@ use crate::commands::doctor::{Finding, ServerFacts, Severity, login_finding};
 /// # Errors
 /// [`SetupError::Away`]: both are asked, so that what keeps one away does not hide what keeps the other away.
 pub(super) async fn sessions(target: &Target) -> Result<(Session, Session), SetupError> {
-    let connect = |config| Session::connect(config, APPLICATION_NAME);
+    // Boxed: connecting is large, and there are three of them.
+    let connect = |config| Box::pin(Session::connect(config, APPLICATION_NAME));
     if target.history == target.source {
         let away = |error| SetupError::Away(Away::Both(error));
         let history = connect(&target.history).await.map_err(away)?;
@@ -55,7 +56,8 @@ pub(super) async fn of_source(
         errors.partition(|finding| matches!(finding.check, "version" | "wal_level"));
     missing.extend(lasting);
     let settings = ReplicationSettings::default();
-    let identity = match ReplicationConnection::connect(&target.source, APPLICATION_NAME, &settings).await {
+    let connecting = Box::pin(ReplicationConnection::connect(&target.source, APPLICATION_NAME, &settings));
+    let identity = match connecting.await {
         Ok(mut connection) => Some(connection.identify_system().await?),
         // An SQL session was had with the same password, so it is the role's attribute or pg_hba.conf; a sender may
         // be missing because of what is missing already.

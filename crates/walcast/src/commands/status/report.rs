@@ -15,7 +15,7 @@ pub(crate) type Line = (&'static str, String);
 impl Status {
     /// Lines of two columns: at first whether all is well, at last what is not.
     pub(crate) fn lines(&self) -> Vec<Line> {
-        let mut lines = vec![("state", self.state()), ("feed", known(self.feed.clone()))];
+        let mut lines = vec![("state", self.state()), ("feed", self.feed_line())];
         let end = self.source.map(|end| format!(", WAL up to {end}")).unwrap_or_default();
         lines.push(("database", format!("{}{end}", self.database)));
         lines.extend(self.lag());
@@ -52,6 +52,12 @@ impl Status {
     /// Whether the daemon is this feed's, as far as is known.
     fn is_ours(&self) -> bool {
         self.daemon.reachable && self.daemon.same_feed != Some(false)
+    }
+
+    fn feed_line(&self) -> String {
+        let served =
+            || Some(format!("{}, as the daemon says", self.daemon.feed().filter(|_| self.is_ours())?));
+        known(self.feed.clone().or_else(served))
     }
 
     /// What history lacks: of what was read, which the daemon knows, and of the WAL, of which most may be for others.
@@ -148,7 +154,6 @@ impl Daemon {
     fn line(&self) -> String {
         let problem = self.problem.as_deref().map(|problem| format!(": {problem}")).unwrap_or_default();
         let text = |place: &str| self.said(place).and_then(serde_json::Value::as_str);
-        let bytes = |place: &str| self.said(place).and_then(serde_json::Value::as_u64).map(size);
         let state = match (self.reachable, self.ready, self.same_feed) {
             (false, ..) => return format!("none at {}{problem}", self.address),
             (true, _, Some(false)) => {
@@ -158,11 +163,10 @@ impl Daemon {
             (true, false, _) => "not ready",
         };
         let source = text("/source/state").map(|state| format!(", source {state}"));
-        let memory = bytes("/feed/memory_bytes").map(|size| format!(", {size} in memory"));
         // It is asked in a way that strangers can ask too.
         let silent = (self.report.is_some() && self.feed().is_none())
             .then(|| ", and tells only its own machine which feed it serves".to_owned());
-        let more: String = [source, memory, silent].into_iter().flatten().collect();
+        let more: String = [source, silent].into_iter().flatten().collect();
         format!("{state} at {}{more}{problem}", self.address)
     }
 

@@ -81,7 +81,7 @@ fn what_is_there_is_said_in_lines_of_80_columns() {
     last images   24.0 KiB of public.orders
     clients       2 subscriptions with acknowledged positions; status --clients
                   lists them
-    daemon        ready at 127.0.0.1:4700, source streaming, 419 B in memory
+    daemon        ready at 127.0.0.1:4700, source streaming
     ");
 }
 
@@ -116,6 +116,12 @@ fn the_state_is_what_daemon_and_slot_say_together() {
     assert_eq!(state(&stopped), "not set up");
     stopped.source = None;
     assert_eq!(state(&stopped), "unknown");
+    // A database that is away does not hide what the daemon says.
+    let alone = Status { daemon: daemon("c243a8dc5908a21a"), ..Status::default() };
+    assert_eq!(
+        alone.lines()[..2],
+        [("state", "serving".to_owned()), ("feed", "c243a8dc5908a21a, as the daemon says".to_owned()),]
+    );
     let starting = Daemon { reachable: true, problem: Some("the feed is not set up yet".into()), ..away };
     let starting = status(starting);
     assert!(state(&starting).starts_with("starting"), "{}", state(&starting));
