@@ -74,7 +74,7 @@ async fn a_port_that_is_taken_names_who_has_it_and_hides_nothing_else() {
         }
     }));
     let (_, said) = refused(Daemon::of(&database).flag("--admin-listen", taken)).await;
-    assert!(said.contains("no walcast listens there") && said.contains("with --admin-listen"), "{said}");
+    assert!(said.contains("does not answer as a walcast") && said.contains("with --admin-listen"), "{said}");
     assert!(!said.contains("besides:"), "{said}");
     daemon.assert_quiet(&[]);
 }

@@ -251,7 +251,7 @@ fn slot_hint(error: &ServerError) -> Option<String> {
     match error.sqlstate.as_str() {
         // The message is translated, the setting's name is not.
         "55000" if message.contains("wal_level") => {
-            Some("run ALTER SYSTEM SET wal_level = logical; and restart Postgres".to_owned())
+            Some("ALTER SYSTEM SET wal_level = 'logical'; then restart Postgres".to_owned())
         }
         "53400" if message.contains("slot") => {
             Some("raise max_replication_slots and restart Postgres, or drop a slot nobody uses".to_owned())

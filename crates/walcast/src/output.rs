@@ -124,6 +124,11 @@ impl Failure {
         Self::new(message)
     }
 
+    /// A database cannot be connected to.
+    pub(crate) fn away(error: &walcast_postgres::Error) -> Self {
+        Self::because(error).hint(error.hint().map(str::to_owned))
+    }
+
     /// With what to do about it.
     pub(crate) fn hint(mut self, hint: Option<String>) -> Self {
         if let Some(hint) = hint {

@@ -60,7 +60,7 @@ pub(crate) async fn run(
     };
     let work = async {
         let session = Session::connect(&settings.history, APPLICATION_NAME).await;
-        let session = session.map_err(|error| Failure::because(&error))?;
+        let session = session.map_err(|error| Failure::away(&error))?;
         let pool = Pool::new(settings.history.clone(), APPLICATION_NAME, 1);
         let mut replay = Replay { session, pool, slot: settings.slot.name.clone(), selection, printer };
         replay.print(args.follow).await

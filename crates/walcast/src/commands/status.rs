@@ -142,6 +142,13 @@ impl Status {
             (Some(_), None) if has_none => Some(false),
             _ => None,
         };
+        if self.is_doubtful() {
+            self.problems.push(format!(
+                "the walcast at {} does not say which feed it serves, and nobody reads this database's slot: ask on its own \
+                 machine, or where admin_listen says",
+                self.daemon.address
+            ));
+        }
         if self.daemon.same_feed != Some(false) {
             return;
         }
@@ -151,6 +158,12 @@ impl Status {
             "the walcast at {address} serves feed {served}, and this database has {asked}: name this one's address with \
              --daemon, or the other one's database with --database-url"
         ));
+    }
+
+    /// A daemon that is ready reads its slot; one that tells strangers nothing more may be another feed's.
+    fn is_doubtful(&self) -> bool {
+        let is_read = self.slot.as_ref().is_some_and(|slot| slot.active_pid.is_some());
+        self.daemon.ready && self.daemon.feed().is_none() && self.source.is_some() && !is_read
     }
 
     async fn slot(

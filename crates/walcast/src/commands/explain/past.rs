@@ -24,7 +24,7 @@ struct History {
 impl History {
     async fn open(settings: &ServeSettings) -> Result<Self, Failure> {
         let session = Session::connect(&settings.history, APPLICATION_NAME).await;
-        let session = session.map_err(|error| Failure::because(&error))?;
+        let session = session.map_err(|error| Failure::away(&error))?;
         let slot = &settings.slot.name;
         let feed = FeedRecord::load(&session, slot).await.map_err(|error| Failure::because(&error))?;
         let feed = feed.ok_or_else(|| {

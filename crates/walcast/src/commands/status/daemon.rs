@@ -88,7 +88,7 @@ impl Daemon {
             (true, Some(feed)) => format!("another walcast listens there, with feed {feed}"),
             (true, None) if self.report.is_some() => "another walcast listens there".to_owned(),
             (true, None) => format!("another walcast listens there, which is not set up: {problem}"),
-            (false, _) => format!("no walcast listens there ({problem})"),
+            (false, _) => format!("what listens there does not answer as a walcast ({problem})"),
         }
     }
 }
@@ -155,7 +155,11 @@ mod tests {
         for answer in ["HTTP/1.1 200 OK\r\n\r\n<html>", "HTTP/1.1 404 Not Found\r\n\r\n", "SSH-2.0"] {
             let daemon = answered(answer).await;
             assert!(!daemon.reachable && !daemon.ready, "{answer}");
-            assert!(daemon.who().starts_with("no walcast listens there"), "{}", daemon.who());
+            assert!(
+                daemon.who().starts_with("what listens there does not answer as a walcast"),
+                "{}",
+                daemon.who()
+            );
         }
     }
 

@@ -51,7 +51,7 @@ impl Status {
 
     /// Whether the daemon is this feed's, as far as is known.
     fn is_ours(&self) -> bool {
-        self.daemon.reachable && self.daemon.same_feed != Some(false)
+        self.daemon.reachable && self.daemon.same_feed != Some(false) && !self.is_doubtful()
     }
 
     fn feed_line(&self) -> String {

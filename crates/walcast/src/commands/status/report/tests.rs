@@ -139,6 +139,12 @@ fn what_the_daemon_complains_about_is_shown() {
     // Strangers are told whether it is ready, and nothing else.
     let mut silent = daemon("");
     silent.report = Some(json!({"ready": true}));
-    let silent = status(silent);
+    let mut silent = status(silent);
     assert_eq!((silent.daemon.same_feed, silent.lines()[0].1.as_str()), (None, "serving"));
+    assert!(silent.problems.is_empty(), "{:?}", silent.problems);
+    // Nobody reads the slot, so it may be somebody else's.
+    silent.slot.as_mut().unwrap().active_pid = None;
+    silent.set_daemon(false);
+    assert!(silent.lines()[0].1.starts_with("stopped"), "{:?}", silent.lines());
+    assert!(silent.problems[0].contains("does not say which feed it serves"), "{:?}", silent.problems);
 }
