@@ -120,7 +120,7 @@ impl Login<'_> {
         match self.config.passfile_lookup(self.host) {
             PassfileLookup::Found(password) => Ok(password),
             PassfileLookup::Nothing => {
-                Err(self.without_password("neither the database URL, PGPASSWORD nor ~/.pgpass has one"))
+                Err(self.without_password("neither the database URL, PGPASSWORD nor the passfile has one"))
             }
             PassfileLookup::Unusable(problem) => Err(self.without_password(&problem)),
         }
