@@ -19,6 +19,7 @@ mod last_images;
 mod meta;
 mod new_tables;
 mod observer;
+mod oncall;
 mod resume;
 mod retention;
 mod rights;

@@ -201,7 +201,8 @@ impl Appender {
             }
             let pause = self.pause();
             self.failures = self.failures.saturating_add(1);
-            tracing::warn!(%error, failures = self.failures, ?pause, "storing interrupted");
+            let (failures, hint) = (self.failures, error.hint());
+            tracing::warn!(%error, hint, failures, "history is not written; trying again in {pause:.1?}");
             // Both are cancel-safe.
             tokio::select! {
                 () = sleep(pause) => {}

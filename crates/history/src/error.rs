@@ -175,6 +175,15 @@ impl Error {
         }
     }
 
+    /// What a person can do about it; `None` where the message says it, or nothing is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Postgres { source, .. } => source.hint(),
+            _ => None,
+        }
+    }
+
     /// Whether storing this feed is over for this process, so that trying again is of no use.
     #[must_use]
     pub const fn ends_the_feed(&self) -> bool {

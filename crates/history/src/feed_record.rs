@@ -3,7 +3,7 @@
 use std::fmt;
 
 use tokio_postgres::{IsolationLevel, Row};
-use walcast_model::{Cursor, FeedId, Lsn, Seq};
+use walcast_model::{Cursor, FeedId, Lsn, RelationName, Seq};
 use walcast_postgres::Session;
 
 use crate::Error;
@@ -108,6 +108,17 @@ impl FeedRecord {
         let sql = format!("SELECT {COLUMNS} FROM walcast.feed");
         let row = session.query_opt(&sql, &[]).await.doing("read its feed")?;
         row.as_ref().map(Self::from_row).transpose()
+    }
+
+    /// The tables of which there has been a change in this history, in the order of their names; what retention has dropped
+    /// too.
+    ///
+    /// # Errors
+    /// When the history's Postgres fails.
+    pub async fn tables(session: &Session) -> Result<Vec<RelationName>, Error> {
+        let sql = "SELECT DISTINCT schema_name, table_name FROM walcast.relation ORDER BY 1, 2";
+        let rows = session.query(sql, &[]).await.doing("be asked for its tables")?;
+        rows.iter().map(|row| Ok(RelationName::new(get::<String>(row, 0)?, get::<String>(row, 1)?))).collect()
     }
 
     /// Says that the slot is about to be created for a feed that is not there yet. When setup is interrupted between

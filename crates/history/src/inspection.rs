@@ -2,7 +2,7 @@
 
 use tokio_postgres::Row;
 use walcast_model::{Cursor, Seq};
-use walcast_postgres::Pool;
+use walcast_postgres::{Pool, Session};
 
 use crate::column::{get, lsn};
 use crate::error::Doing;
@@ -36,6 +36,19 @@ pub struct Inspection {
     pub oldest_change: Option<Cursor>,
     /// The cursor before the last change that is there.
     pub newest_change: Option<Cursor>,
+    /// What it has beside changes; `None` when its schema is not of this version.
+    pub beside: Option<Beside>,
+}
+
+/// What a history has beside changes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Beside {
+    /// Subscriptions of clients of which it is kept what they have acknowledged.
+    pub subscriptions: u64,
+    /// Tables with last images, as `schema.table`, in this order.
+    pub imaged_tables: Vec<String>,
+    /// Bytes on disk of all last images, with their index.
+    pub image_bytes: u64,
 }
 
 impl History {
@@ -79,6 +92,20 @@ impl History {
             oldest_age_seconds: get(&size, 2)?,
             oldest_change: session.query_opt(first, &[]).await.doing(INSPECT)?.map(cursor).transpose()?,
             newest_change: session.query_opt(last, &[]).await.doing(INSPECT)?.map(cursor).transpose()?,
+            beside: if schema_version == schema::LATEST { Some(beside(&session).await?) } else { None },
         })
     }
+}
+
+async fn beside(session: &Session) -> Result<Beside, Error> {
+    let sql = "SELECT (SELECT count(*) FROM walcast.client),
+                      ARRAY(SELECT schema_name || '.' || table_name FROM walcast.imaged_table ORDER BY 1),
+                      pg_total_relation_size('walcast.last_image')";
+    let row = session.query_one(sql, &[]).await.doing(INSPECT)?;
+    let (subscriptions, bytes): (i64, i64) = (get(&row, 0)?, get(&row, 2)?);
+    Ok(Beside {
+        subscriptions: u64::try_from(subscriptions).unwrap_or_default(),
+        imaged_tables: get(&row, 1)?,
+        image_bytes: u64::try_from(bytes).unwrap_or_default(),
+    })
 }

@@ -67,7 +67,7 @@ pub use clients::{
 };
 pub use error::Error;
 pub use feed_record::{FeedRecord, Line, NewFeed, Secret};
-pub use inspection::{History, Inspection};
+pub use inspection::{Beside, History, Inspection};
 pub use last_image::{ImageReader, ImagedTables, WantedImage};
 pub use lineage::{Ancestor, Branch, BranchReason};
 pub use reader::{LatestPage, Page, PageLimits, Reader};

@@ -144,7 +144,7 @@ impl Retention {
                 Some(Ok(())) => self.limits.interval,
                 Some(Err(error)) => {
                     counter!(names::RETENTION_RETRIES, "reason" => "failed").increment(1);
-                    tracing::warn!(%error, "old changes are not dropped; trying again");
+                    tracing::warn!(%error, hint = error.hint(), "old changes are not dropped; trying again");
                     self.limits.interval
                 }
             };

@@ -69,6 +69,15 @@ impl Policies {
         Some((pattern, policy))
     }
 
+    /// What each policy names, with the policy, in the order in which they stand in the text.
+    #[must_use]
+    pub fn patterns(&self) -> Vec<(&TablePattern, &TablePolicy)> {
+        let all = self.roles.values().flatten().map(|(pattern, policy)| (pattern, &**policy));
+        let mut patterns: Vec<_> = all.collect();
+        patterns.sort_by_key(|(pattern, policy)| (policy.place.policy, *pattern));
+        patterns
+    }
+
     /// The policies that can count for a role: its own, and those of every role where no own one says anything.
     fn of_role(&self, role: &str) -> BTreeMap<&TablePattern, &TablePolicy> {
         let own = self.roles.get(&Role::Named(role.to_owned()));

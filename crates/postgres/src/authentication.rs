@@ -91,6 +91,11 @@ impl Login<'_> {
         Error::Authentication { server: self.server.to_owned(), problem: problem.into() }
     }
 
+    fn without_password(&self, why: &str) -> Error {
+        let problem = format!("the server wants a password for {:?}, and {why}", self.config.user);
+        Error::NoPassword { server: self.server.to_owned(), problem }
+    }
+
     fn allow(&self, method: AuthMethod) -> Result<(), Error> {
         match &self.config.require_auth {
             Some(allowed) if !allowed.0.contains(&method) => {
@@ -114,12 +119,10 @@ impl Login<'_> {
         }
         match self.config.passfile_lookup(self.host) {
             PassfileLookup::Found(password) => Ok(password),
-            PassfileLookup::Nothing => Err(self.refuse(format!(
-                "the server wants a password for {:?}, and neither the connection string, PGPASSWORD nor the passfile \
-                 has one",
-                self.config.user
-            ))),
-            PassfileLookup::Unusable(problem) => Err(self.refuse(format!("the server wants a password, and {problem}"))),
+            PassfileLookup::Nothing => {
+                Err(self.without_password("neither the database URL, PGPASSWORD nor the passfile has one"))
+            }
+            PassfileLookup::Unusable(problem) => Err(self.without_password(&problem)),
         }
     }
 

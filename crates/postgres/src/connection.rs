@@ -236,7 +236,7 @@ impl Attempt<'_> {
 fn tries_next_host(error: &Error) -> bool {
     match error {
         Error::Server(server) => server.is_shutting_down(),
-        Error::Authentication { .. } | Error::Tls { .. } => false,
+        Error::Authentication { .. } | Error::NoPassword { .. } | Error::Tls { .. } => false,
         _ => true,
     }
 }

@@ -93,6 +93,25 @@ impl ServerError {
         }
     }
 
+    /// What a person can do about it, by SQLSTATE, where walcast knows better than [`ServerError::hint`].
+    fn remedy(&self) -> Option<&'static str> {
+        match self.sqlstate.as_str() {
+            "28P01" => Some("correct the password in the database URL, in PGPASSWORD or in ~/.pgpass"),
+            // The message is translated, the file's name is not.
+            "28000" if self.message.contains("pg_hba.conf") => {
+                Some("let pg_hba.conf have a line for this role, database and address, and reload it")
+            }
+            "28000" => {
+                Some("create the role with LOGIN and REPLICATION, or correct the user of the database URL")
+            }
+            "3D000" => Some("correct the database of the database URL, or create it"),
+            "53300" => Some("raise max_connections, or let other programs use fewer connections"),
+            "57P01" | "57P02" => Some("start the server again"),
+            "57P03" => Some("wait until the server is up"),
+            _ => None,
+        }
+    }
+
     /// The server is going down or not up yet (57P01 `admin_shutdown`, 57P02 `crash_shutdown`, 57P03
     /// `cannot_connect_now`).
     #[must_use]
@@ -168,6 +187,14 @@ pub enum Error {
         /// What is wrong, and what to do.
         problem: String,
     },
+    /// The server asks for a password, and none is known.
+    #[error("cannot log in to Postgres at {server}: {problem}")]
+    NoPassword {
+        /// Host and port, or the socket.
+        server: String,
+        /// Where it was looked for.
+        problem: String,
+    },
     /// Connected, but the server is not of the kind `target_session_attrs` asks for.
     #[error("Postgres at {server} is not what target_session_attrs={wanted} asks for")]
     UnsuitableServer {
@@ -228,9 +255,10 @@ impl Error {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Server(error) => error.class(),
-            Self::ConnectionString(_) | Self::Tls { .. } | Self::Authentication { .. } => {
-                ErrorClass::Operator
-            }
+            Self::ConnectionString(_)
+            | Self::Tls { .. }
+            | Self::Authentication { .. }
+            | Self::NoPassword { .. } => ErrorClass::Operator,
             Self::Client(_) | Self::PoolClosed => ErrorClass::Bug,
             // One host that may come back is enough to go on trying.
             Self::NoHost(errors) => {
@@ -239,6 +267,36 @@ impl Error {
             }
             // Also a protocol error: something between (a proxy) may have answered in the server's place.
             _ => ErrorClass::Transient,
+        }
+    }
+
+    /// What a person can do about it; `None` where the message says it, or nothing is known. Never with a password.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoPassword { .. } => Some(
+                "give the password in PGPASSWORD, in ~/.pgpass, or in the database URL (postgresql://user:password@host/database)",
+            ),
+            Self::Unreachable { .. } => {
+                Some("start the server, or correct host and port of the database URL")
+            }
+            Self::ConnectTimeout { .. } => Some(
+                "see that the server runs and that no firewall is in the way, or correct host and port of the database URL",
+            ),
+            Self::UnsuitableServer { .. } => {
+                Some("let the database URL name the primary, or leave target_session_attrs out")
+            }
+            Self::Closed | Self::StreamEnded | Self::Io(_) => {
+                Some("see that the server runs and can be reached")
+            }
+            Self::Server(error) => error.remedy(),
+            // What does not pass by itself needs somebody the most.
+            Self::NoHost(errors) => {
+                let of =
+                    |class| errors.iter().filter(move |error| error.class() == class).find_map(Self::hint);
+                of(ErrorClass::Operator).or_else(|| of(ErrorClass::Transient))
+            }
+            _ => None,
         }
     }
 
@@ -314,6 +372,32 @@ mod tests {
         };
         assert!(!error("23505").contains("(7)"));
         assert!(error("55000").contains("(7)"));
+    }
+
+    #[test]
+    fn what_a_person_can_do_is_said_by_what_is_in_the_way() {
+        let hint = |error: Error| error.hint().unwrap_or_default();
+        let refused = || Error::Unreachable {
+            server: "db:5432".into(),
+            source: std::io::ErrorKind::ConnectionRefused.into(),
+        };
+        let forgotten = || Error::NoPassword { server: "db:5432".into(), problem: "none".into() };
+        assert!(hint(refused()).contains("start the server"));
+        assert!(hint(forgotten()).contains("PGPASSWORD") && hint(forgotten()).contains(".pgpass"));
+        assert!(hint(server("28P01")).contains("correct the password"));
+        // Both are 28000.
+        let error = |message: &str| {
+            Error::from(ServerError {
+                sqlstate: "28000".into(),
+                message: message.into(),
+                ..Default::default()
+            })
+        };
+        assert!(hint(error("no pg_hba.conf entry for host")).contains("pg_hba.conf"));
+        assert!(hint(error("role \"walcast\" does not exist")).contains("create the role"));
+        // Of several hosts what only a person can mend.
+        assert_eq!(hint(Error::NoHost(vec![refused(), forgotten()])), hint(forgotten()));
+        assert_eq!(server("22012").hint(), None);
     }
 
     #[test]

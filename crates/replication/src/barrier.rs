@@ -115,12 +115,12 @@ impl BarrierEmitter {
             }
             false => (error.to_string(), error.hint()),
         };
-        let failing = EmitterState::Failing { reason, hint };
+        let failing = EmitterState::Failing { reason, hint: hint.clone() };
         self.state.send_if_modified(|state| {
             if *state == failing {
                 return false;
             }
-            tracing::warn!(%error, standby, "cannot write a barrier; whoever waits for it goes on waiting");
+            tracing::warn!(%error, hint, standby, "cannot write a barrier; whoever waits for it goes on waiting");
             *state = failing;
             true
         });

@@ -242,12 +242,16 @@ fn is_about_a_missing_publication(error: &ServerError) -> bool {
 }
 
 fn postgres_hint(error: &walcast_postgres::Error) -> Option<String> {
-    let error = error.server_error()?;
+    error.server_error().and_then(slot_hint).or_else(|| error.hint().map(str::to_owned))
+}
+
+/// What the server says of slots and publications, and of what walcast asks of it.
+fn slot_hint(error: &ServerError) -> Option<String> {
     let message = error.message.as_str();
     match error.sqlstate.as_str() {
         // The message is translated, the setting's name is not.
         "55000" if message.contains("wal_level") => {
-            Some("run ALTER SYSTEM SET wal_level = logical; and restart Postgres".to_owned())
+            Some("ALTER SYSTEM SET wal_level = 'logical'; then restart Postgres".to_owned())
         }
         "53400" if message.contains("slot") => {
             Some("raise max_replication_slots and restart Postgres, or drop a slot nobody uses".to_owned())

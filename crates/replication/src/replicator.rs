@@ -153,10 +153,10 @@ impl Replicator {
         let (slot, hint) = (&self.settings.slot, error.hint());
         match error.class() {
             ErrorClass::Transient => {
-                tracing::warn!(slot, %error, hint, "the slot does not stream; trying again in {wait:?}");
+                tracing::warn!(slot, %error, hint, "the slot does not stream; trying again in {wait:.1?}");
             }
             ErrorClass::Operator | ErrorClass::Bug => {
-                tracing::error!(slot, %error, hint, "the slot does not stream; trying again in {wait:?}");
+                tracing::error!(slot, %error, hint, "the slot does not stream; trying again in {wait:.1?}");
             }
         }
         self.writer.set_source(SourceState::Interrupted { reason: error.to_string(), hint });

@@ -12,12 +12,14 @@
 
 mod again;
 mod entrance;
+mod error;
 mod identity;
 mod images;
 mod policies;
 mod tasks;
 mod upkeep;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +27,6 @@ use futures_util::FutureExt;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use walcast_auth::KeyError;
 use walcast_broadcaster::{Broadcaster, Gate, Lineage, Sources, doors};
 use walcast_feed::{Barriers, Feed};
 use walcast_history::{Appender, Clients, FeedRecord, Reader, Retention};
@@ -37,6 +38,7 @@ use walcast_snapshot::Snapshots;
 
 use again::{Again, Ending, Why};
 use entrance::{Entrance, Keepers};
+pub(crate) use error::ServeError;
 pub(crate) use identity::origin;
 use identity::{HistoryKeeper, Settled, Unproven};
 pub(crate) use policies::{PolicyFile, describe};
@@ -44,35 +46,6 @@ use tasks::Tasks;
 
 use crate::commands::setup::{Note, SetupError, StartOver, Target, prepare, require_free_slot};
 use crate::settings::{OnHole, ServeSettings};
-
-/// Why the daemon stopped, other than because it was told to.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ServeError {
-    /// The address cannot be listened on.
-    #[error("failed to listen on {address}: {error}; choose another with listen or admin_listen")]
-    Listen {
-        /// The address.
-        address: String,
-        /// The operating system's words.
-        error: std::io::Error,
-    },
-    /// The certificate cannot be used.
-    #[error(transparent)]
-    Certificate(#[from] doors::CertificateError),
-    /// The keys for tokens cannot be used.
-    #[error(transparent)]
-    Keys(#[from] KeyError),
-    /// A mistake in the configuration, of walcast or of a server.
-    #[error("{}", told(.0))]
-    Setup(#[from] SetupError),
-    /// A core task ended.
-    #[error("{0}")]
-    Task(String),
-}
-
-fn told(error: &SetupError) -> String {
-    error.hint().map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"))
-}
 
 /// Runs the daemon until `shutdown`; `listening` is told the addresses, `reload` tells that keys, certificate or policies
 /// have changed. Returns after everything has been taken down.
@@ -84,8 +57,12 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
     listening: impl FnOnce(&[String]),
 ) -> Result<(), ServeError> {
-    let entrance = Entrance::open(&settings.entrance).await?;
-    let failed = |error| ServeError::Listen { address: "the sockets that are bound".to_owned(), error };
+    let target = Target::of(&settings);
+    let entrance = match Entrance::open(&settings.entrance).await {
+        Ok(entrance) => entrance,
+        Err(error) => return Err(error.with_foundations(&target).await),
+    };
+    let failed = |error| ServeError::Sockets { error };
     listening(&entrance.addresses().map_err(failed)?);
     let keepers = {
         let listeners = entrance.listeners().map_err(failed)?;
@@ -100,7 +77,7 @@ pub(crate) async fn serve(
     loop {
         let listeners = entrance.listeners().map_err(failed)?;
         let settled = tokio::select! {
-            settled = until_set_up(&settings, again.as_ref()) => settled?,
+            settled = until_set_up(&settings, &target, again.as_ref()) => settled?,
             ended = doors::serve_unprepared(&listeners) => return ended.map_err(failed),
             () = shutdown.cancelled() => return Ok(()),
         };
@@ -122,13 +99,11 @@ const SETUP_PAUSE_MAX: Duration = Duration::from_secs(10);
 const STANDBY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Retries what may pass by itself for ever; a mistake in the configuration is for a person.
-async fn until_set_up(settings: &ServeSettings, again: Option<&Again>) -> Result<Settled, SetupError> {
-    let target = Target {
-        source: settings.database.clone(),
-        history: settings.history.clone(),
-        publication: settings.publication.clone(),
-        slot: settings.slot.clone(),
-    };
+async fn until_set_up(
+    settings: &ServeSettings,
+    target: &Target,
+    again: Option<&Again>,
+) -> Result<Settled, SetupError> {
     let mut wait = Duration::from_millis(250);
     let has_hole = |feed: &FeedRecord| again.and_then(|again| again.of(feed)) == Some(Why::Hole);
     let start_over = match settings.on_hole {
@@ -137,11 +112,19 @@ async fn until_set_up(settings: &ServeSettings, again: Option<&Again>) -> Result
     };
     // Who has the slot is said once: a spare waits for days.
     let mut said = String::new();
+    // What each try finds again too, and what is said by who looks after the publications.
+    let mut noted = HashSet::new();
+    let is_looked_after = settings.publication.manage;
+    let mut note = |note: Note| {
+        if !(is_looked_after && note.is_standing) && noted.insert(note.clone()) {
+            log_note(note);
+        }
+    };
     loop {
         let prepared = async {
-            require_free_slot(&target).await?;
-            let record = prepare(&target, start_over, &mut log_note).await?;
-            identity::settle(&target, record, again).await
+            require_free_slot(target).await?;
+            let record = prepare(target, start_over, &mut note).await?;
+            identity::settle(target, record, again).await
         };
         let error = match prepared.await {
             Ok(settled) => return Ok(settled),
@@ -153,9 +136,10 @@ async fn until_set_up(settings: &ServeSettings, again: Option<&Again>) -> Result
         let pause = wait.min(longest).mul_f64(rand::random_range(0.5..1.0));
         let text = error.to_string();
         if error.is_slot_in_use() && said == text {
-            tracing::debug!(%error, "still not set up; trying again in {pause:?}");
+            tracing::debug!(%error, "still not set up; trying again in {pause:.1?}");
         } else {
-            tracing::warn!(%error, hint = error.hint(), "not set up yet; trying again in {pause:?}");
+            let hint = error.hint(ServeError::COMMAND);
+            tracing::warn!(%error, hint, "not set up yet; trying again in {pause:.1?}");
         }
         said = text;
         tokio::time::sleep(pause).await;
@@ -290,6 +274,12 @@ impl Daemon {
             };
             match appender.run(held, stop.clone()).await {
                 Ok(()) => Ok(()),
+                // It was told to end, and could not store the rest: nothing is lost by that.
+                Err(error) if stop.is_cancelled() => {
+                    let hint = error.hint();
+                    tracing::warn!(%error, hint, "not everything is in history; the slot sends the rest at the next start");
+                    Ok(())
+                }
                 Err(error) if ending.history(&error) => {
                     stop.cancelled().await;
                     Ok(())

@@ -19,7 +19,7 @@ use crate::commands::status::Status;
 use crate::commands::teardown::Belongings;
 use crate::commands::{completions, explain, replay, tail};
 use crate::demo::{self, DemoArgs, DemoDaemon};
-use crate::output::{BOLD, CYAN, DIM, Failure, Form, GREEN, RED, UNHEALTHY, YELLOW, json_line};
+use crate::output::{BOLD, CYAN, DIM, Failure, Form, GREEN, RED, UNHEALTHY, YELLOW, count, json_line, wrap};
 use crate::settings::flags::SettingsFlags;
 use crate::settings::{ServeSettings, Sources};
 use crate::telemetry;
@@ -96,17 +96,9 @@ fn watch_signals(stop: CancellationToken) -> io::Result<impl Future<Output = ()>
     })
 }
 
-fn target(settings: &ServeSettings) -> Target {
-    Target {
-        source: settings.database.clone(),
-        history: settings.history.clone(),
-        publication: settings.publication.clone(),
-        slot: settings.slot.clone(),
-    }
-}
-
-fn setup_failure(error: &SetupError) -> Failure {
-    Failure::because(error).hint(error.hint())
+/// `command`: what is to be run again when that is mended.
+fn setup_failure(error: &SetupError, command: &str) -> Failure {
+    Failure::because(error).hint(error.hint(command))
 }
 
 fn serve(args: ServeArgs) -> Result<(), Failure> {
@@ -145,7 +137,7 @@ async fn daemon(
     };
     app::serve(settings, policies, metrics, reload, stop, listening)
         .await
-        .map_err(|error| Failure::because(&error))
+        .map_err(|error| Failure::because(&error).hint(error.hint()))
 }
 
 async fn demo(args: DemoArgs, stop: CancellationToken) -> Result<(), Failure> {
@@ -173,18 +165,21 @@ async fn demo(args: DemoArgs, stop: CancellationToken) -> Result<(), Failure> {
 fn setup(args: SetupArgs) -> Result<(), Failure> {
     let (form, settings) = (Form::choose(args.form), load(args.settings, telemetry::COMMAND)?);
     in_runtime(|stop| async move {
-        let target = target(&settings);
+        let target = Target::of(&settings);
         let work = async {
             if args.print {
-                let sql = setup::print(&target).await.map_err(|error| setup_failure(&error))?;
+                let sql =
+                    setup::print(&target).await.map_err(|error| setup_failure(&error, "walcast setup"))?;
                 let mut out = io::stdout().lock();
                 out.write_all(sql.as_bytes())?;
                 return Ok(out.flush()?);
             }
             let start_over = if args.start_over { StartOver::Always } else { StartOver::Never };
             let record = setup::prepare(&target, start_over, &mut |note| say(form, &note)).await;
-            let record = record.map_err(|error| setup_failure(&error))?;
-            let note = setup::wal_limit_note(&target).await.map_err(|error| setup_failure(&error))?;
+            let record = record.map_err(|error| setup_failure(&error, "walcast setup"))?;
+            let note = setup::wal_limit_note(&target)
+                .await
+                .map_err(|error| setup_failure(&error, "walcast setup"))?;
             if let Some(note) = note {
                 say(form, &note);
             }
@@ -219,9 +214,10 @@ fn say(form: Form, note: &Note) {
 fn teardown(args: TeardownArgs) -> Result<(), Failure> {
     let (form, settings) = (Form::choose(args.form), load(args.settings, telemetry::COMMAND)?);
     in_runtime(|stop| async move {
-        let target = target(&settings);
+        let target = Target::of(&settings);
         let work = async {
-            let found = Belongings::find(&target).await.map_err(|error| setup_failure(&error))?;
+            let found =
+                Belongings::find(&target).await.map_err(|error| setup_failure(&error, "walcast teardown"))?;
             match form {
                 Form::Json => json_line(&found)?,
                 Form::Human => {
@@ -240,7 +236,10 @@ fn teardown(args: TeardownArgs) -> Result<(), Failure> {
             if !args.yes {
                 return Err(Failure::new("nothing was dropped; add --yes to drop this"));
             }
-            found.remove(&target, &mut |note| say(form, &note)).await.map_err(|error| setup_failure(&error))
+            found
+                .remove(&target, &mut |note| say(form, &note))
+                .await
+                .map_err(|error| setup_failure(&error, "walcast teardown"))
         };
         stop.run_until_cancelled(work).await.unwrap_or_else(|| Err(Failure::interrupted()))
     })
@@ -263,7 +262,7 @@ fn status(args: StatusArgs) -> Result<(), Failure> {
         let listen = args.daemon.unwrap_or_else(|| {
             settings.entrance.health_address().map(ToString::to_string).unwrap_or_default()
         });
-        let target = target(&settings);
+        let target = Target::of(&settings);
         let status =
             stop.run_until_cancelled(Status::gather(&target, &listen, settings.wal_budget.wal_budget)).await;
         let mut status = status.ok_or_else(Failure::interrupted)?;
@@ -275,7 +274,7 @@ fn status(args: StatusArgs) -> Result<(), Failure> {
                 let mut out = anstream::stdout();
                 for (name, value) in status.lines() {
                     let style = if name == "problem" { RED } else { BOLD };
-                    writeln!(out, "{style}{name:>13}{style:#}  {value}")?;
+                    writeln!(out, "{style}{name:<12}{style:#}  {}", wrap(&value, 14))?;
                 }
             }
         }
@@ -286,11 +285,14 @@ fn status(args: StatusArgs) -> Result<(), Failure> {
 fn doctor(args: DoctorArgs) -> Result<(), Failure> {
     let (form, settings) = (Form::choose(args.form), load(args.settings, telemetry::COMMAND)?);
     in_runtime(|stop| async move {
-        let target = target(&settings);
+        let target = Target::of(&settings);
         let findings =
             stop.run_until_cancelled(doctor::examine(&target, settings.wal_budget.wal_budget)).await;
         let mut findings = findings.ok_or_else(Failure::interrupted)?;
-        findings.extend(settings.entrance.policies().as_deref().map(doctor::policies_finding));
+        if let Some(path) = settings.entrance.policies() {
+            let found = stop.run_until_cancelled(doctor::policies_findings(&path, &target)).await;
+            findings.extend(found.ok_or_else(Failure::interrupted)?);
+        }
         for finding in &findings {
             match form {
                 Form::Json => json_line(finding)?,
@@ -302,11 +304,19 @@ fn doctor(args: DoctorArgs) -> Result<(), Failure> {
                     };
                     let fix = finding.fix.as_ref().map(|fix| format!("\n{:>9}{CYAN}{fix}{CYAN:#}", ""));
                     let fix = fix.unwrap_or_default();
-                    writeln!(anstream::stdout(), "{style}{word:>7}{style:#}  {}{fix}", finding.message)?;
+                    writeln!(
+                        anstream::stdout(),
+                        "{style}{word:>7}{style:#}  {}{fix}",
+                        wrap(&finding.message, 9)
+                    )?;
                 }
             }
         }
-        let is_well = findings.iter().all(|finding| finding.severity != Severity::Error);
-        if is_well { Ok(()) } else { Err(Failure::silent(UNHEALTHY)) }
+        let number = |severity| findings.iter().filter(|finding| finding.severity == severity).count() as u64;
+        let (errors, warnings) = (number(Severity::Error), number(Severity::Warning));
+        if form == Form::Human {
+            writeln!(anstream::stdout(), "{}, {}", count(errors, "error"), count(warnings, "warning"))?;
+        }
+        if errors == 0 { Ok(()) } else { Err(Failure::silent(UNHEALTHY)) }
     })
 }

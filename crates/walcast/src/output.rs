@@ -55,6 +55,33 @@ pub(crate) fn json_line(value: &impl Serialize) -> io::Result<()> {
     out.flush()
 }
 
+/// The width that texts for people are made for.
+const WIDTH: usize = 80;
+
+/// A number of things: `1 partition`, `2 partitions`.
+pub(crate) fn count(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+/// A text in lines of 80 columns of which the first `indent` are taken; words are never cut.
+pub(crate) fn wrap(text: &str, indent: usize) -> String {
+    let mut out = String::new();
+    let mut column = indent;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if column > indent && column + 1 + length > WIDTH {
+            out.push_str(&format!("\n{:indent$}", ""));
+            column = indent;
+        } else if column > indent {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += length;
+    }
+    out
+}
+
 /// How a command ended otherwise than well.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -97,6 +124,11 @@ impl Failure {
         Self::new(message)
     }
 
+    /// A database cannot be connected to.
+    pub(crate) fn away(error: &walcast_postgres::Error) -> Self {
+        Self::because(error).hint(error.hint().map(str::to_owned))
+    }
+
     /// With what to do about it.
     pub(crate) fn hint(mut self, hint: Option<String>) -> Self {
         if let Some(hint) = hint {
@@ -119,7 +151,15 @@ impl From<io::Error> for Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::Failure;
+    use super::{Failure, count, wrap};
+
+    #[test]
+    fn texts_are_wrapped_between_words_and_numbers_have_their_form() {
+        let text = format!("{} {} end", "x".repeat(60), "y".repeat(90));
+        assert_eq!(wrap(&text, 14), format!("{}\n{:14}{}\n{:14}end", "x".repeat(60), "", "y".repeat(90), ""));
+        assert_eq!(wrap("short text", 9), "short text");
+        assert_eq!([0, 1, 2].map(|number| count(number, "table")), ["0 tables", "1 table", "2 tables"]);
+    }
 
     #[test]
     fn causes_are_named_once() {

@@ -33,6 +33,7 @@ use walcast_snapshot::SnapshotLimits;
 
 use entrance::EntranceSettings;
 pub(crate) use mistake::Mistakes;
+pub(crate) use mistake::suggestion;
 use reader::Reader;
 pub(crate) use source::Sources;
 

@@ -130,6 +130,12 @@ fn mistakes_are_named_and_values_are_not() {
         ("postgres://me:%zz@db", "hexadecimal"),
         ("postgres://me:%00@db", "%00"),
         ("postgres://me:%ff@db", "UTF-8"),
+        (
+            "mysql://me:hunter2@db/shop",
+            "a database URL begins with postgresql://, for instance postgresql://user@",
+        ),
+        ("http://db/hunter2", "begins with postgresql://"),
+        ("jdbc:postgresql://db/hunter2", "begins with postgresql://"),
         ("postgres://me@db/shop?sslmode", "has no \"=\""),
         ("postgres://me@db/shop?sslmode=a=b", "more than one"),
     ] {

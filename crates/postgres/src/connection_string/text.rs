@@ -12,8 +12,17 @@ pub(crate) type Pairs = Vec<(&'static str, String)>;
 pub(crate) fn parse(text: &str) -> Result<Pairs, ConnectionStringError> {
     match text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://")) {
         Some(rest) => parse_uri(rest),
+        None if has_scheme(text) => Err(syntax(
+            "a database URL begins with postgresql://, for instance postgresql://user@host:5432/database",
+        )),
         None => parse_keyword_values(text),
     }
+}
+
+/// Whether it looks like a URL, and so is not meant as `keyword = value …`.
+fn has_scheme(text: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "+-.:".contains(c);
+    text.split_once("://").is_some_and(|(scheme, _)| !scheme.is_empty() && scheme.chars().all(is_part))
 }
 
 fn syntax(problem: &'static str) -> ConnectionStringError {

@@ -97,6 +97,10 @@ async fn channel_binding_cannot_be_required_without_tls() {
 async fn a_missing_password_says_where_it_was_looked_for() {
     let error = refused(&url("scram", "").await).await;
     assert!(error.to_string().contains("passfile"), "{error}");
+    assert!(
+        error.hint().is_some_and(|hint| hint.contains("PGPASSWORD") && hint.contains("~/.pgpass")),
+        "{error}"
+    );
     assert_eq!(error.class(), ErrorClass::Operator);
 }
 

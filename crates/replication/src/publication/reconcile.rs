@@ -72,7 +72,7 @@ impl Reconciler {
             };
             let Err(error) = ended;
             let wait = backoff.after(error.is_shutting_down());
-            tracing::warn!(%error, hint = error.hint(), "cannot look after the publications; trying again in {wait:?}");
+            tracing::warn!(%error, hint = error.hint(), "cannot look after the publications; trying again in {wait:.1?}");
             tokio::select! {
                 () = cancel.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
@@ -129,7 +129,7 @@ impl Reconciler {
                 let interval =
                     self.delayed.get(&subject).map_or(shortest, |delay| delay.interval.saturating_mul(2));
                 let interval = interval.min(longest.max(shortest));
-                tracing::warn!(%subject, %error, "cannot publish it yet; trying again in {interval:?}");
+                tracing::warn!(%subject, %error, hint = error.hint(), "cannot publish it yet; trying again in {interval:.1?}");
                 self.delayed.insert(subject, Delay { next: Instant::now() + interval, interval });
                 Ok(())
             }
@@ -142,7 +142,8 @@ impl Reconciler {
         metrics::gauge!(PUBLICATION_FINDINGS).set(plan.findings.len() as f64);
         self.findings.send_if_modified(|known| {
             for finding in plan.findings.iter().filter(|finding| !known.contains(finding)) {
-                tracing::warn!(subject = finding.subject, mend = finding.statement, "{}", finding.problem);
+                let (subject, problem) = (&finding.subject, &finding.problem);
+                tracing::warn!(subject, fix = finding.statement, "{subject}: {problem}");
             }
             let changed = *known != plan.findings;
             known.clone_from(&plan.findings);

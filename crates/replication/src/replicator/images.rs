@@ -106,6 +106,6 @@ pub(super) async fn stored(store: &dyn LastImages, relation: Oid, history_at: Cu
 
 async fn pause(what: &str, problem: &str, backoff: &mut Backoff) {
     let wait = backoff.after(false);
-    tracing::warn!(problem, "{what}; the feed waits, and it is tried again in {wait:?}");
+    tracing::warn!(problem, "{what}; the feed waits, and it is tried again in {wait:.1?}");
     tokio::time::sleep(wait).await;
 }

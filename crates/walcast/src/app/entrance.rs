@@ -52,8 +52,13 @@ impl Entrance {
         let admin = settings.admin_listen.iter().map(|address| (address, true));
         let mut sockets = Vec::new();
         for (address, is_admin) in clients.chain(admin) {
-            let bound =
-                bind(address).map_err(|error| ServeError::Listen { address: address.to_string(), error })?;
+            let bound = match bind(address) {
+                Ok(bound) => bound,
+                Err(error) => {
+                    let setting = if is_admin { "admin-listen" } else { "listen" };
+                    return Err(ServeError::listen(address, setting, error).await);
+                }
+            };
             sockets.push(Socket { bound, is_admin });
         }
         let entrance = Self { sockets, tls, settings: settings.clone() };
@@ -184,7 +189,7 @@ async fn verifier(tokens: &TokenSettings) -> Result<Verifier, KeyError> {
             Err(error) => return Err(error),
         };
         let pause = wait.mul_f64(rand::random_range(0.5..1.0));
-        tracing::warn!(%error, "nobody can be let in without keys; trying again in {pause:?}");
+        tracing::warn!(%error, "nobody can be let in without keys; trying again in {pause:.1?}");
         tokio::time::sleep(pause).await;
         wait = (wait * 2).min(RETRY_MAX);
     }

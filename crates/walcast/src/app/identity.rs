@@ -164,6 +164,13 @@ async fn continued(
             "the source has lost changes that were delivered: they are set aside in walcast.lost_change, and clients \
              that have any of them get feed_changed and sync again"
         );
+    } else if branch.reason == BranchReason::Restarted {
+        // As after every start of the machine: the cursors that clients have are good.
+        tracing::info!(
+            %before, %after, %valid_to, reason,
+            "the source was started again while no walcast ran: the feed goes on as another one, in which cursors up to \
+             here are good"
+        );
     } else {
         tracing::warn!(
             %before, %after, %valid_to, reason,

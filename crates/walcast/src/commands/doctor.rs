@@ -23,17 +23,17 @@ use walcast_replication::publication::Facts;
 use walcast_replication::slot::blockers;
 
 pub(crate) use finding::{Finding, Severity};
-pub(crate) use policies::policies_finding;
+pub(crate) use policies::policies_findings;
+pub(crate) use server::ServerFacts;
 pub(crate) use slot::Slot;
 pub(crate) use tables::{TableAccess, access_findings};
 pub(crate) use wal::{WalCost, span};
+pub(crate) use walsender::login_finding;
 
 use super::setup::Target;
 
 use history::HistoryFacts;
 use platform::Platform;
-use server::ServerFacts;
-
 use walsender::WalsenderFacts;
 
 /// Looks at everything once; the findings in the order in which one would mend them. `wal_budget`: the setting, in bytes.
@@ -48,20 +48,18 @@ pub(crate) async fn examine(target: &Target, wal_budget: Option<u64>) -> Vec<Fin
         }
         Err(error) => vec![connection_finding("connection", &error)],
     };
-    findings.extend(history.findings());
+    let is_away =
+        findings.iter().any(|found| found.check == "connection" && found.severity == Severity::Error);
+    findings.extend(history.findings(is_away));
     findings
 }
 
 fn connection_finding(check: &'static str, error: &walcast_postgres::Error) -> Finding {
-    let fix = match error.sqlstate() {
-        Some("28P01") => "correct the password in the URL, PGPASSWORD or ~/.pgpass",
-        Some("28000") => "let pg_hba.conf have a line for this role, database and address",
-        Some("3D000") => "correct the database in the URL",
-        Some("53300") => "raise max_connections, or let other programs use fewer",
-        Some("57P03") => "wait until the server is up",
-        _ => "correct the URL, or start the server",
-    };
-    Finding::error(check, error.to_string(), fix)
+    Finding::error(
+        check,
+        error.to_string(),
+        error.hint().unwrap_or("mend what the message says, then try again"),
+    )
 }
 
 /// A question that the server did not answer, as a finding.
@@ -106,7 +104,7 @@ async fn examine_source(
         }
         Err(error) => {
             let lacks_attribute = facts.as_ref().is_ok_and(|facts| !facts.role.replication);
-            findings.push(walsender::login_finding(error, &target.source, platform, lacks_attribute));
+            findings.push(login_finding(error, &target.source, platform, lacks_attribute));
         }
     }
     match &facts {

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use walcast_history::{FeedRecord, PageLimits, Reader, schema};
-use walcast_model::{Change, Cursor, Part, Timestamp};
+use walcast_model::{Change, Cursor, Part, RelationName, Timestamp};
 use walcast_postgres::{Pool, Session};
-use walcast_protocol::{SubscriptionId, encode};
+use walcast_protocol::{SubscriptionId, TablePattern, encode};
 
 use crate::cli::ReplayArgs;
-use crate::output::{ChangeLine, ChangeLines, Clock, Failure, Form};
-use crate::settings::ServeSettings;
+use crate::output::{ChangeLine, ChangeLines, Clock, Failure, Form, YELLOW};
+use crate::settings::{ServeSettings, suggestion};
 use selection::Selection;
 
 const APPLICATION_NAME: &str = "walcast replay";
@@ -60,7 +60,7 @@ pub(crate) async fn run(
     };
     let work = async {
         let session = Session::connect(&settings.history, APPLICATION_NAME).await;
-        let session = session.map_err(|error| Failure::because(&error))?;
+        let session = session.map_err(|error| Failure::away(&error))?;
         let pool = Pool::new(settings.history.clone(), APPLICATION_NAME, 1);
         let mut replay = Replay { session, pool, slot: settings.slot.name.clone(), selection, printer };
         replay.print(args.follow).await
@@ -87,7 +87,7 @@ impl Replay {
             return Err(Failure::new(message).hint(Some("replay without --from to begin there".into())));
         }
         let mut next = self.selection.from().unwrap_or(feed.oldest).max(feed.oldest);
-        let mut stored = feed.position;
+        let (from, mut stored, mut told) = (next, feed.position, false);
         loop {
             while next < stored.min(self.selection.to()) {
                 let to = stored.min(self.selection.to());
@@ -102,6 +102,9 @@ impl Replay {
                 next = page.next;
             }
             self.printer.flush()?;
+            if !std::mem::replace(&mut told, true) {
+                self.tell_absent(&format!("from {from} to {next}")).await?;
+            }
             if !follow || next >= self.selection.to() {
                 return Ok(());
             }
@@ -115,6 +118,22 @@ impl Replay {
             }
             stored = now.position;
         }
+    }
+
+    /// Says of each table that was asked for by name and has no change in the range that it has none: a name that is
+    /// misspelt is no empty history.
+    async fn tell_absent(&self, range: &str) -> Result<(), Failure> {
+        let absent: Vec<&TablePattern> = self.selection.absent().collect();
+        if absent.is_empty() {
+            return Ok(());
+        }
+        let known = FeedRecord::tables(&self.session).await.map_err(|error| Failure::because(&error))?;
+        for table in absent {
+            // Nobody to tell when standard error is gone.
+            let _ =
+                writeln!(anstream::stderr(), "{YELLOW}walcast:{YELLOW:#} {}", without(table, range, &known));
+        }
+        Ok(())
     }
 
     async fn feed(&self) -> Result<FeedRecord, Failure> {
@@ -138,6 +157,22 @@ impl Replay {
         }
         Ok(())
     }
+}
+
+/// That there is no change of `table` in `range`; `known`: the tables of which history has had any.
+fn without(table: &TablePattern, range: &str, known: &[RelationName]) -> String {
+    if known.iter().any(|known| table.matches(known)) {
+        return format!(
+            "history has no change of {table} in the range, {range}; it has had some in another one"
+        );
+    }
+    let names: Vec<String> = known.iter().map(ToString::to_string).collect();
+    let near = suggestion(&table.to_string(), names.iter().map(String::as_str));
+    let hint = match near {
+        Some(near) => format!("did you mean {near}?"),
+        None => "walcast doctor says what is published".to_owned(),
+    };
+    format!("history has never had a change of {table}; {hint}")
 }
 
 enum Printer {
@@ -202,7 +237,20 @@ impl Printer {
 
 #[cfg(test)]
 mod tests {
-    use super::Place;
+    use super::{Place, without};
+
+    #[test]
+    fn a_table_without_a_change_is_told_from_one_that_is_misspelt() {
+        let known = ["public.orders".parse().unwrap()];
+        let said = |table: &str| without(&table.parse().unwrap(), "from 0/1 to 0/9", &known);
+        assert!(said("public.orders").contains("in the range, from 0/1 to 0/9"), "{}", said("public.orders"));
+        assert!(
+            said("public.order").ends_with("never had a change of public.order; did you mean public.orders?")
+        );
+        assert!(
+            said("shop.*").ends_with("never had a change of shop.*; walcast doctor says what is published")
+        );
+    }
 
     #[test]
     fn places_are_cursors_or_times() {

@@ -9,6 +9,8 @@
 //! collected over all steps, so that an administrator has to act once. Single tables that it may not publish do not
 //! stop the others: they are said with the statement that adds them.
 
+mod error;
+mod missing;
 mod print;
 mod publications;
 #[cfg(test)]
@@ -20,17 +22,19 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 use walcast_history::{FeedRecord, NewFeed, schema};
-use walcast_postgres::{ConnectionConfig, ErrorClass, Session, quote_identifier};
+use walcast_postgres::{ConnectionConfig, Session};
 use walcast_replication::metrics::ENDED_TOTAL;
 use walcast_replication::publication::PublicationSettings;
 use walcast_replication::slot::{self, Ensured, SlotFacts, SlotSettings};
-use walcast_replication::{ReplicationConnection, ReplicationSettings};
 
+pub(crate) use error::SetupError;
+pub(crate) use missing::look;
 pub(crate) use print::print;
 pub(crate) use publications::published;
 pub(crate) use wal_limit::wal_limit_note;
 
-use super::doctor::{Severity, TableAccess, access_findings};
+use super::doctor::{Finding, Severity, TableAccess, access_findings};
+use crate::settings::ServeSettings;
 
 /// The name of setup's sessions in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "walcast setup";
@@ -51,8 +55,20 @@ pub(crate) struct Target {
     pub(crate) slot: SlotSettings,
 }
 
+impl Target {
+    /// As the settings say.
+    pub(crate) fn of(settings: &ServeSettings) -> Self {
+        Self {
+            source: settings.database.clone(),
+            history: settings.history.clone(),
+            publication: settings.publication.clone(),
+            slot: settings.slot.clone(),
+        }
+    }
+}
+
 /// One thing that was done, or found done, or that a person should know.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub(crate) struct Note {
     /// `schema`, `publication`, `table`, `slot`, `feed`.
     pub(crate) subject: &'static str,
@@ -63,97 +79,18 @@ pub(crate) struct Note {
     /// The statement that mends it, where something should be mended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fix: Option<String>,
+    /// A daemon that looks after the publications says it too, for as long as it is so.
+    #[serde(skip)]
+    pub(crate) is_standing: bool,
 }
 
 impl Note {
     pub(crate) fn changed(subject: &'static str, message: impl Into<String>) -> Self {
-        Self { subject, changed: true, message: message.into(), fix: None }
+        Self { subject, changed: true, message: message.into(), fix: None, is_standing: false }
     }
 
     pub(crate) fn unchanged(subject: &'static str, message: impl Into<String>) -> Self {
-        Self { subject, changed: false, message: message.into(), fix: None }
-    }
-}
-
-/// Why the feed's foundations are not there.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SetupError {
-    /// An administrator has to run these first; then setup goes on.
-    #[error("an administrator must run these statements first, then run walcast setup again:\n{}", statements.join("\n"))]
-    Administrator {
-        /// Each with the database it belongs to, as a comment.
-        statements: Vec<String>,
-    },
-    /// The server's WAL cannot be decoded.
-    #[error("the source has wal_level = {found}, and not logical")]
-    WalLevel {
-        /// What is set.
-        found: String,
-    },
-    /// Torn down, but for what the role may not drop.
-    #[error("the rest is dropped; an administrator must run:\n{}", statements.join("\n"))]
-    LeftOver {
-        /// Each with the database it belongs to, as a comment.
-        statements: Vec<String>,
-    },
-    /// The feed that is there comes from another cluster.
-    #[error("the history's feed comes from cluster {expected}, and the source is cluster {found}")]
-    AnotherCluster {
-        /// The feed's.
-        expected: String,
-        /// The source's.
-        found: String,
-    },
-    /// A Postgres cannot be reached or refused.
-    #[error("{0}")]
-    Postgres(#[from] walcast_postgres::Error),
-    /// Slot or publications.
-    #[error("{0}")]
-    Replication(#[from] walcast_replication::Error),
-    /// The history.
-    #[error("{0}")]
-    History(#[from] walcast_history::Error),
-}
-
-impl From<tokio_postgres::Error> for SetupError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Postgres(error.into())
-    }
-}
-
-impl SetupError {
-    /// How to react.
-    pub(crate) fn class(&self) -> ErrorClass {
-        match self {
-            Self::Administrator { .. }
-            | Self::LeftOver { .. }
-            | Self::WalLevel { .. }
-            | Self::AnotherCluster { .. } => ErrorClass::Operator,
-            Self::Postgres(error) => error.class(),
-            Self::Replication(error) => error.class(),
-            Self::History(error) => error.class(),
-        }
-    }
-
-    /// Whether nothing is in the way but another consumer of the slot.
-    pub(crate) const fn is_slot_in_use(&self) -> bool {
-        matches!(self, Self::Replication(walcast_replication::Error::SlotInUse { .. }))
-    }
-
-    /// What a person can do about it.
-    pub(crate) fn hint(&self) -> Option<String> {
-        match self {
-            Self::AnotherCluster { .. } => Some(
-                "connect to the right server, or run walcast setup --start-over: clients sync again"
-                    .to_owned(),
-            ),
-            Self::WalLevel { .. } => {
-                Some("run ALTER SYSTEM SET wal_level = logical; and restart Postgres".to_owned())
-            }
-            Self::Replication(error) => error.hint(),
-            Self::Postgres(error) => error.server_error().and_then(|error| error.hint.clone()),
-            Self::Administrator { .. } | Self::LeftOver { .. } | Self::History(_) => None,
-        }
+        Self { changed: false, ..Self::changed(subject, message) }
     }
 }
 
@@ -178,9 +115,9 @@ pub(crate) async fn prepare(
     start_over: StartOver<'_>,
     say: &mut (dyn FnMut(Note) + Send),
 ) -> Result<FeedRecord, SetupError> {
-    let mut administrator = Vec::new();
-    let mut history = Session::connect(&target.history, APPLICATION_NAME).await?;
-    let has_schema = apply_schema(&mut history, &mut administrator, say).await?;
+    let mut missing = Vec::new();
+    let (mut history, source) = missing::sessions(target).await?;
+    let has_schema = apply_schema(&mut history, &mut missing, say).await?;
     // One setup of a history at a time, until its session ends: two would take each other's slot for a left-over.
     history.execute("SELECT pg_advisory_lock(hashtext('walcast'), hashtext('setup'))", &[]).await?;
     let feed = if has_schema { FeedRecord::load(&history, &target.slot.name).await? } else { None };
@@ -191,9 +128,7 @@ pub(crate) async fn prepare(
     };
     let feed = feed.filter(|_| !is_over);
 
-    let source = Session::connect(&target.source, APPLICATION_NAME).await?;
-    require_logical(&source).await?;
-    let identity = identify(&target.source, &mut administrator).await?;
+    let identity = missing::of_source(&source, target, &mut missing).await?;
     if let (Some(feed), Some(identity)) = (&feed, &identity)
         && feed.system_identifier != identity.system_identifier
     {
@@ -201,10 +136,10 @@ pub(crate) async fn prepare(
         return Err(SetupError::AnotherCluster { expected, found });
     }
     let secret = feed.as_ref().map(|feed| feed.secret.reveal());
-    let database =
-        publications::prepare(&source, &target.publication, secret, &mut administrator, say).await?;
-    let Some(identity) = identity.filter(|_| administrator.is_empty()) else {
-        return Err(SetupError::Administrator { statements: administrator });
+    let database = publications::prepare(&source, &target.publication, secret, &mut missing, say).await?;
+    let Some(identity) = identity.filter(|_| missing.is_empty()) else {
+        missing.extend(missing::of_tables(&source).await?);
+        return Err(SetupError::Missing(missing));
     };
     say_unreadable(&source, &target.publication, say).await?;
     let mut gives_up = is_over;
@@ -288,7 +223,11 @@ async fn go_on(
 /// # Errors
 /// [`walcast_replication::Error::SlotInUse`] while somebody streams from the slot.
 pub(crate) async fn require_free_slot(target: &Target) -> Result<(), SetupError> {
-    let source = Session::connect(&target.source, APPLICATION_NAME).await?;
+    let source = match Session::connect(&target.source, APPLICATION_NAME).await {
+        Ok(source) => source,
+        // A spare asks the source alone, again and again; what is wrong with the history is said with it.
+        Err(error) => return Err(missing::sessions(target).await.err().unwrap_or_else(|| error.into())),
+    };
     let slot = &target.slot.name;
     // A slot of another kind will never do, which is said by what looks at it next.
     let facts =
@@ -343,15 +282,10 @@ pub(crate) fn can_be_ours(facts: &SlotFacts, database: &str) -> bool {
     facts.plugin.as_deref() == Some("pgoutput") && facts.database.as_deref() == Some(database)
 }
 
-async fn require_logical(source: &Session) -> Result<(), SetupError> {
-    let found: String = source.query_one("SELECT current_setting('wal_level')", &[]).await?.try_get(0)?;
-    if found == "logical" { Ok(()) } else { Err(SetupError::WalLevel { found }) }
-}
-
-/// Returns whether the schema is there; what is missing for it is added to `administrator`.
+/// Returns whether the schema is there; what is missing for it is added to `missing`.
 async fn apply_schema(
     history: &mut Session,
-    administrator: &mut Vec<String>,
+    missing: &mut Vec<Finding>,
     say: &mut (dyn FnMut(Note) + Send),
 ) -> Result<bool, SetupError> {
     match schema::apply(history).await {
@@ -365,32 +299,9 @@ async fn apply_schema(
             Ok(true)
         }
         Err(error) if error.sqlstate() == Some("42501") => {
-            let (database, statement) = print::schema_statement(history).await?;
-            administrator.push(format!("-- in database {database}\n{statement}"));
+            let (database, role, statement) = print::schema_statement(history).await?;
+            missing.push(missing::schema(&database, &role, statement));
             Ok(false)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Which cluster the source is, asked by a replication connection: the same log-in as the replicator's. `None` when
-/// the role may not have one; what it lacks is added to `administrator`.
-async fn identify(
-    source: &ConnectionConfig,
-    administrator: &mut Vec<String>,
-) -> Result<Option<walcast_replication::SystemIdentity>, SetupError> {
-    let settings = ReplicationSettings::default();
-    match ReplicationConnection::connect(source, APPLICATION_NAME, &settings).await {
-        Ok(mut connection) => Ok(Some(connection.identify_system().await?)),
-        // An SQL session was had with the same password, so it is the role's attribute or pg_hba.conf.
-        Err(error) if matches!(error.sqlstate(), Some("42501" | "28000")) => {
-            let role = quote_identifier(source.user());
-            administrator.push(format!(
-                "-- {error}\nALTER ROLE {role} REPLICATION; -- on RDS: GRANT rds_replication TO {role};\n\
-                 -- and let pg_hba.conf have a line for database {} and this role",
-                source.database()
-            ));
-            Ok(None)
         }
         Err(error) => Err(error.into()),
     }

@@ -2,13 +2,14 @@
 
 mod clients;
 mod daemon;
+mod report;
 
 use serde::Serialize;
 use walcast_history::{ClientName, History, Inspection};
 use walcast_model::{Cursor, Lsn};
 use walcast_postgres::{Pool, Session};
 
-use super::doctor::{Slot, WalCost, size, span};
+use super::doctor::{Slot, WalCost};
 use super::setup::Target;
 
 use clients::ClientStatus;
@@ -19,6 +20,8 @@ const APPLICATION_NAME: &str = "walcast status";
 /// Where the feed stands. What could not be asked is absent, and named in `problems`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Status {
+    /// The database that was asked about, without a password.
+    pub(crate) database: String,
     /// The feed's id.
     pub(crate) feed: Option<String>,
     /// Everything before it is in history.
@@ -81,24 +84,86 @@ pub(crate) struct HistoryStatus {
     pub(crate) oldest_change: Option<Cursor>,
     /// Where its last change is.
     pub(crate) newest_change: Option<Cursor>,
+    /// Subscriptions of which it is kept what they have acknowledged; absent when its schema is of another version.
+    pub(crate) subscriptions: Option<u64>,
+    /// The newest rows of keys that it keeps; absent as above.
+    pub(crate) last_images: Option<ImagesStatus>,
+}
+
+/// What history keeps to complete changes with (`last_images`).
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ImagesStatus {
+    /// Of which tables there are images.
+    pub(crate) tables: Vec<String>,
+    /// Size on disk in bytes.
+    pub(crate) bytes: u64,
 }
 
 impl Status {
     /// Asks all three; each may be away. `listen`: where `walcast serve` listens.
     pub(crate) async fn gather(target: &Target, listen: &str, wal_budget: Option<u64>) -> Self {
-        let mut status = Self { daemon: Daemon::ask(listen).await, ..Self::default() };
-        match Self::slot(target, wal_budget).await {
+        let (database, daemon) = (target.source.to_string(), Daemon::ask(listen).await);
+        let mut status = Self { database, daemon, ..Self::default() };
+        let source = Self::slot(target, wal_budget).await;
+        let history = History::new(Pool::new(target.history.clone(), APPLICATION_NAME, 1)).inspect().await;
+        // One database that is away is one problem.
+        let is_said = source.is_err() && target.source == target.history;
+        let mut has_none = false;
+        match source {
             Ok((slot, cost)) => status.set_slot(&slot, cost.as_ref()),
-            Err(error) => status.problems.push(format!("the source: {error}")),
+            Err(error) => status.problem("the source: ", &error, error.hint()),
         }
-        let history = History::new(Pool::new(target.history.clone(), APPLICATION_NAME, 1));
-        match history.inspect().await {
+        match history {
             Ok(inspection) => status.set_history(&inspection, &target.slot.name),
-            Err(error) => status.problems.push(format!("the history: {error}")),
+            Err(error @ walcast_history::Error::Postgres { .. }) if is_said => {
+                tracing::debug!(%error, "the history is away with the source");
+            }
+            Err(error) => {
+                has_none = matches!(error, walcast_history::Error::SchemaMissing);
+                status.problem("", &error, error.hint().map(str::to_owned));
+            }
         }
+        has_none |= status.feed.is_none() && status.history.is_some();
         status.behind_bytes =
             status.source.zip(status.stored).map(|(end, stored)| end.bytes_since(stored.lsn()));
+        status.set_daemon(has_none);
         status
+    }
+
+    fn problem(&mut self, what: &str, error: &impl ToString, hint: Option<String>) {
+        let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+        self.problems.push(format!("{what}{}{hint}", error.to_string()));
+    }
+
+    /// What it says is of the feed that was asked about, or of another one. `has_none`: there is none, surely.
+    fn set_daemon(&mut self, has_none: bool) {
+        self.daemon.same_feed = match (self.daemon.feed(), &self.feed) {
+            (Some(served), Some(asked)) => Some(served == asked),
+            (Some(_), None) if has_none => Some(false),
+            _ => None,
+        };
+        if self.is_doubtful() {
+            self.problems.push(format!(
+                "the walcast at {} does not say which feed it serves, and nobody reads this database's slot: ask on its own \
+                 machine, or where admin_listen says",
+                self.daemon.address
+            ));
+        }
+        if self.daemon.same_feed != Some(false) {
+            return;
+        }
+        let (address, served) = (&self.daemon.address, self.daemon.feed().unwrap_or_default());
+        let asked = self.feed.as_deref().map_or_else(|| "none".to_owned(), |feed| format!("feed {feed}"));
+        self.problems.push(format!(
+            "the walcast at {address} serves feed {served}, and this database has {asked}: name this one's address with \
+             --daemon, or the other one's database with --database-url"
+        ));
+    }
+
+    /// A daemon that is ready reads its slot; one that tells strangers nothing more may be another feed's.
+    fn is_doubtful(&self) -> bool {
+        let is_read = self.slot.as_ref().is_some_and(|slot| slot.active_pid.is_some());
+        self.daemon.ready && self.daemon.feed().is_none() && self.source.is_some() && !is_read
     }
 
     async fn slot(
@@ -148,6 +213,11 @@ impl Status {
             oldest_age_seconds: inspection.oldest_age_seconds.map(|seconds| seconds.max(0.0) as u64),
             oldest_change: inspection.oldest_change,
             newest_change: inspection.newest_change,
+            subscriptions: inspection.beside.as_ref().map(|beside| beside.subscriptions),
+            last_images: inspection.beside.as_ref().map(|beside| ImagesStatus {
+                tables: beside.imaged_tables.clone(),
+                bytes: beside.image_bytes,
+            }),
         });
     }
 
@@ -163,46 +233,7 @@ impl Status {
                 let clients = known.iter().map(|client| ClientStatus::new(client, keep, stored));
                 self.clients = clients.filter(|client| all || client.kept).collect();
             }
-            Err(error) => self.problems.push(format!("the clients: {error}")),
+            Err(error) => self.problem("the clients: ", &error, error.hint().map(str::to_owned)),
         }
-    }
-
-    /// Lines of two columns, for people.
-    pub(crate) fn lines(&self) -> Vec<(&'static str, String)> {
-        let text = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
-        let cursor = |value: Option<Cursor>| text(value.map(|value| value.to_string()));
-        let mut lines = vec![
-            ("feed", text(self.feed.clone())),
-            ("source", text(self.source.map(|lsn| lsn.to_string()))),
-            ("stored", cursor(self.stored)),
-            ("behind", text(self.behind_bytes.map(size))),
-            ("oldest", cursor(self.oldest)),
-        ];
-        if let Some(slot) = &self.slot {
-            let streamed =
-                slot.active_pid.map_or_else(|| "not streamed".to_owned(), |pid| format!("streamed by {pid}"));
-            let wal_status = slot.wal_status.as_deref().unwrap_or("unknown");
-            lines.push(("slot", format!("{} ({streamed}, WAL {wal_status})", slot.name)));
-            lines.push(("slot lag", text(slot.lag_bytes.map(size))));
-            let retained = slot.retained_bytes.and_then(|bytes| u64::try_from(bytes).ok());
-            let budget = slot.budget_bytes.map(|bytes| format!(" of wal_budget {}", size(bytes)));
-            let safe = slot.safe_bytes.map(|bytes| {
-                format!(", {} until the server's limit", size(u64::try_from(bytes).unwrap_or_default()))
-            });
-            let left = slot.seconds_left.map(|seconds| format!(", {} left at this rate", span(seconds)));
-            let rate = format!("; the source writes {} a second", size(slot.wal_bytes_per_second as u64));
-            let more = [budget, safe, Some(rate), left].into_iter().flatten().collect::<String>();
-            lines.push(("WAL retained", format!("{}{more}", text(retained.map(size)))));
-        }
-        if let Some(history) = &self.history {
-            let partitions = history.partitions;
-            let age = history.oldest_age_seconds.map(|seconds| format!(", the oldest {} old", span(seconds)));
-            let age = age.unwrap_or_default();
-            lines.push(("history", format!("{} in {partitions} partitions{age}", size(history.bytes))));
-        }
-        lines.extend(self.clients.iter().map(|client| ("client", client.to_string())));
-        lines.push(("daemon", self.daemon.to_string()));
-        lines.extend(self.problems.iter().map(|problem| ("problem", problem.clone())));
-        lines
     }
 }

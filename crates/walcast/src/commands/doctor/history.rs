@@ -135,10 +135,12 @@ impl HistoryFacts {
         Some(judged(identity::judge(&origin(feed), standing, feed.position), feed))
     }
 
-    /// What they mean.
-    pub(crate) fn findings(&self) -> Vec<Finding> {
+    /// What they mean. `source_is_away`: it has been said that the source cannot be connected to.
+    pub(crate) fn findings(&self, source_is_away: bool) -> Vec<Finding> {
         let answer = match &self.answer {
             Ok(answer) => answer,
+            // One database that is away is one finding.
+            Err(_) if self.same_database && source_is_away => return Vec::new(),
             Err(finding) => return vec![finding.clone()],
         };
         let mut findings = Vec::new();

@@ -138,7 +138,7 @@ impl ServerFacts {
     }
 
     fn slots(&self) -> Finding {
-        let message = format!("{} of {} replication slots are in use", self.slots_used, self.slots_max);
+        let message = format!("replication slots: {} of {} in use", self.slots_used, self.slots_max);
         if self.slots_used < self.slots_max || self.has_our_slot {
             return Finding::ok("replication_slots", message);
         }
@@ -151,7 +151,7 @@ impl ServerFacts {
     }
 
     fn senders(&self) -> Finding {
-        let message = format!("{} of {} WAL senders are in use", self.senders_used, self.senders_max);
+        let message = format!("WAL senders: {} of {} in use", self.senders_used, self.senders_max);
         if self.senders_used < self.senders_max || self.has_our_sender {
             return Finding::ok("wal_senders", message);
         }

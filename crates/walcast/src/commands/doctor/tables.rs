@@ -7,6 +7,7 @@ use walcast_replication::publication::{self, Action, Facts, FindingKind, Plan, P
 
 use super::finding::Finding;
 use crate::commands::setup::published;
+use crate::output::count;
 
 /// What the plan of the publications says. `running`: a feed exists, so what is left to do is done by `serve`.
 pub(crate) fn publication_findings(
@@ -23,7 +24,8 @@ pub(crate) fn publication_findings(
         let message = format!("the publications ({names}) are not there or not as they should be");
         findings.push(Finding::error("publication", message, "walcast setup"));
     } else if tables > 0 {
-        let message = format!("{tables} tables are not in their place in the publications yet");
+        let message =
+            format!("not in their place in the publications yet: {}", count(tables as u64, "table"));
         let fix = if running { "nothing: walcast serve does it" } else { "walcast setup" };
         findings.push(Finding::warning("publication", message, fix));
     }
@@ -115,10 +117,12 @@ pub(crate) fn access_findings(tables: &[TableAccess], role: &str) -> Vec<Finding
             }
             _ => grants.push(format!("GRANT SELECT ON ALL TABLES IN SCHEMA {in_schema} TO {quoted};")),
         }
-        let (count, first) = (tables.len(), &tables[0].table);
-        let message = format!(
-            "role {role:?} may not read {count} tables of schema {schema:?} ({first}, …): no initial sync"
-        );
+        let named = match tables.as_slice() {
+            [one] => format!("table {:?}", one.table),
+            [first, ..] => format!("{} tables ({}, …)", tables.len(), first.table),
+            [] => continue,
+        };
+        let message = format!("role {role:?} may not read {named} of schema {schema:?}: no initial sync");
         findings.push(Finding::error("select_privilege", message, grants.join(" ")));
     }
     let hidden: Vec<String> = tables

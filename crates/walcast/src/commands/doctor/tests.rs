@@ -127,7 +127,31 @@ async fn a_server_that_cannot_feed_anybody_is_told_how_to() {
     assert!(fix(&findings, "replication_slots").contains("max_replication_slots"), "{findings:#?}");
     let mut ignore = |_| {};
     let error = setup::prepare(&target, setup::StartOver::Never, &mut ignore).await.unwrap_err();
-    assert!(error.hint().unwrap().contains("wal_level = logical"), "{error}");
+    // All at once, in the same words, and with what is missing for a role that may do little.
+    let said = error.to_string();
+    for check in ["wal_level", "replication_slots"] {
+        assert!(said.contains(fix(&findings, check)), "{check} in {said}");
+    }
+    let role = database.unique("plain");
+    database.run("DROP PUBLICATION walcast, walcast_inserts; DROP SCHEMA walcast CASCADE").await;
+    database.run(&format!("CREATE ROLE {role} LOGIN; CREATE TABLE t (id int PRIMARY KEY)")).await;
+    let poor = self::target(&database, &database.url_as(&role));
+    let error = setup::prepare(&poor, setup::StartOver::Never, &mut ignore).await.unwrap_err();
+    let setup::SetupError::Missing(missing) = &error else { panic!("{error}") };
+    let checks: Vec<&str> = missing.iter().map(|finding| finding.check).collect();
+    assert_eq!(
+        checks,
+        [
+            "history_schema",
+            "wal_level",
+            "replication_login",
+            "replication_slots",
+            "publication",
+            "select_privilege"
+        ],
+        "{error}"
+    );
+    assert!(error.hint("walcast serve").unwrap().starts_with("then run walcast serve again"));
 }
 
 #[tokio::test]
@@ -138,6 +162,28 @@ async fn a_server_that_is_away_is_one_finding_and_the_rest_is_still_looked_at() 
     let findings = examine(&target, None).await;
     assert_eq!(find(&findings, "connection").severity, Severity::Error);
     assert_eq!(fix(&findings, "history_schema"), "walcast setup");
+}
+
+#[tokio::test]
+async fn one_database_that_is_away_is_said_once() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    let nowhere = target(&database, "postgres://nobody@127.0.0.1:1/none");
+    let findings = examine(&nowhere, None).await;
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    assert!(fix(&findings, "connection").contains("start the server"), "{findings:#?}");
+}
+
+#[tokio::test]
+async fn a_password_that_was_not_given_is_asked_for_by_the_names_of_its_places() {
+    let installation = installations().pop().unwrap();
+    let secretive = "host all secretive 127.0.0.1/32 scram-sha-256";
+    let cluster = cluster_builder(&installation).hba(secretive).hba("host all all 127.0.0.1/32 trust");
+    let cluster = cluster.start().await.unwrap();
+    let database = TestDatabase::create(&cluster).await;
+    database.run("CREATE ROLE secretive LOGIN PASSWORD 'x'").await;
+    let findings = examine(&target(&database, &database.url_as("secretive")), None).await;
+    assert!(fix(&findings, "connection").contains("PGPASSWORD, in ~/.pgpass"), "{findings:#?}");
+    assert_eq!(findings.len(), 1, "{findings:#?}");
 }
 
 #[tokio::test]

@@ -128,6 +128,11 @@ impl Access {
 /// What the policies grant, and what there is to say about it.
 fn granted(request: &Request) -> (Option<Grant>, Vec<Stage>) {
     let table = &request.table;
+    if request.is_closed {
+        let message =
+            "no policies are in force, and with authentication nobody may have anything without (forbidden)";
+        return (None, vec![Stage::drops("policy", message).hint("give walcast serve the setting policies")]);
+    }
     let Some(bearer) = &request.bearer else {
         let stage =
             Stage::keeps("policy", "no policies are in force: everything that is published may be had");

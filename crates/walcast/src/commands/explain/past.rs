@@ -9,7 +9,7 @@ use super::access::Access;
 use super::present::Key;
 use super::report::{Delivery, Printer, Stage};
 use super::request::{Request, Transaction};
-use crate::output::Failure;
+use crate::output::{Failure, count};
 use crate::settings::ServeSettings;
 
 /// How long it may take to find the newest change of a row in history.
@@ -24,7 +24,7 @@ struct History {
 impl History {
     async fn open(settings: &ServeSettings) -> Result<Self, Failure> {
         let session = Session::connect(&settings.history, APPLICATION_NAME).await;
-        let session = session.map_err(|error| Failure::because(&error))?;
+        let session = session.map_err(|error| Failure::away(&error))?;
         let slot = &settings.slot.name;
         let feed = FeedRecord::load(&session, slot).await.map_err(|error| Failure::because(&error))?;
         let feed = feed.ok_or_else(|| {
@@ -101,7 +101,8 @@ pub(super) async fn transaction(
         return Ok(());
     }
     if changes > 0 {
-        let message = format!("history has {changes} changes of it, and none of {}", request.table);
+        let changes = count(changes as u64, "change");
+        let message = format!("history has {changes} of it, and none of {}", request.table);
         return Ok(nothing(Stage::drops("history", message).hint(format!(
             "walcast replay --from {} --limit 1 shows them",
             Cursor::new(from.lsn(), Seq::FIRST)

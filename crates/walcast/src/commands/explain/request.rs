@@ -22,6 +22,8 @@ pub(super) struct Request {
     pub(super) table: RelationName,
     /// Who asks; `None` when nobody is asked who he is.
     pub(super) bearer: Option<Bearer>,
+    /// Tokens are looked at, and there are no policies that give their bearers anything.
+    pub(super) is_closed: bool,
     /// What the subscription says: its `where` with its text, and its columns.
     pub(super) filter: Option<(String, Result<Filter, FilterError>)>,
     pub(super) columns: Option<BTreeSet<String>>,
@@ -63,7 +65,7 @@ impl Request {
         let bearer = match (&args.claims, policies) {
             (None, None) => None,
             (Some(_), None) => {
-                return Err(Failure::usage("--as needs policies: name their file with --policies"));
+                return Err(Failure::usage(format!("--as: {}", without_policies(settings))));
             }
             (None, Some(_)) => {
                 return Err(Failure::usage("policies are in force: say with --as whose claims to take"));
@@ -84,7 +86,20 @@ impl Request {
             (text, parsed)
         });
         let columns = (!args.columns.is_empty()).then(|| args.columns.into_iter().collect());
-        Ok(Self { table, bearer, filter, columns, what })
+        let is_closed = bearer.is_none() && settings.entrance.tokens.is_some();
+        Ok(Self { table, bearer, is_closed, filter, columns, what })
+    }
+}
+
+/// What it means that no policies are in force, and how to give them.
+fn without_policies(settings: &ServeSettings) -> &'static str {
+    if settings.entrance.tokens.is_some() {
+        "no policies are in force, so nobody may have anything; name their file with --policies, or with the setting \
+         policies as for walcast serve"
+    } else {
+        "no policies are in force and no tokens are looked at, so everybody may have everything that is published; leave \
+         --as out, or name the file with --policies, or give the settings of walcast serve (--config: policies, and a key \
+         such as jwt_secret_file)"
     }
 }
 

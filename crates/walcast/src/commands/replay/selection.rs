@@ -11,8 +11,8 @@ use crate::output::Failure;
 /// What was asked for, and how much of it is still to come.
 #[derive(Debug)]
 pub(super) struct Selection {
-    /// Empty for all.
-    tables: Vec<TablePattern>,
+    /// Empty for all; with whether a change of it was there.
+    tables: Vec<(TablePattern, bool)>,
     from: Option<Place>,
     to: Option<Place>,
     /// Transactions still to be printed.
@@ -24,7 +24,8 @@ pub(super) struct Selection {
 impl Selection {
     pub(super) fn new(args: &ReplayArgs) -> Result<Self, Failure> {
         let parse = |table: &String| {
-            qualified(table).parse::<TablePattern>().map_err(|error| Failure::usage(error.to_string()))
+            let pattern = qualified(table).parse::<TablePattern>();
+            pattern.map(|pattern| (pattern, false)).map_err(|error| Failure::usage(error.to_string()))
         };
         let tables = args.tables.iter().map(parse).collect::<Result<_, _>>()?;
         Ok(Self { tables, from: args.from, to: args.to, left: args.limit, inside: false })
@@ -58,10 +59,13 @@ impl Selection {
         if !self.has_time(part.transaction().committed_at) {
             return None;
         }
-        let wanted = |change: &&Change| {
-            self.tables.is_empty() || self.tables.iter().any(|table| table.matches(change.relation.name()))
+        let is_all = self.tables.is_empty();
+        let mut wanted = |change: &&Change| {
+            let name = change.relation.name();
+            let matching = self.tables.iter_mut().filter(|(table, _)| table.matches(name));
+            is_all || matching.map(|(_, was_there)| *was_there = true).count() > 0
         };
-        let changes: Vec<&Change> = part.changes().iter().filter(wanted).collect();
+        let changes: Vec<&Change> = part.changes().iter().filter(|change| wanted(change)).collect();
         let is_end = part.end().is_some();
         let shown = !changes.is_empty() || (self.inside && is_end);
         if shown {
@@ -71,6 +75,11 @@ impl Selection {
             }
         }
         shown.then_some(changes)
+    }
+
+    /// What was asked for by name and not met with so far.
+    pub(super) fn absent(&self) -> impl Iterator<Item = &TablePattern> {
+        self.tables.iter().filter(|(_, was_there)| !was_there).map(|(table, _)| table)
     }
 
     fn has_time(&self, committed_at: Timestamp) -> bool {
@@ -107,7 +116,7 @@ mod tests {
     }
 
     fn selection(tables: &[&str], left: Option<u64>) -> Selection {
-        let tables = tables.iter().map(|table| table.parse().unwrap()).collect();
+        let tables = tables.iter().map(|table| (table.parse().unwrap(), false)).collect();
         Selection { tables, from: None, to: None, left, inside: false }
     }
 
@@ -122,6 +131,14 @@ mod tests {
         assert!(!selection.is_done());
         assert_eq!(count(&mut selection, &part(0, &["b"], true)), Some(0));
         assert!(selection.is_done());
+    }
+
+    #[test]
+    fn what_is_asked_for_and_not_there_is_known() {
+        let mut selection = selection(&["public.a", "public.b", "shop.*"], None);
+        selection.take(&part(0, &["a", "c"], true));
+        let absent: Vec<String> = selection.absent().map(ToString::to_string).collect();
+        assert_eq!(absent, ["public.b", "shop.*"]);
     }
 
     #[test]

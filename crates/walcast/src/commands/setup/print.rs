@@ -40,7 +40,13 @@ pub(crate) async fn print(target: &Target) -> Result<String, SetupError> {
             finding.statement.as_deref().unwrap_or_default()
         );
     }
-    print_grants(&source, &mut text).await?;
+    for (schema, _, grants) in grants(&source).await? {
+        let _ = writeln!(
+            text,
+            "\n-- For initial syncs of the tables in {}.\n{grants}",
+            quote_identifier(&schema)
+        );
+    }
     print_schema(target, &mut text).await?;
     let (slot, name) = (&target.slot.name, &facts.role.name);
     let _ = writeln!(
@@ -51,23 +57,23 @@ pub(crate) async fn print(target: &Target) -> Result<String, SetupError> {
     Ok(text)
 }
 
-/// What the role lacks to read the tables' rows: the changes come without, an initial sync does not.
-async fn print_grants(source: &Session, text: &mut String) -> Result<(), SetupError> {
+/// The schemas of which the role cannot read all tables, with the role and the statements that let it. The changes come
+/// without, an initial sync does not.
+pub(super) async fn grants(source: &Session) -> Result<Vec<(String, String, String)>, SetupError> {
     let sql = "SELECT DISTINCT n.nspname::text, current_user::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
                  AND n.nspname <> ALL (ARRAY['pg_catalog', 'information_schema', 'walcast'])
                  AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'))
                ORDER BY 1";
-    for row in source.query(sql, &[]).await? {
+    let statements = |row: &tokio_postgres::Row| {
         let (schema, role): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        let (schema, role) = (quote_identifier(&schema), quote_identifier(&role));
-        let _ = writeln!(
-            text,
-            "\n-- For initial syncs of the tables in {schema}.\nGRANT USAGE ON SCHEMA {schema} TO {role};\n\
-             GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role};"
+        let (quoted, to) = (quote_identifier(&schema), quote_identifier(&role));
+        let grants = format!(
+            "GRANT USAGE ON SCHEMA {quoted} TO {to};\nGRANT SELECT ON ALL TABLES IN SCHEMA {quoted} TO {to};"
         );
-    }
-    Ok(())
+        Ok((schema, role, grants))
+    };
+    source.query(sql, &[]).await?.iter().map(statements).collect()
 }
 
 async fn print_schema(target: &Target, text: &mut String) -> Result<(), SetupError> {
@@ -81,15 +87,15 @@ async fn print_schema(target: &Target, text: &mut String) -> Result<(), SetupErr
     if target.history != target.source {
         let _ = writeln!(text, "\n-- The history, in database {database} at {}:", target.history.server());
     }
-    let (_, statement) = schema_statement(&history).await?;
+    let (_, _, statement) = schema_statement(&history).await?;
     let role = quote_identifier(&role);
     let sql = schema::print();
     let _ = writeln!(text, "\n-- The history.\n{statement}\nSET ROLE {role};\n{sql}RESET ROLE;");
     Ok(())
 }
 
-/// The session's database, and the statement that lets its role have schema `walcast` there.
-pub(super) async fn schema_statement(history: &Session) -> Result<(String, String), SetupError> {
+/// The session's database and role, and the statement that lets the role have schema `walcast` there.
+pub(super) async fn schema_statement(history: &Session) -> Result<(String, String, String), SetupError> {
     let row = history
         .query_one(
             "SELECT current_database()::text, current_user::text,
@@ -97,12 +103,13 @@ pub(super) async fn schema_statement(history: &Session) -> Result<(String, Strin
             &[],
         )
         .await?;
-    let role = quote_identifier(&row.try_get::<_, String>(1)?);
+    let name: String = row.try_get(1)?;
+    let role = quote_identifier(&name);
     let there: bool = row.try_get(2)?;
     let statement = if there {
         format!("ALTER SCHEMA walcast OWNER TO {role};")
     } else {
         format!("CREATE SCHEMA walcast AUTHORIZATION {role};")
     };
-    Ok((row.try_get(0)?, statement))
+    Ok((row.try_get(0)?, name, statement))
 }

@@ -6,6 +6,8 @@ use walcast_replication::publication::{
 };
 
 use super::{Note, SetupError};
+use crate::commands::doctor::Finding;
+use crate::output::count;
 
 /// A plan is made again after each round: a partitioned table is listed before its partitions are, and a table that
 /// was locked may be free by then. What is left after these rounds `walcast serve` does.
@@ -16,7 +18,7 @@ pub(super) async fn prepare(
     source: &Session,
     settings: &PublicationSettings,
     secret: Option<&str>,
-    administrator: &mut Vec<String>,
+    missing: &mut Vec<Finding>,
     say: &mut (dyn FnMut(Note) + Send),
 ) -> Result<String, SetupError> {
     let mut facts = Facts::read(source).await?;
@@ -59,14 +61,16 @@ pub(super) async fn prepare(
     }
     say(Note::unchanged("publication", published(&facts, settings)));
     for finding in plan.findings.iter().filter(|finding| finding.kind != FindingKind::Privilege) {
-        let mut note = Note::unchanged("table", format!("{}: {}", finding.subject, finding.problem));
-        note.fix.clone_from(&finding.statement);
-        say(note);
+        let note = Note::unchanged("table", format!("{}: {}", finding.subject, finding.problem));
+        say(Note { fix: finding.statement.clone(), is_standing: true, ..note });
     }
     if settings.names().iter().any(|name| facts.publication(name).is_none()) {
         // Without its publications there is no feed. With them come their tables, so that an administrator acts once.
         let statements = Plan::by_hand(&facts, settings).administrator_statements().join("\n");
-        administrator.push(format!("-- in database {}\n{statements}", facts.database));
+        let (names, database, role) = (settings.names().join(" and "), &facts.database, &facts.role.name);
+        let message =
+            format!("in database {database}: role {role:?} may not create the publications {names}");
+        missing.push(Finding::error("publication", message, statements));
         return Ok(facts.database);
     }
     for step in plan.steps.iter().filter(|step| !step.allowed) {
@@ -74,6 +78,7 @@ pub(super) async fn prepare(
         let message = format!("this role may not do it: {}", describe(step, 0));
         say(Note {
             fix: Some(step.action.statements().join(" ")),
+            is_standing: true,
             ..Note::unchanged(subject(step), message)
         });
     }
@@ -82,13 +87,12 @@ pub(super) async fn prepare(
 
 /// How much each publication has.
 pub(crate) fn published(facts: &Facts, settings: &PublicationSettings) -> String {
-    let count = |name: &str| match facts.publication(name) {
+    let size = |name: &str| match facts.publication(name) {
         Some(publication) if publication.all_tables => "all tables".to_owned(),
-        Some(publication) if publication.tables.len() == 1 => "1 table".to_owned(),
-        Some(publication) => format!("{} tables", publication.tables.len()),
+        Some(publication) => count(publication.tables.len() as u64, "table"),
         None => "not there".to_owned(),
     };
-    let each = settings.names().into_iter().map(|name| format!("publication {name:?}: {}", count(&name)));
+    let each = settings.names().into_iter().map(|name| format!("publication {name:?}: {}", size(&name)));
     each.collect::<Vec<_>>().join("; ")
 }
 
@@ -104,7 +108,7 @@ fn describe(step: &PlanStep, rows: u64) -> String {
         Action::Publication { statement, .. } => return statement.clone(),
         Action::Table(table) => table,
     };
-    let rows = if rows > 0 { format!(", with the {rows} rows it has") } else { String::new() };
+    let rows = if rows > 0 { format!(", with what it has: {}", count(rows, "row")) } else { String::new() };
     match &table.enter {
         Some((Placement::Whole, _)) => format!("{} is published whole{rows}", table.name),
         Some((Placement::Inserts, _)) => {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use walcast_history::{ClientName, KnownClient};
 use walcast_model::Cursor;
 
-use super::size;
+use crate::commands::doctor::size;
 
 /// One subscription of a client.
 #[derive(Clone, Debug, Serialize)]

@@ -1,0 +1,94 @@
+//! What only a person can bring: found in one go, so that somebody has to act once.
+
+use walcast_postgres::{Session, quote_identifier};
+use walcast_replication::publication::Facts;
+use walcast_replication::{ReplicationConnection, ReplicationSettings, SystemIdentity};
+
+use super::error::Away;
+use super::{APPLICATION_NAME, SetupError, Target, print};
+use crate::commands::doctor::{Finding, ServerFacts, Severity, login_finding};
+
+/// Sessions with history and source, in this order.
+///
+/// # Errors
+/// [`SetupError::Away`]: both are asked, so that what keeps one away does not hide what keeps the other away.
+pub(super) async fn sessions(target: &Target) -> Result<(Session, Session), SetupError> {
+    // Boxed: connecting is large, and there are three of them.
+    let connect = |config| Box::pin(Session::connect(config, APPLICATION_NAME));
+    if target.history == target.source {
+        let away = |error| SetupError::Away(Away::Both(error));
+        let history = connect(&target.history).await.map_err(away)?;
+        return Ok((history, connect(&target.source).await.map_err(away)?));
+    }
+    match tokio::join!(connect(&target.history), connect(&target.source)) {
+        (Ok(history), Ok(source)) => Ok((history, source)),
+        (history, source) => {
+            Err(SetupError::Away(Away::Each { source: source.err(), history: history.err() }))
+        }
+    }
+}
+
+/// Changes nothing, and says what would keep `walcast setup` from its work, as far as it can be found out without it.
+///
+/// # Errors
+/// What is in the way.
+pub(crate) async fn look(target: &Target) -> Result<(), SetupError> {
+    let (_, source) = sessions(target).await?;
+    let mut missing = Vec::new();
+    of_source(&source, target, &mut missing).await?;
+    if missing.is_empty() { Ok(()) } else { Err(SetupError::Missing(missing)) }
+}
+
+/// Which cluster the source is, asked by a replication connection: the same log-in as the replicator's. `None` when it
+/// cannot be had; what lacks is added to `missing`.
+///
+/// # Errors
+/// When the source cannot be asked; while only that is in the way what passes by itself.
+pub(super) async fn of_source(
+    source: &Session,
+    target: &Target,
+    missing: &mut Vec<Finding>,
+) -> Result<Option<SystemIdentity>, SetupError> {
+    let server = ServerFacts::gather(source, &target.slot.name).await?;
+    let errors = server.findings().into_iter().filter(|finding| finding.severity == Severity::Error);
+    // Room for a slot or a sender may come while one waits, and a standby is told in other words.
+    let (lasting, passing): (Vec<_>, Vec<_>) =
+        errors.partition(|finding| matches!(finding.check, "version" | "wal_level"));
+    missing.extend(lasting);
+    let settings = ReplicationSettings::default();
+    let connecting = Box::pin(ReplicationConnection::connect(&target.source, APPLICATION_NAME, &settings));
+    let identity = match connecting.await {
+        Ok(mut connection) => Some(connection.identify_system().await?),
+        // An SQL session was had with the same password, so it is the role's attribute or pg_hba.conf; a sender may
+        // be missing because of what is missing already.
+        Err(error) if matches!(error.sqlstate(), Some("42501" | "28000")) || !missing.is_empty() => {
+            let lacks_attribute = !Facts::read(source).await?.role.replication;
+            missing.push(login_finding(&error.into(), &target.source, server.platform, lacks_attribute));
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if !missing.is_empty() {
+        missing.extend(passing.into_iter().filter(|finding| finding.check != "primary"));
+    }
+    Ok(identity)
+}
+
+/// The schemas whose tables the role cannot read, as findings: their changes would come, an initial sync would not.
+pub(super) async fn of_tables(source: &Session) -> Result<Vec<Finding>, SetupError> {
+    let finding = |(schema, role, grants): (String, String, String)| {
+        let message =
+            format!("role {role:?} may not read all tables of schema {schema:?}: no initial sync of those");
+        Finding::error("select_privilege", message, grants)
+    };
+    Ok(print::grants(source).await?.into_iter().map(finding).collect())
+}
+
+/// That the role may not make the schema, which `statement` does.
+pub(super) fn schema(database: &str, role: &str, statement: String) -> Finding {
+    let role = quote_identifier(role);
+    let message = format!(
+        "in database {database}: role {role} may not create or alter schema walcast, for the history"
+    );
+    Finding::error("history_schema", message, statement)
+}
