@@ -48,7 +48,7 @@ forms! {
     IdentityText = { "enum": ["default", "index", "full", "nothing"] };
     // Open: a client treats what it does not know as information.
     SourceStatusText = { "anyOf": [{ "enum": ["starting", "streaming", "interrupted"] }, { "type": "string" }] };
-    ErrorCodeText = { "anyOf": [{ "enum": ErrorCode::KNOWN.map(|code| code.to_string()) }, { "type": "string" }] };
+    ErrorCodeText = { "anyOf": [{ "enum": ErrorCode::KNOWN.iter().map(ErrorCode::as_str).collect::<Vec<_>>() }, { "type": "string" }] };
     Object = { "type": "object" };
     AnyJson = true;
 }

@@ -274,7 +274,8 @@ pub struct Change {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<schema::Object>"))]
     pub row: Option<Box<RawValue>>,
-    /// The whole row before the change; only under `REPLICA IDENTITY FULL`.
+    /// The whole row before the change, of `update` and `delete`: under `REPLICA IDENTITY FULL`, or where the row's last
+    /// image is kept and known for certain. Of the same table one change may have it and the next one not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<schema::Object>"))]
     pub old: Option<Box<RawValue>>,
