@@ -44,7 +44,7 @@ pub use client_message::{
     TableSelection, Unsubscribe,
 };
 pub use code::{CloseCode, ErrorCode};
-pub use decode::DecodeError;
+pub use decode::{DecodeError, Malformed};
 pub use server_message::{
     Acked, CaughtUp, Change, ChannelMessage, ClientList, ClientState, Column, ErrorMessage, Heartbeat,
     Limits, Mode, Presence, Progress, RelationMessage, ServerMessage, SnapshotComplete, SnapshotRows,
