@@ -42,6 +42,12 @@ async fn is_welcome(socket: &mut Socket) {
     assert_eq!(message["type"], "welcome", "{message}");
 }
 
+/// Who brings no token is asked for one, at once.
+async fn is_asked(socket: &mut Socket) {
+    let message = first(socket).await;
+    assert_eq!(message["type"], "auth_required", "{message}");
+}
+
 async fn is_closed(socket: &mut Socket) -> Value {
     let message = first(socket).await;
     assert_eq!((&message["code"], &message["fatal"]), (&json!("unauthorized"), &json!(true)), "{message}");
@@ -81,12 +87,16 @@ async fn tokens_let_in_until_they_expire_and_nothing_else_does() {
     is_welcome(&mut connect(&url, Some(&good)).await).await;
     is_welcome(&mut connect(&format!("{url}?token={good}"), None).await).await;
     let mut later = connect(&url, None).await;
+    is_asked(&mut later).await;
     send(&mut later, json!({"type": "auth", "token": good})).await;
     is_welcome(&mut later).await;
 
-    is_closed(&mut connect(&url, None).await).await;
+    let mut silent = connect(&url, None).await;
+    is_asked(&mut silent).await;
+    is_closed(&mut silent).await;
     is_closed(&mut connect(&url, Some("nonsense")).await).await;
     let mut early = connect(&url, None).await;
+    is_asked(&mut early).await;
     send(&mut early, json!({"type": "subscribe", "id": "s", "tables": [{"table": "*"}]})).await;
     is_closed(&mut early).await;
 

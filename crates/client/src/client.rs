@@ -349,6 +349,18 @@ impl Client {
     fn step(&mut self, step: Step) -> Option<Result<Event, Error>> {
         match step {
             Step::Nothing => None,
+            Step::Token if !self.target.token.is_there() => {
+                let message = "the daemon serves nobody without a token, and this client has none; give it one \
+                               (ClientBuilder::token)";
+                Some(self.fail(Failure::Over(Error::new(ErrorKind::Unauthorized, message))))
+            }
+            Step::Token => {
+                // Something on the way has taken it out of the request.
+                if let Link::Open(open) = &mut self.link {
+                    open.renewal.ask(&self.target.token);
+                }
+                None
+            }
             Step::Lost(reason) => Some(self.fail(Failure::Lost(reason))),
             Step::Over(error) => Some(self.fail(Failure::Over(error))),
             Step::Retry { id, attempt, error } => {
@@ -457,9 +469,11 @@ impl Open {
                     let received_bytes = self.received.bytes();
                     if self.since.is_none() || received_bytes == self.received_bytes {
                         let silence = self.silence;
-                        return Poll::Ready(Err(Failure::Lost(format!(
-                            "the daemon was silent for {silence:?}"
-                        ))));
+                        let reason = match self.since {
+                            Some(_) => format!("the daemon was silent for {silence:?}"),
+                            None => format!("no welcome came within {silence:?} of connecting"),
+                        };
+                        return Poll::Ready(Err(Failure::Lost(reason)));
                     }
                     // A part of a large message has come. Once more round, so that the new deadline is waited for.
                     self.received_bytes = received_bytes;

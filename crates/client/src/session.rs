@@ -25,6 +25,8 @@ pub(crate) enum Step {
     Events(Box<(Event, Event)>),
     /// Tell the caller that a subscription is over for now, and ask for it again after the wait before this attempt.
     Retry { id: SubscriptionId, attempt: u32, error: ErrorMessage },
+    /// Send the daemon the token: it serves nobody without.
+    Token,
     /// Read on.
     Nothing,
     /// Give the connection up and make another.
@@ -209,6 +211,7 @@ impl Session {
     fn message(&mut self, message: ServerMessage, bytes: usize) -> Step {
         match message {
             ServerMessage::Welcome(welcome) => self.welcome(welcome),
+            ServerMessage::AuthRequired(_) => Step::Token,
             ServerMessage::Error(error) => self.error(error),
             ServerMessage::Heartbeat(heartbeat) => self.heartbeat(heartbeat),
             ServerMessage::Transaction(part) => self.transaction(part, bytes),

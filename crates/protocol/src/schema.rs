@@ -194,7 +194,7 @@ pub(crate) fn asyncapi_document() -> Value {
             "toClient": {
                 "action": "send",
                 "channel": { "$ref": "#/channels/stream" },
-                "summary": "What the daemon sends to a client; the first message is welcome.",
+                "summary": "What the daemon sends to a client; the first message is welcome, or auth_required and then welcome.",
                 "messages": server.references(at),
             },
         },

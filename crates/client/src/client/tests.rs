@@ -119,7 +119,7 @@ impl Daemon {
     }
 }
 
-fn play(script: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
+fn play<T: Send + 'static>(script: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
     tokio::spawn(script)
 }
 
