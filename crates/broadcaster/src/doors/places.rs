@@ -61,12 +61,7 @@ impl Places {
 
 /// Nothing can be had now.
 fn unavailable(code: ErrorCode, message: &str) -> Response {
-    later(refused(
-        StatusCode::SERVICE_UNAVAILABLE,
-        code,
-        message,
-        Some("try again after a while, with jitter"),
-    ))
+    later(refused(StatusCode::SERVICE_UNAVAILABLE, code, message, Some("try again after a while")))
 }
 
 /// Says when to come again.
