@@ -127,8 +127,20 @@ async fn tokens_let_in_until_they_expire_and_nothing_else_does() {
     let error = within("an event", LIMIT, client.next()).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthorized);
     let (code, said) = tail(&daemon, &[]).await;
-    assert!(code == Some(1) && said.contains("unauthorized"), "{code:?} {said}");
+    assert!(code == Some(1) && said.contains("without a token"), "{code:?} {said}");
+    let (code, said) = tail(&daemon, &["--token", "nonsense"]).await;
+    assert!(code == Some(1) && said.contains("does not take this token: "), "{code:?} {said}");
     daemon.assert_quiet(&["there are no policies"]);
+}
+
+#[tokio::test]
+async fn tail_without_a_token_says_at_once_how_to_give_one() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    // Longer than anybody waits: it is not the daemon's patience that ends it.
+    let daemon = Daemon::of(&database).flag("--jwt-secret", SECRET).flag("--auth-max", "1h").start().await;
+    let (code, said) = tail(&daemon, &[]).await;
+    let expected = "walcast: the daemon serves nobody without a token\nhint: give it with --token, with --token-file, or in WALCAST_TOKEN\n";
+    assert_eq!((code, said.as_str()), (Some(1), expected));
 }
 
 #[tokio::test]
