@@ -22,6 +22,7 @@ mod observer;
 mod resume;
 mod retention;
 mod rights;
+mod rights_away;
 mod takeover;
 mod upkeep;
 mod values;

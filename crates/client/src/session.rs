@@ -1,6 +1,7 @@
 //! What the frames of a connection mean: subscriptions and where they are. No I/O, no clock.
 
 mod acknowledging;
+mod starting_over;
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use walcast_protocol::{
 use crate::cursor_store::StoredCursor;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::subscription::Subscription;
+use crate::subscription::{Rights, Subscription};
 use acknowledging::{Acknowledging, Begin};
 
 /// What a frame led to.
@@ -25,6 +26,8 @@ pub(crate) enum Step {
     Events(Box<(Event, Event)>),
     /// Tell the caller that a subscription is over for now, and ask for it again after the wait before this attempt.
     Retry { id: SubscriptionId, attempt: u32, error: ErrorMessage },
+    /// Send the daemon these, and tell the caller that a subscription starts over because it has other rights.
+    StartOver { id: SubscriptionId, messages: Box<[ClientMessage; 2]> },
     /// Send the daemon the token: it serves nobody without.
     Token,
     /// Read on.
@@ -41,6 +44,12 @@ struct State {
     subscription: Subscription,
     /// After the last event that the caller got; `None` while there is no cursor to go on from.
     resume: Option<StoredCursor>,
+    /// Under which rights the caller has what it has; `None` while nobody knows.
+    rights: Option<Rights>,
+    /// The caller has discarded what it had: it can only begin with an initial sync.
+    anew: bool,
+    /// What comes of it is still that of before it was started over.
+    stale: bool,
     /// The daemon has answered on the present connection: what it says of all subscriptions holds for this one.
     confirmed: bool,
     /// Parts of a transaction that the caller has not got yet, joined.
@@ -67,10 +76,12 @@ impl Session {
         Self { subscriptions: BTreeMap::new(), feed: None, transaction_bytes_max }
     }
 
-    /// The feed that the cursors of a subscription are of: that of the last one that the caller got, which is not that
-    /// of the present connection when the feed has changed and the daemon has not answered yet.
-    pub(crate) fn feed_of(&self, id: &SubscriptionId) -> Option<&FeedId> {
-        self.subscriptions.get(id)?.resume.as_ref().map(|resume| &resume.feed)
+    /// What is stored of a subscription whose caller has applied everything before `cursor`. Its feed is that of the last cursor
+    /// that the caller got, which is not that of the present connection when the feed has changed and the daemon has not
+    /// answered yet.
+    pub(crate) fn stored(&self, id: &SubscriptionId, cursor: Cursor) -> Option<StoredCursor> {
+        let resume = self.subscriptions.get(id)?.resume.clone()?;
+        Some(StoredCursor { cursor, ..resume })
     }
 
     /// After what the caller was given of each subscription.
@@ -88,8 +99,14 @@ impl Session {
         let acknowledges = subscription.request.client_id.is_some();
         let state = State {
             acknowledging: acknowledges.then(|| Acknowledging::new(stored.clone())),
+            rights: stored
+                .as_ref()
+                .map(|stored| stored.rights.clone())
+                .or_else(|| subscription.rights.clone()),
             subscription,
             resume: stored,
+            anew: false,
+            stale: false,
             confirmed: false,
             joined: None,
             joined_bytes: 0,
@@ -209,6 +226,9 @@ impl Session {
     }
 
     fn message(&mut self, message: ServerMessage, bytes: usize) -> Step {
+        if self.is_stale(&message) {
+            return Step::Nothing;
+        }
         match message {
             ServerMessage::Welcome(welcome) => self.welcome(welcome),
             ServerMessage::AuthRequired(_) => Step::Token,
@@ -255,12 +275,18 @@ impl Session {
     fn subscribed(&mut self, subscribed: Subscribed) -> Step {
         let feed = self.feed.clone();
         let Some(state) = self.subscriptions.get_mut(&subscribed.id) else { return Step::Nothing };
+        state.stale = false;
+        if state.has_other_rights(&subscribed) {
+            return state.start_over();
+        }
+        state.rights = Some(subscribed.rights.clone());
+        state.anew = subscribed.mode == Mode::Snapshot;
         state.confirmed = true;
         state.joined = None;
         state.joined_bytes = 0;
         let begun = match (subscribed.mode, feed) {
             (Mode::Snapshot, _) | (_, None) => None,
-            (_, Some(feed)) => Some(StoredCursor { feed, cursor: subscribed.cursor }),
+            (_, Some(feed)) => Some(state.at(feed, subscribed.cursor)),
         };
         match (&mut state.acknowledging, begun) {
             (None, begun) => state.resume = begun,
@@ -286,7 +312,8 @@ impl Session {
         let Some(state) = self.subscriptions.get_mut(id) else { return false };
         state.refusals = 0;
         let had = state.resume.take();
-        state.resume = feed.map(|feed| StoredCursor { feed, cursor });
+        state.resume = feed.map(|feed| state.at(feed, cursor));
+        state.anew = false;
         if let Some(acknowledging) = &mut state.acknowledging {
             acknowledging.sent(cursor);
             // What comes again does not take the caller back.
@@ -421,6 +448,7 @@ impl State {
     /// What the daemon had of it, it has no more.
     fn disconnect(&mut self) {
         self.confirmed = false;
+        self.stale = false;
         self.joined = None;
         self.joined_bytes = 0;
         if let Some(acknowledging) = &mut self.acknowledging {
@@ -449,9 +477,11 @@ impl State {
 
     fn request_from(&self, start: Option<&StoredCursor>) -> ClientMessage {
         let mut request = self.subscription.request.clone();
-        if let Some(StoredCursor { feed, cursor }) = start {
+        if let Some(StoredCursor { feed, cursor, .. }) = start {
             request.cursor = StartAt::from(*cursor);
             request.feed = Some(feed.clone());
+        } else if self.anew {
+            request.cursor = StartAt::Snapshot;
         }
         request.into()
     }

@@ -6,6 +6,7 @@ pub(crate) mod memory;
 mod network;
 mod resuming;
 mod retrying;
+mod rights;
 mod silence;
 mod tokens;
 mod transactions;

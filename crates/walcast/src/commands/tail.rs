@@ -166,6 +166,9 @@ impl Tail {
                 ));
             }
             Event::Subscribed(subscribed) if subscribed.mode == Mode::Snapshot => note("initial sync"),
+            Event::RightsChanged { .. } => {
+                warn("this token is given other rows than before: they come from the start")
+            }
             Event::SnapshotComplete(done) => note(&format!("initial sync done at {}", done.cursor)),
             Event::CaughtUp(caught_up) => note(&format!("caught up at {}", caught_up.cursor)),
             Event::Status(status) => {
