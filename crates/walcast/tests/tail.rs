@@ -12,14 +12,14 @@ fn tail(url: &str) -> Child {
 
 /// A server that answers every request in the same way.
 fn server(answer: &'static str) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let address = listener.local_addr().expect("a socket");
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let read = stream.read(&mut [0; 4096]).unwrap();
+            let mut stream = stream.expect("a socket");
+            let read = stream.read(&mut [0; 4096]).expect("a socket");
             assert!(read > 0);
-            stream.write_all(answer.as_bytes()).unwrap();
+            stream.write_all(answer.as_bytes()).expect("a socket");
         }
     });
     address.to_string()

@@ -106,7 +106,7 @@ pub(super) async fn metrics(
         let hint = "ask on the machine itself, or where admin_listen says";
         return refused(
             StatusCode::FORBIDDEN,
-            ErrorCode::Forbidden,
+            &ErrorCode::Forbidden,
             "metrics are not for everybody",
             Some(hint),
         );
@@ -116,7 +116,7 @@ pub(super) async fn metrics(
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], prometheus.render())
                 .into_response()
         }
-        None => refused(StatusCode::NOT_FOUND, ErrorCode::NotFound, "metrics are switched off", None),
+        None => refused(StatusCode::NOT_FOUND, &ErrorCode::NotFound, "metrics are switched off", None),
     }
 }
 
@@ -125,7 +125,7 @@ pub(super) async fn not_found() -> Response {
     let hint = format!(
         "there are {STREAM_PATH} (WebSocket), {CHANGES_PATH}, {ROWS_PATH} (POST), /livez, /readyz and /metrics"
     );
-    refused(StatusCode::NOT_FOUND, ErrorCode::NotFound, "there is nothing at this path", Some(&hint))
+    refused(StatusCode::NOT_FOUND, &ErrorCode::NotFound, "there is nothing at this path", Some(&hint))
 }
 
 /// A path that is there, asked in a way that is not; the router adds `Allow`.
@@ -134,10 +134,10 @@ pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     let method: String = method.as_str().chars().take(20).collect();
     let message = format!("{} does not take {method}", uri.path());
     let hint = "the header Allow says what it takes";
-    refused(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::BadMessage, &message, Some(hint))
+    refused(StatusCode::METHOD_NOT_ALLOWED, &ErrorCode::BadMessage, &message, Some(hint))
 }
 
 /// An error as the HTTP doors give it.
-pub(super) fn refused(status: StatusCode, code: ErrorCode, message: &str, hint: Option<&str>) -> Response {
+pub(super) fn refused(status: StatusCode, code: &ErrorCode, message: &str, hint: Option<&str>) -> Response {
     (status, Json(json!({"code": code, "message": message, "hint": hint}))).into_response()
 }

@@ -96,7 +96,7 @@ pub(super) fn refused() -> Response {
     let hint = "add its origin to allowed_origins; behind a proxy, pass the header Host on";
     health::refused(
         StatusCode::FORBIDDEN,
-        ErrorCode::Forbidden,
+        &ErrorCode::Forbidden,
         "pages of this origin may not connect",
         Some(hint),
     )

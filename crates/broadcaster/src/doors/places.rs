@@ -33,7 +33,7 @@ impl Places {
     /// Takes them, or says why there are none.
     pub(super) fn take(door: &Door, arrival: &Arrival, headers: &HeaderMap) -> Result<Self, Box<Response>> {
         if door.shutdown.is_cancelled() {
-            return Err(Box::new(unavailable(ErrorCode::NotReady, "the daemon is going down")));
+            return Err(Box::new(unavailable(&ErrorCode::NotReady, "the daemon is going down")));
         }
         let full = |limit: &'static str| {
             metrics::counter!(names::CONNECTIONS_REFUSED, "limit" => limit).increment(1)
@@ -45,7 +45,7 @@ impl Places {
             let hint = "close some; behind a proxy, have walcast trust it (trusted_proxies)";
             Box::new(later(refused(
                 StatusCode::TOO_MANY_REQUESTS,
-                ErrorCode::LimitExceeded,
+                &ErrorCode::LimitExceeded,
                 message,
                 Some(hint),
             )))
@@ -53,14 +53,14 @@ impl Places {
         let all = Arc::clone(&door.places).try_acquire_owned().map_err(|_| {
             full("connections_max");
             let message = "there is no place for another connection (connections_max)";
-            Box::new(unavailable(ErrorCode::LimitExceeded, message))
+            Box::new(unavailable(&ErrorCode::LimitExceeded, message))
         })?;
         Ok(Self { _all: all, address })
     }
 }
 
 /// Nothing can be had now.
-fn unavailable(code: ErrorCode, message: &str) -> Response {
+fn unavailable(code: &ErrorCode, message: &str) -> Response {
     later(refused(StatusCode::SERVICE_UNAVAILABLE, code, message, Some("try again after a while")))
 }
 

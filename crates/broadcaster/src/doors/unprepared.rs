@@ -37,7 +37,7 @@ async fn not_ready() -> Response {
     let hint = "the daemon's log says what it waits for; try again";
     health::refused(
         StatusCode::SERVICE_UNAVAILABLE,
-        ErrorCode::NotReady,
+        &ErrorCode::NotReady,
         "the feed is not set up yet",
         Some(hint),
     )
