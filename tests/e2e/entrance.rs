@@ -144,6 +144,17 @@ async fn tail_without_a_token_says_at_once_how_to_give_one() {
 }
 
 #[tokio::test]
+async fn a_postgres_is_no_walcast_and_said_to_hang_up() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    let host = database.url().split(['@', '/']).find(|piece| piece.contains(':') && !piece.ends_with(':'));
+    let url = format!("ws://{}", host.expect("a host with its port"));
+    let mut client = Client::builder(&url).build().expect("a client");
+    let event = within("an event", LIMIT, client.next()).await.expect("an event").expect("it goes on");
+    let Event::Reconnecting { reason, .. } = event else { panic!("{event:?}") };
+    assert!(reason.contains("closes it without an answer"), "{reason}");
+}
+
+#[tokio::test]
 async fn others_are_let_in_only_on_purpose() {
     let address = format!("0.0.0.0:{}", walcast_cluster::free_port());
     let mut daemon = Daemon::builder()

@@ -2,20 +2,22 @@
 
 mod acknowledging;
 mod starting_over;
+mod state;
 
 use std::collections::BTreeMap;
 
 use walcast_model::{Cursor, FeedId};
 use walcast_protocol::{
     Ack, ClientMessage, DecodeError, ErrorMessage, Heartbeat, Mode, PROTOCOL_VERSION, RelationMessage,
-    ServerMessage, StartAt, Subscribed, SubscriptionId, TransactionMessage, Unsubscribe, Welcome,
+    ServerMessage, Subscribed, SubscriptionId, TransactionMessage, Unsubscribe, Welcome,
 };
 
 use crate::cursor_store::StoredCursor;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::subscription::{Rights, Subscription};
-use acknowledging::{Acknowledging, Begin};
+use crate::subscription::Subscription;
+use acknowledging::Acknowledging;
+use state::State;
 
 /// What a frame led to.
 #[derive(Debug)]
@@ -36,31 +38,6 @@ pub(crate) enum Step {
     Lost(String),
     /// The client is over.
     Over(Error),
-}
-
-/// A subscription and where it is.
-#[derive(Debug)]
-struct State {
-    subscription: Subscription,
-    /// After the last event that the caller got; `None` while there is no cursor to go on from.
-    resume: Option<StoredCursor>,
-    /// Under which rights the caller has what it has; `None` while nobody knows.
-    rights: Option<Rights>,
-    /// The caller has discarded what it had: it can only begin with an initial sync.
-    anew: bool,
-    /// What comes of it is still that of before it was started over.
-    stale: bool,
-    /// The daemon has answered on the present connection: what it says of all subscriptions holds for this one.
-    confirmed: bool,
-    /// Parts of a transaction that the caller has not got yet, joined.
-    joined: Option<TransactionMessage>,
-    joined_bytes: usize,
-    /// It was refused for a reason that passes, and is not asked for until [`Session::ask_again`].
-    resting: bool,
-    /// How often that was, since it got on last.
-    refusals: u32,
-    /// Of one with a `client_id`.
-    acknowledging: Option<Acknowledging>,
 }
 
 /// All subscriptions of a client, over its connections.
@@ -442,47 +419,4 @@ impl Session {
 /// An event of a subscription that is there; what was on its way when it was ended is ignored.
 fn event(known: bool, event: impl FnOnce() -> Event) -> Step {
     if known { Step::Event(event()) } else { Step::Nothing }
-}
-
-impl State {
-    /// What the daemon had of it, it has no more.
-    fn disconnect(&mut self) {
-        self.confirmed = false;
-        self.stale = false;
-        self.joined = None;
-        self.joined_bytes = 0;
-        if let Some(acknowledging) = &mut self.acknowledging {
-            acknowledging.disconnect();
-        }
-    }
-
-    /// Of one that has not begun.
-    fn first_request(&self) -> ClientMessage {
-        self.request_from(self.resume.as_ref())
-    }
-
-    /// What asks for it on a connection to `feed`.
-    fn request(&self, feed: Option<&FeedId>) -> Result<ClientMessage, ErrorMessage> {
-        let begin = self.acknowledging.as_ref().map(|acknowledging| acknowledging.begin(feed)).transpose()?;
-        Ok(match begin {
-            None | Some(Begin::Given) => self.request_from(self.resume.as_ref()),
-            Some(Begin::At(stored)) => self.request_from(Some(&stored)),
-            Some(Begin::Anew) => {
-                let mut request = self.subscription.request.clone();
-                request.cursor = StartAt::Snapshot;
-                request.into()
-            }
-        })
-    }
-
-    fn request_from(&self, start: Option<&StoredCursor>) -> ClientMessage {
-        let mut request = self.subscription.request.clone();
-        if let Some(StoredCursor { feed, cursor, .. }) = start {
-            request.cursor = StartAt::from(*cursor);
-            request.feed = Some(feed.clone());
-        } else if self.anew {
-            request.cursor = StartAt::Snapshot;
-        }
-        request.into()
-    }
 }
