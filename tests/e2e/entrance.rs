@@ -42,6 +42,12 @@ async fn is_welcome(socket: &mut Socket) {
     assert_eq!(message["type"], "welcome", "{message}");
 }
 
+/// Who brings no token is asked for one, at once.
+async fn is_asked(socket: &mut Socket) {
+    let message = first(socket).await;
+    assert_eq!(message["type"], "auth_required", "{message}");
+}
+
 async fn is_closed(socket: &mut Socket) -> Value {
     let message = first(socket).await;
     assert_eq!((&message["code"], &message["fatal"]), (&json!("unauthorized"), &json!(true)), "{message}");
@@ -79,12 +85,16 @@ async fn tokens_let_in_until_they_expire_and_nothing_else_does() {
     is_welcome(&mut connect(&url, Some(&good)).await).await;
     is_welcome(&mut connect(&format!("{url}?token={good}"), None).await).await;
     let mut later = connect(&url, None).await;
+    is_asked(&mut later).await;
     send(&mut later, json!({"type": "auth", "token": good})).await;
     is_welcome(&mut later).await;
 
-    is_closed(&mut connect(&url, None).await).await;
+    let mut silent = connect(&url, None).await;
+    is_asked(&mut silent).await;
+    is_closed(&mut silent).await;
     is_closed(&mut connect(&url, Some("nonsense")).await).await;
     let mut early = connect(&url, None).await;
+    is_asked(&mut early).await;
     send(&mut early, json!({"type": "subscribe", "id": "s", "tables": [{"table": "*"}]})).await;
     is_closed(&mut early).await;
 
@@ -115,8 +125,31 @@ async fn tokens_let_in_until_they_expire_and_nothing_else_does() {
     let error = within("an event", LIMIT, client.next()).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthorized);
     let (code, said) = tail(&daemon, &[]).await;
-    assert!(code == Some(1) && said.contains("unauthorized"), "{code:?} {said}");
+    assert!(code == Some(1) && said.contains("without a token"), "{code:?} {said}");
+    let (code, said) = tail(&daemon, &["--token", "nonsense"]).await;
+    assert!(code == Some(1) && said.contains("does not take this token: "), "{code:?} {said}");
     daemon.assert_quiet(&["there are no policies"]);
+}
+
+#[tokio::test]
+async fn tail_without_a_token_says_at_once_how_to_give_one() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    // Longer than anybody waits: it is not the daemon's patience that ends it.
+    let daemon = Daemon::of(&database).flag("--jwt-secret", SECRET).flag("--auth-max", "1h").start().await;
+    let (code, said) = tail(&daemon, &[]).await;
+    let expected = "walcast: the daemon serves nobody without a token\nhint: give it with --token, with --token-file, or in WALCAST_TOKEN\n";
+    assert_eq!((code, said.as_str()), (Some(1), expected));
+}
+
+#[tokio::test]
+async fn a_postgres_is_no_walcast_and_said_to_hang_up() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    let host = database.url().split(['@', '/']).find(|piece| piece.contains(':') && !piece.ends_with(':'));
+    let url = format!("ws://{}", host.expect("a host with its port"));
+    let mut client = Client::builder(&url).build().expect("a client");
+    let event = within("an event", LIMIT, client.next()).await.expect("an event").expect("it goes on");
+    let Event::Reconnecting { reason, .. } = event else { panic!("{event:?}") };
+    assert!(reason.contains("closes it without an answer"), "{reason}");
 }
 
 #[tokio::test]

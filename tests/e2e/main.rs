@@ -23,6 +23,7 @@ mod oncall;
 mod resume;
 mod retention;
 mod rights;
+mod rights_away;
 mod takeover;
 mod upkeep;
 mod values;

@@ -12,14 +12,14 @@ use crate::observer::{Socket, open, receive, send, wal_position};
 
 pub(crate) const SECRET: &str = "a secret of tests that is long enough for HS256";
 
-const TABLES: &str = "CREATE TABLE notes (id int PRIMARY KEY, owner text COLLATE \"C\", body text, secret text);
+pub(crate) const TABLES: &str = "CREATE TABLE notes (id int PRIMARY KEY, owner text COLLATE \"C\", body text, secret text);
     ALTER TABLE notes REPLICA IDENTITY FULL;
     CREATE TABLE prices (id int PRIMARY KEY, price numeric);
     CREATE TABLE cards (id int PRIMARY KEY, number text);
     INSERT INTO notes SELECT g, CASE g % 2 WHEN 0 THEN 'ann' ELSE 'bob' END, 'body ' || g, 'secret ' || g FROM generate_series(1, 40) g;
     INSERT INTO prices VALUES (1, 9.99); INSERT INTO cards VALUES (1, '4111')";
 
-const POLICIES: &str = r#"
+pub(crate) const POLICIES: &str = r#"
 [[policy]]
 role = "user"
 table = "public.notes"
@@ -43,7 +43,7 @@ pub(crate) fn token(subject: &str, role: &str) -> String {
 }
 
 /// A daemon with policies, and their file.
-async fn daemon(database: &TestDatabase, folder: &tempfile::TempDir) -> (Daemon, PathBuf) {
+pub(crate) async fn daemon(database: &TestDatabase, folder: &tempfile::TempDir) -> (Daemon, PathBuf) {
     let path = folder.path().join("policies.toml");
     std::fs::write(&path, POLICIES).expect("a file");
     let daemon = Daemon::of(database)

@@ -137,6 +137,7 @@ fn for_operators(door: Door) -> Router {
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
+        .method_not_allowed_fallback(health::method_not_allowed)
         .fallback(health::not_found)
         .with_state(door)
 }

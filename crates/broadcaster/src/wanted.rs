@@ -62,13 +62,11 @@ impl ShapeKey {
         Ok(Self { tables: tables.into(), except })
     }
 
-    /// What it wants of a table, `None` for nothing. The entry that says most about the table counts: its own name
-    /// before its schema's, that before `*`.
+    /// What it wants of a table, `None` for nothing.
     fn wants(&self, name: &RelationName) -> Option<&Arc<Selection>> {
         let given = self.tables.iter().map(|(pattern, selection)| (pattern, Some(selection)));
         let entries = given.chain(self.except.iter().map(|pattern| (pattern, None)));
-        let matching = entries.filter(|(pattern, _)| pattern.matches(name));
-        matching.max_by_key(|(pattern, _)| rank(pattern)).and_then(|(_, selection)| selection)
+        TablePattern::most_telling(entries.filter(|(pattern, _)| pattern.matches(name)))?.1
     }
 
     /// A name for what is granted of what is asked for: the same for as long as that is, also by another daemon.
@@ -98,14 +96,6 @@ impl ShapeKey {
     }
 }
 
-const fn rank(pattern: &TablePattern) -> u8 {
-    match pattern {
-        TablePattern::Table(_) => 2,
-        TablePattern::Schema(_) => 1,
-        TablePattern::All => 0,
-    }
-}
-
 /// The patterns at which what is asked for and what is granted meet: of each pair with tables in common, the one that
 /// says more. Of any table, the most that one of these says is the most that both sides say of it.
 fn meets(asked: &BTreeMap<TablePattern, Asked>, rights: &Rights) -> BTreeSet<TablePattern> {
@@ -123,7 +113,7 @@ fn most_of<'a, T>(
     entries: &'a BTreeMap<TablePattern, T>,
     of: &TablePattern,
 ) -> Option<(&'a TablePattern, &'a T)> {
-    entries.iter().filter(|(pattern, _)| pattern.covers(of)).max_by_key(|(pattern, _)| rank(pattern))
+    TablePattern::most_telling(entries.iter().filter(|(pattern, _)| pattern.covers(of)))
 }
 
 fn granted(rights: &Rights, of: &TablePattern) -> Option<Grant> {

@@ -17,7 +17,7 @@ use walcast_protocol::{Auth, ClientMessage, ListClients, SubscriptionId};
 use crate::backoff::Backoff;
 use crate::builder::ClientBuilder;
 use crate::connection::{self, Failure, Received, Socket, Target};
-use crate::cursor_store::{CursorStore, StoredCursor};
+use crate::cursor_store::CursorStore;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::handle::{Handle, Shared};
@@ -172,11 +172,11 @@ impl Client {
     /// When the [`CursorStore`] fails, when the subscription is over, or when it has nothing to store: it has not begun, or
     /// is in its initial sync.
     pub async fn store(&self, id: &SubscriptionId, cursor: Cursor) -> Result<(), Error> {
-        let Some(feed) = self.session.feed_of(id).cloned() else {
+        let Some(stored) = self.session.stored(id, cursor) else {
             let message = format!("there is no cursor to store for {id}: it is over, or in its initial sync");
             return Err(Error::new(ErrorKind::Argument, message));
         };
-        self.store.store(id, StoredCursor { feed, cursor }).await
+        self.store.store(id, stored).await
     }
 
     /// Acknowledges a cursor of a subscription with a [`Subscription::client_id`]: everything before it is stored by the
@@ -349,6 +349,24 @@ impl Client {
     fn step(&mut self, step: Step) -> Option<Result<Event, Error>> {
         match step {
             Step::Nothing => None,
+            Step::Token if !self.target.token.is_there() => {
+                let message = "the daemon serves nobody without a token, and this client has none; give it one \
+                               (ClientBuilder::token)";
+                Some(self.fail(Failure::Over(Error::new(ErrorKind::Unauthorized, message))))
+            }
+            Step::Token => {
+                // Something on the way has taken it out of the request.
+                if let Link::Open(open) = &mut self.link {
+                    open.renewal.ask(&self.target.token);
+                }
+                None
+            }
+            Step::StartOver { id, messages } => {
+                for message in &*messages {
+                    self.send(message);
+                }
+                Some(Ok(Event::RightsChanged { id }))
+            }
             Step::Lost(reason) => Some(self.fail(Failure::Lost(reason))),
             Step::Over(error) => Some(self.fail(Failure::Over(error))),
             Step::Retry { id, attempt, error } => {
@@ -457,9 +475,11 @@ impl Open {
                     let received_bytes = self.received.bytes();
                     if self.since.is_none() || received_bytes == self.received_bytes {
                         let silence = self.silence;
-                        return Poll::Ready(Err(Failure::Lost(format!(
-                            "the daemon was silent for {silence:?}"
-                        ))));
+                        let reason = match self.since {
+                            Some(_) => format!("the daemon was silent for {silence:?}"),
+                            None => format!("no welcome came within {silence:?} of connecting"),
+                        };
+                        return Poll::Ready(Err(Failure::Lost(reason)));
                     }
                     // A part of a large message has come. Once more round, so that the new deadline is waited for.
                     self.received_bytes = received_bytes;

@@ -107,7 +107,7 @@ fn over(id: &SubscriptionId) -> Error {
 impl Place {
     fn move_to(&mut self, stored: Option<&StoredCursor>) {
         self.cursor = stored.map(|stored| stored.cursor);
-        let Some(StoredCursor { feed, cursor }) = stored else { return };
+        let Some(StoredCursor { feed, cursor, .. }) = stored else { return };
         if self.feed.as_ref() != Some(feed) && self.feed.replace(feed.clone()).is_some() {
             let message = format!(
                 "the feed is {feed} by now, in which positions may mean something else; look whether the commit is there"

@@ -1,6 +1,7 @@
 //! One WebSocket connection: how it is made, and what its failures mean.
 
 mod metered;
+mod stranger;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
+use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, error::TlsError};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
@@ -83,8 +84,9 @@ async fn handshake(target: &Target) -> Result<(Socket, Received), Failure> {
         dial(target, &target.url).await.map_err(|error| Failure::Lost(error.to_string()))?,
         received.clone(),
     );
-    let (socket, _) =
-        client_async_tls_with_config(request, stream, Some(config), connector).await.map_err(classify)?;
+    let (socket, _) = client_async_tls_with_config(request, stream, Some(config), connector)
+        .await
+        .map_err(|error| stranger::classify(error, &target.url, &received))?;
     Ok((socket, received))
 }
 
@@ -119,7 +121,6 @@ async fn dial_tcp(url: &Url) -> std::io::Result<TcpStream> {
 /// What a failure of the WebSocket means.
 pub(crate) fn classify(error: tungstenite::Error) -> Failure {
     match error {
-        tungstenite::Error::Http(response) => refused(response.status(), response.body().as_deref()),
         tungstenite::Error::Capacity(error) => {
             let message = "a message is over this client's message_bytes_max; raise it or name fewer columns";
             Failure::Over(Error::new(ErrorKind::TooBig, message).caused(error))
@@ -131,34 +132,9 @@ pub(crate) fn classify(error: tungstenite::Error) -> Failure {
             ErrorKind::Argument,
             "the URL's host cannot be the name in a certificate",
         )),
-        error @ tungstenite::Error::Protocol(
-            tungstenite::error::ProtocolError::SecWebSocketSubProtocolError(_),
-        ) => {
-            let message = format!("what answers does not speak {SUBPROTOCOL}; check the URL");
-            Failure::Over(Error::new(ErrorKind::Protocol, message).caused(error))
-        }
         tungstenite::Error::Io(error) => Failure::Lost(error.to_string()),
         // What the network does, and servers that go away in the middle. A certificate may be renewed.
         error => Failure::Lost(error.to_string()),
-    }
-}
-
-/// What an HTTP answer other than 101 means.
-fn refused(status: StatusCode, body: Option<&[u8]>) -> Failure {
-    let said =
-        body.map(words).filter(|said| !said.is_empty()).map(|said| format!(": {said}")).unwrap_or_default();
-    let over = |kind, message| Failure::Over(Error::new(kind, message));
-    match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            over(ErrorKind::Unauthorized, format!("the daemon refused the token ({status}){said}"))
-        }
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
-            Failure::Lost(format!("{status}{said}"))
-        }
-        status if status.is_server_error() => Failure::Lost(format!("{status}{said}")),
-        status => {
-            over(ErrorKind::Protocol, format!("what answers is not walcast ({status}){said}; check the URL"))
-        }
     }
 }
 

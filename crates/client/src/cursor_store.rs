@@ -20,6 +20,18 @@ pub struct StoredCursor {
     pub feed: FeedId,
     /// Everything before it has been applied.
     pub cursor: Cursor,
+    /// The rights under which that was: [`crate::Subscribed::rights`], `None` where no policies were in force. Changes from
+    /// `cursor` on fit what was applied only as long as they are the same, see [`crate::Event::RightsChanged`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rights: Option<String>,
+}
+
+impl StoredCursor {
+    /// A cursor of `feed`, where no policies are in force.
+    #[must_use]
+    pub const fn new(feed: FeedId, cursor: Cursor) -> Self {
+        Self { feed, cursor, rights: None }
+    }
 }
 
 /// What a [`CursorStore`] returns.
@@ -155,15 +167,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cursors");
         let (one, two) = ("one".parse().unwrap(), "two".parse().unwrap());
-        let cursor = |text: &str| StoredCursor { feed: "f".parse().unwrap(), cursor: text.parse().unwrap() };
+        let cursor = |text: &str| StoredCursor::new("f".parse().unwrap(), text.parse().unwrap());
+        let under = |rights: &str| StoredCursor { rights: Some(rights.to_owned()), ..cursor("0/2:7") };
         let store = FileStore::new(&path);
         assert_eq!(store.load(&one).await.unwrap(), None);
         store.store(&one, cursor("0/1")).await.unwrap();
-        store.store(&two, cursor("0/2:7")).await.unwrap();
+        store.store(&two, under("r1")).await.unwrap();
         store.store(&one, cursor("0/3")).await.unwrap();
         let again = FileStore::new(&path);
         assert_eq!(again.load(&one).await.unwrap(), Some(cursor("0/3")));
-        assert_eq!(again.load(&two).await.unwrap(), Some(cursor("0/2:7")));
+        assert_eq!(again.load(&two).await.unwrap(), Some(under("r1")));
+        // As a version that did not know of rights has written it.
+        std::fs::write(&path, r#"{"version":1,"subscriptions":{"one":{"feed":"f","cursor":"0/3"}}}"#)
+            .unwrap();
+        assert_eq!(again.load(&one).await.unwrap(), Some(cursor("0/3")));
     }
 
     #[tokio::test]
@@ -172,7 +189,7 @@ mod tests {
         let path = folder.path().join("cursors");
         std::fs::write(&path, "precious").unwrap();
         let store = FileStore::new(&path);
-        let cursor = StoredCursor { feed: "f".parse().unwrap(), cursor: "0/1".parse().unwrap() };
+        let cursor = StoredCursor::new("f".parse().unwrap(), "0/1".parse().unwrap());
         let error = store.store(&"one".parse().unwrap(), cursor).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Store);
         assert!(error.to_string().contains("move it away"), "{error}");

@@ -28,6 +28,13 @@ pub enum Event {
     /// A subscription begins, or goes on after a new connection. **With mode `Snapshot` everything starts from nothing**:
     /// whatever the caller has of the subscription's tables is to be discarded, also when it comes again.
     Subscribed(Subscribed),
+    /// Policies give this client other rows, columns or tables of a subscription than when it was last there, so its copy
+    /// holds too much or too little, which no change would mend. It starts over: [`Event::Subscribed`] with mode `Snapshot`
+    /// follows, and everything comes again. (While it is connected, the daemon itself does that, without this event.)
+    RightsChanged {
+        /// Which one.
+        id: SubscriptionId,
+    },
     /// A table's definition, before its first rows and whenever it changes. May be repeated after a reconnect.
     Relation(RelationMessage),
     /// Rows of the initial sync.

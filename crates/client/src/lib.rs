@@ -105,7 +105,10 @@
 //!   event ended.
 //! * **Exactly once across restarts** for who stores the cursor together with what it says. [`Client::store`] and a
 //!   [`CursorStore`] are the simple way, at least once; a program that keeps its data in a database implements
-//!   [`CursorStore::load`] over it and writes the cursor in the transaction that applies the changes.
+//!   [`CursorStore::load`] over it and writes the cursor in the transaction that applies the changes, with the feed of
+//!   [`Event::Connected`] and the `rights` of [`Event::Subscribed`].
+//! * **No copy of what is not granted.** When policies changed while this client was away, its subscription starts over
+//!   ([`Event::RightsChanged`]): changes alone would neither take back nor bring what was granted otherwise.
 //! * **Whole transactions**, up to [`ClientBuilder::transaction_bytes_max`]; a larger one comes in pieces that say so.
 //! * **Nothing retried silently that cannot succeed.** A cursor that can no longer be served ends its subscription with
 //!   [`Event::Failed`], a refusal ends the client with an [`Error`]. Everything else is retried for ever, with exponential

@@ -1,20 +1,23 @@
 //! What the frames of a connection mean: subscriptions and where they are. No I/O, no clock.
 
 mod acknowledging;
+mod starting_over;
+mod state;
 
 use std::collections::BTreeMap;
 
 use walcast_model::{Cursor, FeedId};
 use walcast_protocol::{
     Ack, ClientMessage, DecodeError, ErrorMessage, Heartbeat, Mode, PROTOCOL_VERSION, RelationMessage,
-    ServerMessage, StartAt, Subscribed, SubscriptionId, TransactionMessage, Unsubscribe, Welcome,
+    ServerMessage, Subscribed, SubscriptionId, TransactionMessage, Unsubscribe, Welcome,
 };
 
 use crate::cursor_store::StoredCursor;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::subscription::Subscription;
-use acknowledging::{Acknowledging, Begin};
+use acknowledging::Acknowledging;
+use state::State;
 
 /// What a frame led to.
 #[derive(Debug)]
@@ -25,31 +28,16 @@ pub(crate) enum Step {
     Events(Box<(Event, Event)>),
     /// Tell the caller that a subscription is over for now, and ask for it again after the wait before this attempt.
     Retry { id: SubscriptionId, attempt: u32, error: ErrorMessage },
+    /// Send the daemon these, and tell the caller that a subscription starts over because it has other rights.
+    StartOver { id: SubscriptionId, messages: Box<[ClientMessage; 2]> },
+    /// Send the daemon the token: it serves nobody without.
+    Token,
     /// Read on.
     Nothing,
     /// Give the connection up and make another.
     Lost(String),
     /// The client is over.
     Over(Error),
-}
-
-/// A subscription and where it is.
-#[derive(Debug)]
-struct State {
-    subscription: Subscription,
-    /// After the last event that the caller got; `None` while there is no cursor to go on from.
-    resume: Option<StoredCursor>,
-    /// The daemon has answered on the present connection: what it says of all subscriptions holds for this one.
-    confirmed: bool,
-    /// Parts of a transaction that the caller has not got yet, joined.
-    joined: Option<TransactionMessage>,
-    joined_bytes: usize,
-    /// It was refused for a reason that passes, and is not asked for until [`Session::ask_again`].
-    resting: bool,
-    /// How often that was, since it got on last.
-    refusals: u32,
-    /// Of one with a `client_id`.
-    acknowledging: Option<Acknowledging>,
 }
 
 /// All subscriptions of a client, over its connections.
@@ -65,10 +53,12 @@ impl Session {
         Self { subscriptions: BTreeMap::new(), feed: None, transaction_bytes_max }
     }
 
-    /// The feed that the cursors of a subscription are of: that of the last one that the caller got, which is not that
-    /// of the present connection when the feed has changed and the daemon has not answered yet.
-    pub(crate) fn feed_of(&self, id: &SubscriptionId) -> Option<&FeedId> {
-        self.subscriptions.get(id)?.resume.as_ref().map(|resume| &resume.feed)
+    /// What is stored of a subscription whose caller has applied everything before `cursor`. Its feed is that of the last cursor
+    /// that the caller got, which is not that of the present connection when the feed has changed and the daemon has not
+    /// answered yet.
+    pub(crate) fn stored(&self, id: &SubscriptionId, cursor: Cursor) -> Option<StoredCursor> {
+        let resume = self.subscriptions.get(id)?.resume.clone()?;
+        Some(StoredCursor { cursor, ..resume })
     }
 
     /// After what the caller was given of each subscription.
@@ -86,8 +76,14 @@ impl Session {
         let acknowledges = subscription.request.client_id.is_some();
         let state = State {
             acknowledging: acknowledges.then(|| Acknowledging::new(stored.clone())),
+            rights: stored
+                .as_ref()
+                .map(|stored| stored.rights.clone())
+                .or_else(|| subscription.rights.clone()),
             subscription,
             resume: stored,
+            anew: false,
+            stale: false,
             confirmed: false,
             joined: None,
             joined_bytes: 0,
@@ -207,8 +203,12 @@ impl Session {
     }
 
     fn message(&mut self, message: ServerMessage, bytes: usize) -> Step {
+        if self.is_stale(&message) {
+            return Step::Nothing;
+        }
         match message {
             ServerMessage::Welcome(welcome) => self.welcome(welcome),
+            ServerMessage::AuthRequired(_) => Step::Token,
             ServerMessage::Error(error) => self.error(error),
             ServerMessage::Heartbeat(heartbeat) => self.heartbeat(heartbeat),
             ServerMessage::Transaction(part) => self.transaction(part, bytes),
@@ -252,12 +252,18 @@ impl Session {
     fn subscribed(&mut self, subscribed: Subscribed) -> Step {
         let feed = self.feed.clone();
         let Some(state) = self.subscriptions.get_mut(&subscribed.id) else { return Step::Nothing };
+        state.stale = false;
+        if state.has_other_rights(&subscribed) {
+            return state.start_over();
+        }
+        state.rights = Some(subscribed.rights.clone());
+        state.anew = subscribed.mode == Mode::Snapshot;
         state.confirmed = true;
         state.joined = None;
         state.joined_bytes = 0;
         let begun = match (subscribed.mode, feed) {
             (Mode::Snapshot, _) | (_, None) => None,
-            (_, Some(feed)) => Some(StoredCursor { feed, cursor: subscribed.cursor }),
+            (_, Some(feed)) => Some(state.at(feed, subscribed.cursor)),
         };
         match (&mut state.acknowledging, begun) {
             (None, begun) => state.resume = begun,
@@ -283,7 +289,8 @@ impl Session {
         let Some(state) = self.subscriptions.get_mut(id) else { return false };
         state.refusals = 0;
         let had = state.resume.take();
-        state.resume = feed.map(|feed| StoredCursor { feed, cursor });
+        state.resume = feed.map(|feed| state.at(feed, cursor));
+        state.anew = false;
         if let Some(acknowledging) = &mut state.acknowledging {
             acknowledging.sent(cursor);
             // What comes again does not take the caller back.
@@ -412,44 +419,4 @@ impl Session {
 /// An event of a subscription that is there; what was on its way when it was ended is ignored.
 fn event(known: bool, event: impl FnOnce() -> Event) -> Step {
     if known { Step::Event(event()) } else { Step::Nothing }
-}
-
-impl State {
-    /// What the daemon had of it, it has no more.
-    fn disconnect(&mut self) {
-        self.confirmed = false;
-        self.joined = None;
-        self.joined_bytes = 0;
-        if let Some(acknowledging) = &mut self.acknowledging {
-            acknowledging.disconnect();
-        }
-    }
-
-    /// Of one that has not begun.
-    fn first_request(&self) -> ClientMessage {
-        self.request_from(self.resume.as_ref())
-    }
-
-    /// What asks for it on a connection to `feed`.
-    fn request(&self, feed: Option<&FeedId>) -> Result<ClientMessage, ErrorMessage> {
-        let begin = self.acknowledging.as_ref().map(|acknowledging| acknowledging.begin(feed)).transpose()?;
-        Ok(match begin {
-            None | Some(Begin::Given) => self.request_from(self.resume.as_ref()),
-            Some(Begin::At(stored)) => self.request_from(Some(&stored)),
-            Some(Begin::Anew) => {
-                let mut request = self.subscription.request.clone();
-                request.cursor = StartAt::Snapshot;
-                request.into()
-            }
-        })
-    }
-
-    fn request_from(&self, start: Option<&StoredCursor>) -> ClientMessage {
-        let mut request = self.subscription.request.clone();
-        if let Some(StoredCursor { feed, cursor }) = start {
-            request.cursor = StartAt::from(*cursor);
-            request.feed = Some(feed.clone());
-        }
-        request.into()
-    }
 }

@@ -9,7 +9,12 @@ use crate::error::{Error, ErrorKind};
 #[derive(Clone, Debug)]
 pub struct Subscription {
     pub(crate) request: Subscribe,
+    /// Under which rights the caller's copy was made, where the caller says so.
+    pub(crate) rights: Option<Rights>,
 }
+
+/// What policies give of a subscription: [`walcast_protocol::Subscribed::rights`].
+pub(crate) type Rights = Option<String>;
 
 impl Subscription {
     /// A subscription called `id` to `tables`, each `schema.table`, `schema.*` or `*`. It starts with an initial sync,
@@ -26,7 +31,7 @@ impl Subscription {
         if tables.is_empty() {
             return Err(argument(format!("the subscription {id} names no table; * names all")));
         }
-        Ok(Self { request: Subscribe::new(id, tables) })
+        Ok(Self { request: Subscribe::new(id, tables), rights: None })
     }
 
     /// The name that it was given.
@@ -51,6 +56,15 @@ impl Subscription {
         self
     }
 
+    /// The [`walcast_protocol::Subscribed::rights`] under which the copy was made that the caller has, for one that starts at a
+    /// cursor without a [`crate::CursorStore`] (which keeps them): when they have changed, it starts over, see
+    /// [`crate::Event::RightsChanged`]. Without it nobody looks.
+    #[must_use]
+    pub fn rights(mut self, rights: Option<String>) -> Self {
+        self.rights = Some(rights);
+        self
+    }
+
     /// When it is far behind, what became of each row instead of every change: transactions that are compacted
     /// ([`walcast_protocol::TransactionMessage::compacted`]). Their changes write a row whether it is there or not, and
     /// delete it whether it is there or not.
@@ -66,7 +80,8 @@ impl Subscription {
     /// anything was, with an initial sync.
     ///
     /// Acknowledge then, what an initial sync brought as well: what was not is sent again after a lost connection (and left
-    /// out, see [`crate::Client::ack`]), and history has to reach back to it. A [`crate::CursorStore`] needs no `client_id`,
+    /// out, see [`crate::Client::ack`]), and history has to reach back to it. The daemon does not keep under which rights that
+    /// was: where there are policies, keep them and give them with [`Subscription::rights`]. A [`crate::CursorStore`] needs no `client_id`,
     /// and a cursor that it has counts before the one that was acknowledged.
     #[must_use]
     pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
@@ -111,6 +126,6 @@ impl Subscription {
 
 impl From<Subscribe> for Subscription {
     fn from(request: Subscribe) -> Self {
-        Self { request }
+        Self { request, rights: None }
     }
 }

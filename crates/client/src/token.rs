@@ -30,6 +30,10 @@ pub(crate) enum Token {
 }
 
 impl Token {
+    pub(crate) const fn is_there(&self) -> bool {
+        !matches!(self, Self::None)
+    }
+
     /// Whether another one may come.
     pub(crate) const fn is_renewable(&self) -> bool {
         matches!(self, Self::From(_))
@@ -80,9 +84,17 @@ impl Renewal {
         self.due = Some(Box::pin(sleep(left.saturating_sub((left / 5).min(MARGIN_MAX)))));
     }
 
+    /// The daemon asks for the token: it did not come with the request.
+    pub(crate) fn ask(&mut self, token: &Token) {
+        self.asking = match token {
+            Token::None => None,
+            Token::Fixed(token) => Some(Box::pin(std::future::ready(Ok(token.clone())))),
+            Token::From(ask) => Some(ask()),
+        };
+    }
+
     /// The next token, when it is time for it and it is there.
     pub(crate) fn poll(&mut self, token: &Token, cx: &mut Context<'_>) -> Poll<String> {
-        let Token::From(ask) = token else { return Poll::Pending };
         loop {
             if let Some(asking) = &mut self.asking {
                 let answer = std::task::ready!(asking.as_mut().poll(cx));
@@ -98,6 +110,7 @@ impl Renewal {
             let Some(due) = &mut self.due else { return Poll::Pending };
             std::task::ready!(due.as_mut().poll(cx));
             self.due = None;
+            let Token::From(ask) = token else { return Poll::Pending };
             self.asking = Some(ask());
         }
     }

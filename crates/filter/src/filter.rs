@@ -33,12 +33,6 @@ impl Filter {
         Self { expression: Expression::And(filters.into_iter().map(|filter| filter.expression).collect()) }
     }
 
-    /// The rows that one of them holds: the policies of several roles. No row when there are none.
-    #[must_use]
-    pub fn any(filters: impl IntoIterator<Item = Self>) -> Self {
-        Self { expression: Expression::Or(filters.into_iter().map(|filter| filter.expression).collect()) }
-    }
-
     /// Binds it to a table.
     ///
     /// # Errors

@@ -28,7 +28,7 @@
 //! # The way of a filter
 //!
 //! 1. [`Filter::parse`]: the client's text, within the [`limits`]. For a policy of the configuration [`Policy::parse`],
-//!    once, and [`Policy::bind_claims`] for each session; [`Filter::all`] and [`Filter::any`] join them.
+//!    once, and [`Policy::bind_claims`] for each session; [`Filter::all`] joins them.
 //! 2. [`Filter::bind`] with the [`Schema`] of the table: names become columns, literals values. A refusal says what to
 //!    do instead ([`FilterError::hint`]) and where ([`FilterError::position`]).
 //! 3. [`Predicate::requirements`]: which columns the replica identity lacks, and the statement that mends it.

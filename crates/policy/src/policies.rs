@@ -10,7 +10,7 @@ use walcast_protocol::TablePattern;
 use crate::mistake::Mistake;
 use crate::policy::TablePolicy;
 use crate::read;
-use crate::rights::{Rights, most_telling};
+use crate::rights::Rights;
 
 /// Whose policies. A token's role is always a name, also one that is called `*`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -64,9 +64,8 @@ impl Policies {
     /// that [`Policies::rights`] follows.
     #[must_use]
     pub fn deciding(&self, role: &str, table: &RelationName) -> Option<(TablePattern, &TablePolicy)> {
-        let policies = self.of_role(role);
-        let (pattern, policy) = most_telling(table, |pattern| policies.get(pattern).copied())?;
-        Some((pattern, policy))
+        let about = self.of_role(role).into_iter().filter(|(pattern, _)| pattern.matches(table));
+        TablePattern::most_telling(about).map(|(pattern, policy)| (pattern.clone(), policy))
     }
 
     /// What each policy names, with the policy, in the order in which they stand in the text.

@@ -92,16 +92,6 @@ pub enum Rights {
     Granted(BTreeMap<TablePattern, Result<Grant, Denial>>),
 }
 
-/// What `find` has for the pattern that says most about a table: its own name before its schema's, that before `*`.
-pub(crate) fn most_telling<T>(
-    table: &RelationName,
-    find: impl Fn(&TablePattern) -> Option<T>,
-) -> Option<(TablePattern, T)> {
-    let patterns =
-        [TablePattern::Table(table.clone()), TablePattern::Schema(table.schema.clone()), TablePattern::All];
-    patterns.into_iter().find_map(|pattern| find(&pattern).map(|found| (pattern, found)))
-}
-
 impl Rights {
     /// Whether there are no policies.
     #[must_use]
@@ -109,8 +99,8 @@ impl Rights {
         matches!(self, Self::Everything)
     }
 
-    /// What may be had of a table, `None` for nothing. The entry that says most about it counts: its own name before its
-    /// schema's, that before `*`.
+    /// What may be had of a table, `None` for nothing. The entry that says most about it counts
+    /// ([`TablePattern::most_telling`]).
     #[must_use]
     pub fn of(&self, table: &RelationName) -> Option<Grant> {
         match self {
@@ -127,6 +117,7 @@ impl Rights {
 
     fn entry(&self, table: &RelationName) -> Option<&Result<Grant, Denial>> {
         let Self::Granted(entries) = self else { return None };
-        most_telling(table, |pattern| entries.get(pattern)).map(|(_, entry)| entry)
+        let about = entries.iter().filter(|(pattern, _)| pattern.matches(table));
+        TablePattern::most_telling(about).map(|(_, entry)| entry)
     }
 }

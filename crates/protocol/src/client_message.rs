@@ -31,6 +31,21 @@ messages! {
     }
 }
 
+impl ClientMessage {
+    /// What a message of this `type` looks like, for people: the least that it needs.
+    #[must_use]
+    pub fn example(name: &str) -> Option<&'static str> {
+        Some(match name {
+            "auth" => r#"{"type":"auth","token":"eyJhbGciOi…"}"#,
+            "subscribe" => r#"{"type":"subscribe","id":"orders","tables":[{"table":"public.orders"}]}"#,
+            "ack" => r#"{"type":"ack","id":"orders","cursor":"16/B374D848"}"#,
+            "clients" => r#"{"type":"clients"}"#,
+            "unsubscribe" => r#"{"type":"unsubscribe","id":"orders"}"#,
+            _ => return None,
+        })
+    }
+}
+
 /// `auth`: sets or refreshes the JWT.
 #[derive(Clone, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -100,6 +115,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 /// One entry of `subscribe.tables`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(expecting = "an object such as {\"table\": \"public.orders\"}")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TableSelection {
     /// Which tables.

@@ -4,75 +4,67 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What was wrong, for programs; `error.code`. The words for people stand beside it in `message` and `hint`.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum ErrorCode {
-    /// The frame is not text, not JSON, of an unknown `type`, or its fields do not fit.
-    BadMessage,
-    /// No token, or one that is wrong or expired.
-    Unauthorized,
-    /// The token does not allow it.
-    Forbidden,
-    /// A table that does not exist or is not published.
-    UnknownTable,
-    /// A `where` that cannot be read, or that names what is not there.
-    BadFilter,
-    /// A `where` over columns that are not in the table's replica identity.
-    IdentityRequired,
-    /// History does not reach back to the cursor; `error.oldest` is the first cursor that it can serve. Only an
-    /// initial sync helps.
-    CursorTooOld,
-    /// The cursor is ahead of the feed: it is from another feed, or its source lost what it had committed.
-    CursorAhead,
-    /// The cursor belongs to another feed id. Only an initial sync helps.
-    FeedChanged,
-    /// A limit of the daemon is crossed; the message names it.
-    LimitExceeded,
-    /// The daemon cannot answer yet; the same request succeeds later.
-    NotReady,
-    /// A fault of the daemon. The same request may succeed later.
-    Internal,
-    /// A code that this version does not know.
-    Other(String),
+/// Defines the codes: each with its word on the wire.
+macro_rules! codes {
+    ($(#[$attribute:meta])* $enum:ident { $($(#[doc = $doc:literal])* $word:literal => $variant:ident,)+ }) => {
+        $(#[$attribute])*
+        #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+        pub enum $enum {
+            $($(#[doc = $doc])* $variant,)+
+            /// A code that this version does not know.
+            Other(String),
+        }
+
+        impl $enum {
+            /// Every code that this version knows.
+            pub const KNOWN: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word on the wire.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $(Self::$variant => $word,)+
+                    Self::Other(code) => code,
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// What was wrong, for programs; `error.code`. The words for people stand beside it in `message` and `hint`.
+    ErrorCode {
+        /// The frame is not text, not JSON, of an unknown `type`, or its fields do not fit.
+        "bad_message" => BadMessage,
+        /// No token, or one that is wrong or expired.
+        "unauthorized" => Unauthorized,
+        /// The token does not allow it.
+        "forbidden" => Forbidden,
+        /// A table that does not exist or is not published.
+        "unknown_table" => UnknownTable,
+        /// Over HTTP: there is nothing at this path.
+        "not_found" => NotFound,
+        /// A `where` that cannot be read, or that names what is not there.
+        "bad_filter" => BadFilter,
+        /// A `where` over columns that are not in the table's replica identity.
+        "identity_required" => IdentityRequired,
+        /// History does not reach back to the cursor; `error.oldest` is the first cursor that it can serve. Only an
+        /// initial sync helps.
+        "cursor_too_old" => CursorTooOld,
+        /// The cursor is ahead of the feed: it is from another feed, or its source lost what it had committed.
+        "cursor_ahead" => CursorAhead,
+        /// The cursor belongs to another feed id. Only an initial sync helps.
+        "feed_changed" => FeedChanged,
+        /// A limit of the daemon is crossed; the message names it.
+        "limit_exceeded" => LimitExceeded,
+        /// The daemon cannot answer yet; the same request succeeds later.
+        "not_ready" => NotReady,
+        /// A fault of the daemon. The same request may succeed later.
+        "internal" => Internal,
+    }
 }
 
 impl ErrorCode {
-    /// Every code that this version knows, in the order of the contract.
-    pub const KNOWN: [Self; 12] = [
-        Self::BadMessage,
-        Self::Unauthorized,
-        Self::Forbidden,
-        Self::UnknownTable,
-        Self::BadFilter,
-        Self::IdentityRequired,
-        Self::CursorTooOld,
-        Self::CursorAhead,
-        Self::FeedChanged,
-        Self::LimitExceeded,
-        Self::NotReady,
-        Self::Internal,
-    ];
-
-    /// The word on the wire.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        match self {
-            Self::BadMessage => "bad_message",
-            Self::Unauthorized => "unauthorized",
-            Self::Forbidden => "forbidden",
-            Self::UnknownTable => "unknown_table",
-            Self::BadFilter => "bad_filter",
-            Self::IdentityRequired => "identity_required",
-            Self::CursorTooOld => "cursor_too_old",
-            Self::CursorAhead => "cursor_ahead",
-            Self::FeedChanged => "feed_changed",
-            Self::LimitExceeded => "limit_exceeded",
-            Self::NotReady => "not_ready",
-            Self::Internal => "internal",
-            Self::Other(code) => code,
-        }
-    }
-
     /// Whether the same request may succeed later without anybody changing anything: `not_ready` and `internal`.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
@@ -88,8 +80,8 @@ impl fmt::Display for ErrorCode {
 
 impl From<&str> for ErrorCode {
     fn from(text: &str) -> Self {
-        let known = Self::KNOWN.into_iter().find(|code| code.as_str() == text);
-        known.unwrap_or_else(|| Self::Other(text.to_owned()))
+        let known = Self::KNOWN.iter().find(|code| code.as_str() == text);
+        known.cloned().unwrap_or_else(|| Self::Other(text.to_owned()))
     }
 }
 
@@ -156,7 +148,7 @@ mod tests {
     #[test]
     fn codes_round_trip_and_unknown_ones_keep_their_word() {
         for code in ErrorCode::KNOWN {
-            assert_eq!(ErrorCode::from(code.as_str()), code);
+            assert_eq!(ErrorCode::from(code.as_str()), *code);
         }
         assert_eq!(ErrorCode::from("new_in_2031").as_str(), "new_in_2031");
         for code in [CloseCode::Restart, CloseCode::Policy, CloseCode::TooBig, CloseCode::Unauthorized] {

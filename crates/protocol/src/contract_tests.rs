@@ -146,3 +146,19 @@ fn every_message_that_the_contract_in_words_shows_is_a_golden_one() {
         assert!(golden.contains(message), "no file of crates/protocol/golden is {message}");
     }
 }
+
+/// What stands between backquotes in the first cell of each row of the table of docs/protocol.md that has these columns.
+fn first_cells(columns: &str) -> Vec<String> {
+    let words = std::fs::read_to_string(docs("protocol.md")).unwrap();
+    let (_, table) = words.split_once(columns).expect("the table is not where it was");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.split('|').nth(1).unwrap().trim().trim_matches('`').to_owned()).collect()
+}
+
+#[test]
+fn the_contract_in_words_has_every_code_and_no_other() {
+    let told = first_cells("| code | when | what helps |");
+    let known: BTreeSet<&str> = crate::ErrorCode::KNOWN.iter().map(crate::ErrorCode::as_str).collect();
+    assert_eq!(told.iter().map(String::as_str).collect::<BTreeSet<_>>(), known);
+    assert_eq!(told.len(), known.len(), "a code stands there twice");
+}

@@ -1,15 +1,18 @@
 //! From a frame's text to a message.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+use crate::subscription_id::SubscriptionId;
 
 /// Why a frame is no message. The connection survives each of them; the daemon answers `error`/`bad_message`.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// The text is not a JSON object with a `type`.
-    #[error("a message is one JSON object with a string field \"type\": {}", brief(source))]
+    #[error("a message is one JSON object with a string field \"type\": {}", words(source))]
     NotAMessage {
         /// What the parser says, with the place.
         source: serde_json::Error,
@@ -23,26 +26,111 @@ pub enum DecodeError {
         known: &'static [&'static str],
     },
     /// The `type` is known, a field of it is missing or does not fit.
-    #[error("malformed {name} message: {}", brief(source))]
-    Malformed {
-        /// The message's type.
-        name: &'static str,
-        /// What the parser says, with the field and the place.
-        source: serde_json::Error,
-    },
+    #[error(transparent)]
+    Malformed(Box<Malformed>),
 }
 
-/// Characters of what the parser says that are passed on.
-const REASON_CHARACTERS_MAX: usize = 240;
+impl DecodeError {
+    /// The message that could not be read, where its `type` is known.
+    #[must_use]
+    pub fn malformed(&self) -> Option<&Malformed> {
+        if let Self::Malformed(malformed) = self { Some(malformed) } else { None }
+    }
+}
 
-/// What the parser says, which quotes what it did not expect: all of a frame that is one long string.
-fn brief(error: &serde_json::Error) -> String {
+/// A message of which a field is missing or does not fit.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Malformed {
+    /// The message's type.
+    pub name: &'static str,
+    /// Its `id`, where it has one that can be read.
+    pub id: Option<SubscriptionId>,
+    /// The field, with where it is: `tables[0].table`. Empty when it is about the message as a whole.
+    pub field: String,
+    /// What is wrong with the field; `None` when it is missing.
+    pub reason: Option<String>,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "malformed {} message", self.name)?;
+        if let Some(id) = &self.id {
+            write!(f, " with the id {:?}", id.as_str())?;
+        }
+        match (self.field.as_str(), &self.reason) {
+            (field, None) => write!(f, ": the field {field:?} is missing"),
+            ("", Some(reason)) => write!(f, ": {reason}"),
+            (field, Some(reason)) => write!(f, ": the field {field:?} does not fit: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+impl Malformed {
+    /// Finds out what is wrong with the message `name` in `text`, of which the parser says `error`.
+    fn find<T: DeserializeOwned>(name: &'static str, text: &str, error: &serde_json::Error) -> Self {
+        /// What has an `id`, whatever else it has.
+        #[derive(Deserialize)]
+        struct Named {
+            id: SubscriptionId,
+        }
+        let id = serde_json::from_str::<Named>(text).ok().map(|named| named.id);
+        let reading = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(text));
+        // The path of a message as a whole is ".".
+        let at = reading
+            .err()
+            .map(|error| error.path().to_string())
+            .filter(|path| path != ".")
+            .unwrap_or_default();
+        let reason = words(error);
+        let missing = reason.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+        let field = match missing {
+            Some(field) if at.is_empty() => field.to_owned(),
+            Some(field) => format!("{at}.{field}"),
+            None => at,
+        };
+        let is_missing = missing.is_some();
+        Self {
+            name,
+            id,
+            field: field.chars().take(FIELD_CHARACTERS_MAX).collect(),
+            reason: (!is_missing).then_some(reason),
+        }
+    }
+}
+
+/// Characters of what the parser says that are passed on, and of a field's name. Both quote what came: all of a frame that
+/// is one long string.
+const REASON_CHARACTERS_MAX: usize = 240;
+const FIELD_CHARACTERS_MAX: usize = 60;
+
+/// What the parser says, in words of JSON. With the place only where the text is no JSON: elsewhere the field says more.
+fn words(error: &serde_json::Error) -> String {
     let mut text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let is_data = error.is_data();
+    if let Some(plain) = text.strip_suffix(&place) {
+        text.truncate(plain.len());
+    }
+    if is_data {
+        for (theirs, ours) in [
+            ("invalid type: map,", "invalid type: an object,"),
+            ("invalid type: sequence,", "invalid type: a list,"),
+        ] {
+            if let Some(rest) = text.strip_prefix(theirs) {
+                text = format!("{ours}{rest}");
+            }
+        }
+        if let Some(rest) = text.strip_suffix("expected a sequence") {
+            text = format!("{rest}expected a list");
+        }
+    }
     if let Some((end, _)) = text.char_indices().nth(REASON_CHARACTERS_MAX) {
         text.truncate(end);
-        text.push_str(&format!("… at line {} column {}", error.line(), error.column()));
+        text.push('…');
     }
-    text
+    if is_data { text } else { text + &place }
 }
 
 /// The first look at a frame. A pass of its own, because serde's tagged enums buffer their content, and a buffered
@@ -62,7 +150,8 @@ pub(crate) fn type_of(text: &str) -> Result<Cow<'_, str>, DecodeError> {
 
 /// The fields of the message `name` in `text`.
 pub(crate) fn fields<T: DeserializeOwned>(name: &'static str, text: &str) -> Result<T, DecodeError> {
-    serde_json::from_str(text).map_err(|source| DecodeError::Malformed { name, source })
+    serde_json::from_str(text)
+        .map_err(|error| DecodeError::Malformed(Box::new(Malformed::find::<T>(name, text, &error))))
 }
 
 /// The error for a type that is not in `known`.

@@ -69,7 +69,7 @@ fn an_unknown_type_is_told_from_a_malformed_message() {
         assert!(matches!(message(text), DecodeError::NotAMessage { .. }), "{text:?}: {}", message(text));
     }
     let malformed = [
-        (r#"{"type":"subscribe","tables":[{"table":"*"}]}"#, "missing field `id`"),
+        (r#"{"type":"subscribe","tables":[{"table":"*"}]}"#, "the field \"id\" is missing"),
         (r#"{"type":"subscribe","id":"","tables":[]}"#, "1 to 128 bytes"),
         (
             r#"{"type":"subscribe","id":"a","tables":[{"table":"files"}]}"#,
@@ -80,13 +80,67 @@ fn an_unknown_type_is_told_from_a_malformed_message() {
             "\"yesterday\" is not a cursor",
         ),
         (r#"{"type":"subscribe","id":"a","tables":[{"table":"*"}],"feed":"a b"}"#, "a feed id is"),
-        (r#"{"type":"subscribe","id":"a","tables":"*"}"#, "expected a sequence"),
+        (
+            r#"{"type":"subscribe","id":"a","tables":"*"}"#,
+            "the field \"tables\" does not fit: invalid type: string \"*\", expected a list",
+        ),
         (r#"{"type":"ack","id":"a","cursor":7}"#, "expected a string"),
+        (r#"{"type":"ack","cursor":"0/1"}"#, "malformed ack message: the field \"id\" is missing"),
+        (
+            r#"{"type":"ack","id":"a","cursor":[]}"#,
+            "ack message with the id \"a\": the field \"cursor\" does not fit",
+        ),
+        (
+            r#"{"type":"unsubscribe","id":7}"#,
+            "the field \"id\" does not fit: invalid type: integer `7`, expected a string",
+        ),
+        (r#"{"type":"auth"}"#, "the field \"token\" is missing"),
+        (
+            r#"{"type":"subscribe","id":"a","tables":[{"table":"a.b"},{"columns":["x"]}]}"#,
+            "\"tables[1].table\" is missing",
+        ),
+        (
+            r#"{"type":"subscribe","id":"a","tables":["a.b"]}"#,
+            "\"tables[0]\" does not fit: invalid type: string \"a.b\", expected an object such as",
+        ),
+        (
+            r#"{"type":"subscribe","id":"a","tables":[{"table":"a.b","columns":"x"}]}"#,
+            "\"tables[0].columns\" does not fit",
+        ),
+        (
+            r#"{"type":"subscribe","id":"a","tables":[{"table":"a.b","where":{"x":1}}]}"#,
+            "\"tables[0].where\" does not fit: invalid type: an object",
+        ),
+        (
+            r#"{"type":"subscribe","id":"a","tables":[{"table":"a.b"}],"payload":"keys"}"#,
+            "\"payload\" does not fit: unknown variant `keys`, expected `row` or `key`",
+        ),
+        (
+            r#"{"type":"subscribe","id":"a","tables":[{"table":"a.b"}],"id":"b"}"#,
+            "malformed subscribe message: duplicate field `id`",
+        ),
     ];
     for (text, expected) in malformed {
+        assert!(!message(text).to_string().contains(" at line "), "{}", message(text));
         let error = message(text);
-        assert!(matches!(error, DecodeError::Malformed { .. }), "{text}: {error}");
+        assert!(matches!(error, DecodeError::Malformed(_)), "{text}: {error}");
         assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_malformed_message_keeps_the_id_that_it_has_and_its_example_is_one() {
+    let malformed = |text: &str| match ClientMessage::decode(text).unwrap_err() {
+        DecodeError::Malformed(malformed) => *malformed,
+        other => panic!("{text}: {other}"),
+    };
+    let error = malformed(r#"{"type":"subscribe","tables":[{"table":"orders"}],"id":"mine"}"#);
+    assert_eq!((error.name, error.field.as_str()), ("subscribe", "tables[0].table"));
+    assert_eq!(error.id, Some("mine".parse().unwrap()));
+    assert_eq!(malformed(r#"{"type":"subscribe","id":7,"tables":[]}"#).id, None);
+    for name in ClientMessage::TYPES {
+        let Some(example) = ClientMessage::example(name) else { continue };
+        assert_eq!(ClientMessage::decode(example).unwrap().type_name(), *name);
     }
 }
 

@@ -44,11 +44,11 @@ pub use client_message::{
     TableSelection, Unsubscribe,
 };
 pub use code::{CloseCode, ErrorCode};
-pub use decode::DecodeError;
+pub use decode::{DecodeError, Malformed};
 pub use server_message::{
-    Acked, CaughtUp, Change, ChannelMessage, ClientList, ClientState, Column, ErrorMessage, Heartbeat,
-    Limits, Mode, Presence, Progress, RelationMessage, ServerMessage, SnapshotComplete, SnapshotRows,
-    SourceStatus, Status, Subscribed, TransactionMessage, Waiting, Welcome,
+    Acked, AuthRequired, CaughtUp, Change, ChannelMessage, ClientList, ClientState, Column, ErrorMessage,
+    Heartbeat, Limits, Mode, Presence, Progress, RelationMessage, ServerMessage, SnapshotComplete,
+    SnapshotRows, SourceStatus, Status, Subscribed, TransactionMessage, Waiting, Welcome,
 };
 pub use start_at::{ParseStartAtError, StartAt};
 pub use subscription_id::{ParseSubscriptionIdError, SubscriptionId};

@@ -48,7 +48,7 @@ forms! {
     IdentityText = { "enum": ["default", "index", "full", "nothing"] };
     // Open: a client treats what it does not know as information.
     SourceStatusText = { "anyOf": [{ "enum": ["starting", "streaming", "interrupted"] }, { "type": "string" }] };
-    ErrorCodeText = { "anyOf": [{ "enum": ErrorCode::KNOWN.map(|code| code.to_string()) }, { "type": "string" }] };
+    ErrorCodeText = { "anyOf": [{ "enum": ErrorCode::KNOWN.iter().map(ErrorCode::as_str).collect::<Vec<_>>() }, { "type": "string" }] };
     Object = { "type": "object" };
     AnyJson = true;
 }
@@ -194,7 +194,7 @@ pub(crate) fn asyncapi_document() -> Value {
             "toClient": {
                 "action": "send",
                 "channel": { "$ref": "#/channels/stream" },
-                "summary": "What the daemon sends to a client; the first message is welcome.",
+                "summary": "What the daemon sends to a client; the first message is welcome, or auth_required and then welcome.",
                 "messages": server.references(at),
             },
         },

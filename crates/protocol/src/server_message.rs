@@ -14,7 +14,9 @@ messages! {
     /// A frame from the server.
     #[non_exhaustive]
     ServerMessage {
-        /// The first message of a connection.
+        /// Nothing is served before a token comes.
+        "auth_required" => AuthRequired(AuthRequired),
+        /// The first message of a connection that is let in.
         "welcome" => Welcome(Welcome),
         /// The subscription cannot start yet.
         "waiting" => Waiting(Waiting),
@@ -47,7 +49,20 @@ messages! {
     }
 }
 
-/// `welcome`: the first message of a connection.
+/// `auth_required`: the client came without a token, and is told nothing else until it has sent one with `auth`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct AuthRequired {
+    /// For people: one sentence.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// How long the daemon waits for the token, in milliseconds; then it closes with 4401.
+    pub within_ms: u64,
+}
+
+/// `welcome`: the first message of a connection that is let in.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Welcome {
@@ -274,7 +289,8 @@ pub struct Change {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<schema::Object>"))]
     pub row: Option<Box<RawValue>>,
-    /// The whole row before the change; only under `REPLICA IDENTITY FULL`.
+    /// The whole row before the change, of `update` and `delete`: under `REPLICA IDENTITY FULL`, or where the row's last
+    /// image is kept and known for certain. Of the same table one change may have it and the next one not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<schema::Object>"))]
     pub old: Option<Box<RawValue>>,

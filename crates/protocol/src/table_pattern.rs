@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use walcast_model::RelationName;
 
 /// The tables that one entry of `subscribe.tables` names: `schema.name`, `schema.*` or `*`. A part that holds a dot, a
-/// quote or a star is quoted as in SQL, so `public."*"` is a table that is called `*`.
+/// quote or a star is quoted as in SQL, so `public."*"` is a table that is called `*`. In order of how much they say: `*`, then
+/// schemas, then tables.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum TablePattern {
     /// `*`: every published table, those of the future too.
@@ -27,6 +28,12 @@ impl TablePattern {
             Self::Schema(schema) => name.schema == *schema,
             Self::Table(table) => name == table,
         }
+    }
+
+    /// Of entries that are all about one table, or all about the tables of one pattern, the one that says most, which is the one
+    /// that counts: a table's own name before its schema's, that before `*`.
+    pub fn most_telling<'a, T>(entries: impl Iterator<Item = (&'a Self, T)>) -> Option<(&'a Self, T)> {
+        entries.max_by(|(one, _), (other, _)| one.cmp(other))
     }
 
     /// Whether every table that `other` can name is one of the tables.
@@ -113,6 +120,18 @@ mod tests {
         }
         for text in ["", "files", "*.*", "*.t", "a.b.*", ".*", "a.b.c"] {
             assert!(text.parse::<TablePattern>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_entry_that_says_most_is_the_tables_own_before_its_schemas_before_all() {
+        let patterns = ["*", "z.*", "a.a"].map(|text| text.parse::<TablePattern>().unwrap());
+        for left in 1..=patterns.len() {
+            let entries = || patterns[..left].iter().map(|pattern| (pattern, ()));
+            for entries in [entries().collect::<Vec<_>>(), entries().rev().collect()] {
+                let most = TablePattern::most_telling(entries.into_iter());
+                assert_eq!(most, Some((&patterns[left - 1], ())));
+            }
         }
     }
 

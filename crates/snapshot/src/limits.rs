@@ -5,10 +5,6 @@ use std::time::Duration;
 /// What an initial sync may use. Nothing is dropped when a limit is met; each says what happens instead.
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotLimits {
-    /// `snapshots_max`: initial syncs that read at the same time, each with a session of its own on the source.
-    /// Further ones wait for a place, first come first served; who shall be next before that is the broadcaster's to say.
-    /// At least 1.
-    pub snapshots_max: usize,
     /// `snapshot_chunk_bytes_max`: JSON in one [`crate::SnapshotEvent::Rows`], in bytes. A chunk is closed by the
     /// row that reaches it, so it is larger by at most that row. One chunk is in memory per initial sync, beside
     /// those that wait in the consumer's channel.
@@ -38,7 +34,6 @@ pub struct SnapshotLimits {
 impl Default for SnapshotLimits {
     fn default() -> Self {
         Self {
-            snapshots_max: 4,
             chunk_bytes_max: 256 << 10,
             chunk_rows_max: 10_000,
             stall_max: Duration::from_secs(300),

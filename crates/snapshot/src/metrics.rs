@@ -2,10 +2,8 @@
 
 use std::sync::Once;
 
-/// Initial syncs that hold a place now (gauge).
+/// Initial syncs that read now (gauge).
 pub(crate) const RUNNING: &str = "walcast_snapshots_running";
-/// Initial syncs that wait for a place now (gauge).
-pub(crate) const WAITING: &str = "walcast_snapshots_waiting";
 /// Initial syncs that reached their barrier.
 pub(crate) const COMPLETED: &str = "walcast_snapshots_completed_total";
 /// Times that an initial sync began again because its session to the source ended.
@@ -21,8 +19,7 @@ pub(crate) const BYTES: &str = "walcast_snapshot_bytes_total";
 pub(crate) fn describe() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        metrics::describe_gauge!(RUNNING, "Initial syncs that hold a place now");
-        metrics::describe_gauge!(WAITING, "Initial syncs that wait for a place now");
+        metrics::describe_gauge!(RUNNING, "Initial syncs that read now");
         metrics::describe_counter!(COMPLETED, "Initial syncs that reached their barrier");
         metrics::describe_counter!(RESTARTED, "Times an initial sync began again after its session ended");
         metrics::describe_counter!(STALLED, "Initial syncs given up because their client took nothing");

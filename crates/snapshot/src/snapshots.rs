@@ -1,8 +1,8 @@
-//! Initial syncs, as many at a time as there are places, each begun again until it reaches its barrier.
+//! Initial syncs, each begun again until it reaches its barrier. How many there are at a time is for the caller to say.
 
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 use walcast_feed::Barriers;
 use walcast_filter::Schema;
@@ -43,8 +43,6 @@ struct Shared {
     barriers: Barriers,
     publications: Vec<String>,
     limits: SnapshotLimits,
-    /// Fair: first come, first served.
-    places: Semaphore,
 }
 
 impl Snapshots {
@@ -60,8 +58,7 @@ impl Snapshots {
         metrics::describe();
         let catalog = Pool::new(source.clone(), APPLICATION_NAME, 1);
         let lookups = Pool::new(source.clone(), LOOKUPS_NAME, limits.rows_max);
-        let places = Semaphore::new(limits.snapshots_max.max(1));
-        Self { shared: Arc::new(Shared { source, catalog, lookups, barriers, publications, limits, places }) }
+        Self { shared: Arc::new(Shared { source, catalog, lookups, barriers, publications, limits }) }
     }
 
     /// The tables of the feed as the catalog has them now, in the order of their names: what patterns such as
@@ -117,8 +114,8 @@ impl Snapshots {
     }
 
     /// Takes an initial sync of `tables`, all of them as of one moment, and sends it to `events`; the last event is
-    /// [`SnapshotEvent::Done`]. Waits for a place first, and for as long as the source is away: it then begins again
-    /// by itself, for ever. The bound of `events` is how many chunks may wait for the client.
+    /// [`SnapshotEvent::Done`]. It has a session of its own on the source. Waits for as long as the source is away: it then
+    /// begins again by itself, for ever. The bound of `events` is how many chunks may wait for the client.
     ///
     /// Ends without an error, too, when `events` is closed. Cancel-safe: dropped at any point, its session and
     /// transaction end at once.
@@ -165,14 +162,6 @@ impl Snapshots {
 
     async fn attempt(&self, tables: &[SnapshotTable], consumer: &mut Consumer) -> Result<(), Stop> {
         let shared = &self.shared;
-        let place = {
-            let _waiting = InGauge::enter(metrics::WAITING);
-            tokio::select! {
-                // Cancel-safe: the place in the queue is given up, as it should be.
-                place = shared.places.acquire() => place.ok(),
-                () = consumer.gone() => return Err(Stop::Gone),
-            }
-        };
         let running = InGauge::enter(metrics::RUNNING);
         let mut session = Session::connect(&shared.source, APPLICATION_NAME).await.map_err(Error::from)?;
         let snapshot =
@@ -182,7 +171,7 @@ impl Snapshots {
         // barrier, which could have taken back an asynchronous commit that the rows contain.
         attempt::write_barrier(&session, barrier.id()).await?;
         drop(running);
-        // It is kept, and the place with it: when the server is lost before the barrier has come back (a standby took
+        // It is kept: when the server is lost before the barrier has come back (a standby took
         // over that never had it), nobody else would say so, and the rows may be of commits that are gone.
         let ended = session.closed();
         let position = tokio::select! {
@@ -192,7 +181,7 @@ impl Snapshots {
             () = consumer.gone() => return Err(Stop::Gone),
             _ = ended => return Err(Error::Source(walcast_postgres::Error::Closed).into()),
         };
-        drop((session, place));
+        drop(session);
         consumer.send(SnapshotEvent::Done { snapshot, barrier: position }).await?;
         ::metrics::counter!(metrics::COMPLETED).increment(1);
         info!(tables = tables.len(), rows = consumer.rows(), barrier = %position, "an initial sync is complete");

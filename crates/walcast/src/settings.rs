@@ -136,9 +136,7 @@ impl ServeSettings {
         let clients = clients(&mut reader);
         let wal_budget = wal_budget(&mut reader);
         let mut snapshot = snapshot(&mut reader);
-        let mut broadcast = broadcast(&mut reader);
-        // One queue for each, which the broadcaster keeps.
-        broadcast.snapshots_max = snapshot.snapshots_max;
+        let broadcast = broadcast(&mut reader);
         snapshot.rows_max = broadcast.rows_max;
         let mut grace = Duration::from_secs(15);
         reader.duration(&key::GRACE, &mut grace);
@@ -252,7 +250,6 @@ fn wal_budget(reader: &mut Reader<'_>) -> WalBudget {
 
 fn snapshot(reader: &mut Reader<'_>) -> SnapshotLimits {
     let mut snapshot = SnapshotLimits::default();
-    reader.count(&key::SNAPSHOTS_MAX, &mut snapshot.snapshots_max);
     reader.size(&key::SNAPSHOT_CHUNK_BYTES, &mut snapshot.chunk_bytes_max, 1 << 10);
     reader.count(&key::SNAPSHOT_CHUNK_ROWS, &mut snapshot.chunk_rows_max);
     reader.duration(&key::SNAPSHOT_STALL, &mut snapshot.stall_max);
@@ -261,6 +258,7 @@ fn snapshot(reader: &mut Reader<'_>) -> SnapshotLimits {
 
 fn broadcast(reader: &mut Reader<'_>) -> Limits {
     let mut limits = Limits::default();
+    reader.count(&key::SNAPSHOTS_MAX, &mut limits.snapshots_max);
     reader.duration(&key::HEARTBEAT, &mut limits.heartbeat);
     reader.count(&key::CONNECTIONS_MAX, &mut limits.connections_max);
     reader.count(&key::CONNECTIONS_PER_ADDRESS_MAX, &mut limits.connections_per_address_max);

@@ -2,11 +2,11 @@
 
 use axum::Json;
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use walcast_feed::{BudgetState, SlotWal, SourceState};
-use walcast_protocol::STREAM_PATH;
+use walcast_protocol::{ErrorCode, STREAM_PATH};
 
 use super::Door;
 use super::http::{CHANGES_PATH, ROWS_PATH};
@@ -104,14 +104,19 @@ pub(super) async fn metrics(
 ) -> Response {
     if !door.entrance.tells(&arrival, &headers) {
         let hint = "ask on the machine itself, or where admin_listen says";
-        return refused(StatusCode::FORBIDDEN, "forbidden", "metrics are not for everybody", Some(hint));
+        return refused(
+            StatusCode::FORBIDDEN,
+            &ErrorCode::Forbidden,
+            "metrics are not for everybody",
+            Some(hint),
+        );
     }
     match &door.prometheus {
         Some(prometheus) => {
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], prometheus.render())
                 .into_response()
         }
-        None => refused(StatusCode::NOT_FOUND, "not_found", "metrics are switched off", None),
+        None => refused(StatusCode::NOT_FOUND, &ErrorCode::NotFound, "metrics are switched off", None),
     }
 }
 
@@ -120,10 +125,19 @@ pub(super) async fn not_found() -> Response {
     let hint = format!(
         "there are {STREAM_PATH} (WebSocket), {CHANGES_PATH}, {ROWS_PATH} (POST), /livez, /readyz and /metrics"
     );
-    refused(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", Some(&hint))
+    refused(StatusCode::NOT_FOUND, &ErrorCode::NotFound, "there is nothing at this path", Some(&hint))
+}
+
+/// A path that is there, asked in a way that is not; the router adds `Allow`.
+pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Response {
+    // A method may be any word of the client.
+    let method: String = method.as_str().chars().take(20).collect();
+    let message = format!("{} does not take {method}", uri.path());
+    let hint = "the header Allow says what it takes";
+    refused(StatusCode::METHOD_NOT_ALLOWED, &ErrorCode::BadMessage, &message, Some(hint))
 }
 
 /// An error as the HTTP doors give it.
-pub(super) fn refused(status: StatusCode, code: &str, message: &str, hint: Option<&str>) -> Response {
+pub(super) fn refused(status: StatusCode, code: &ErrorCode, message: &str, hint: Option<&str>) -> Response {
     (status, Json(json!({"code": code, "message": message, "hint": hint}))).into_response()
 }

@@ -22,7 +22,7 @@ mod visit;
 use axum::routing::{get, post};
 use axum::{Router, middleware};
 
-use super::Door;
+use super::{Door, health};
 
 /// The path of pages and of server-sent events.
 pub(super) const CHANGES_PATH: &str = "/v1/changes";
@@ -34,5 +34,7 @@ pub(super) fn router(door: Door) -> Router<Door> {
     Router::new()
         .route(CHANGES_PATH, get(changes::changes))
         .route(ROWS_PATH, post(rows::rows))
+        // Before the layer: pages of other sites may read it, too.
+        .method_not_allowed_fallback(health::method_not_allowed)
         .route_layer(middleware::from_fn_with_state(door, sites::check))
 }

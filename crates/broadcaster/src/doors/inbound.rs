@@ -3,7 +3,8 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use walcast_protocol::{
-    Ack, ClientMessage, CloseCode, ErrorCode, ErrorMessage, Subscribe, SubscriptionId, Unsubscribe,
+    Ack, ClientMessage, CloseCode, DecodeError, ErrorCode, ErrorMessage, Subscribe, SubscriptionId,
+    Unsubscribe,
 };
 
 use super::connection::{Connection, End};
@@ -17,7 +18,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) fn text(&mut self, text: &str) -> Option<End> {
         let message = match ClientMessage::decode(text) {
             Ok(message) => message,
-            Err(error) => return self.refuse(None, Refusal::bad(error.to_string())),
+            Err(error) => return self.unreadable(&error),
         };
         let name = message.type_name();
         let answer = match message {
@@ -47,6 +48,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Err((id, refusal)) => self.refuse(id, refusal),
         }
+    }
+
+    /// A text frame that is no message.
+    fn unreadable(&mut self, error: &DecodeError) -> Option<End> {
+        let malformed = error.malformed();
+        let refusal = Refusal::bad(error.to_string());
+        let like = ClientMessage::example(malformed.map_or("subscribe", |malformed| malformed.name));
+        let refusal = match like {
+            Some(like) => refusal.hint(format!("a message looks like {like}")),
+            None => refusal,
+        };
+        // An error with an id says that there is no such subscription: for one that was asked for, and is not there.
+        let asked = malformed.filter(|malformed| malformed.name == "subscribe");
+        let id = asked.and_then(|malformed| malformed.id.clone()).filter(|id| !self.subscriptions.has(id));
+        self.refuse(id, refusal)
     }
 
     /// A binary frame.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
+use walcast_protocol::ErrorCode;
 
 use super::health;
 use super::peer::{Arrival, Proxies};
@@ -93,7 +94,12 @@ fn is_private_name(authority: &str) -> bool {
 pub(super) fn refused() -> Response {
     metrics::counter!(names::UNAUTHORIZED, "reason" => "origin").increment(1);
     let hint = "add its origin to allowed_origins; behind a proxy, pass the header Host on";
-    health::refused(StatusCode::FORBIDDEN, "forbidden", "pages of this origin may not connect", Some(hint))
+    health::refused(
+        StatusCode::FORBIDDEN,
+        &ErrorCode::Forbidden,
+        "pages of this origin may not connect",
+        Some(hint),
+    )
 }
 
 /// Whether the host is an address, or a name of this machine alone.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use tokio::sync::OwnedSemaphorePermit;
+use walcast_protocol::ErrorCode;
 
 use super::Door;
 use super::entrance::Full;
@@ -32,7 +33,7 @@ impl Places {
     /// Takes them, or says why there are none.
     pub(super) fn take(door: &Door, arrival: &Arrival, headers: &HeaderMap) -> Result<Self, Box<Response>> {
         if door.shutdown.is_cancelled() {
-            return Err(Box::new(unavailable("not_ready", "the daemon is going down")));
+            return Err(Box::new(unavailable(&ErrorCode::NotReady, "the daemon is going down")));
         }
         let full = |limit: &'static str| {
             metrics::counter!(names::CONNECTIONS_REFUSED, "limit" => limit).increment(1)
@@ -42,25 +43,25 @@ impl Places {
             full("connections_per_address_max");
             let message = "too many connections from this address (connections_per_address_max)";
             let hint = "close some; behind a proxy, have walcast trust it (trusted_proxies)";
-            Box::new(later(refused(StatusCode::TOO_MANY_REQUESTS, "limit_exceeded", message, Some(hint))))
+            Box::new(later(refused(
+                StatusCode::TOO_MANY_REQUESTS,
+                &ErrorCode::LimitExceeded,
+                message,
+                Some(hint),
+            )))
         })?;
         let all = Arc::clone(&door.places).try_acquire_owned().map_err(|_| {
             full("connections_max");
             let message = "there is no place for another connection (connections_max)";
-            Box::new(unavailable("limit_exceeded", message))
+            Box::new(unavailable(&ErrorCode::LimitExceeded, message))
         })?;
         Ok(Self { _all: all, address })
     }
 }
 
 /// Nothing can be had now.
-fn unavailable(code: &str, message: &str) -> Response {
-    later(refused(
-        StatusCode::SERVICE_UNAVAILABLE,
-        code,
-        message,
-        Some("try again after a while, with jitter"),
-    ))
+fn unavailable(code: &ErrorCode, message: &str) -> Response {
+    later(refused(StatusCode::SERVICE_UNAVAILABLE, code, message, Some("try again after a while")))
 }
 
 /// Says when to come again.

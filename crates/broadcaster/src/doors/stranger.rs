@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_util::sync::CancellationToken;
 use walcast_auth::Rejection;
-use walcast_protocol::{ClientMessage, CloseCode, ErrorCode, ErrorMessage, ServerMessage};
+use walcast_protocol::{AuthRequired, ClientMessage, CloseCode, ErrorCode, ErrorMessage, ServerMessage};
 
 use super::connection::{Connection, End, Io, poll_io};
 use super::entrance::Entrance;
@@ -138,6 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stranger<S> {
     ) -> Result<Pass, End> {
         let mut late = std::pin::pin!(sleep_until(Instant::now() + limits.auth_max));
         let mut token = token;
+        let mut was_asked = false;
         loop {
             let admitted = self.entrance.authority.admit(token.as_deref());
             let farewell = match admitted {
@@ -145,6 +146,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stranger<S> {
                 Err(rejection) => Farewell::rejected(&rejection),
                 Ok(None) => {
                     let socket = &mut self.socket;
+                    if !std::mem::replace(&mut was_asked, true) {
+                        socket.get_mut().push(ServerMessage::from(ask_for_token(limits)).into());
+                    }
                     let heard = tokio::select! {
                         // All are cancel-safe.
                         () = shutdown.cancelled() => return Err(CloseCode::Restart.into()),
@@ -176,8 +180,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stranger<S> {
 }
 
 /// How a token is sent.
-const HOW: &str =
-    "send it as Authorization: Bearer, as ?token= in the URL, or as the first message {\"type\":\"auth\"}";
+const HOW: &str = "send {\"type\":\"auth\",\"token\":\"…\"}, or come with the token in the request: as Authorization: Bearer, or as \
+                   ?token= in the URL";
+
+/// What a client is told that may still send a token. It would find out the same by waiting.
+fn ask_for_token(limits: &Limits) -> AuthRequired {
+    AuthRequired {
+        message: "this daemon serves nobody without a token".to_owned(),
+        hint: Some(HOW.to_owned()),
+        within_ms: u64::try_from(limits.auth_max.as_millis()).unwrap_or(u64::MAX),
+    }
+}
 
 fn not_auth() -> Farewell {
     Farewell::unauthorized("missing", "nothing but a token is taken before there was one", Some(HOW))

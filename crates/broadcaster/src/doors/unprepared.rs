@@ -9,6 +9,7 @@ use axum::routing::get;
 use futures_util::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use walcast_protocol::ErrorCode;
 
 use super::entrance::{Entrance, EntranceSettings};
 use super::{accept, health, listener::Listener};
@@ -34,5 +35,10 @@ pub async fn serve_unprepared(listeners: &[Listener]) -> io::Result<()> {
 
 async fn not_ready() -> Response {
     let hint = "the daemon's log says what it waits for; try again";
-    health::refused(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "the feed is not set up yet", Some(hint))
+    health::refused(
+        StatusCode::SERVICE_UNAVAILABLE,
+        &ErrorCode::NotReady,
+        "the feed is not set up yet",
+        Some(hint),
+    )
 }

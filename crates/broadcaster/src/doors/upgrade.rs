@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use walcast_protocol::{STREAM_PATH, SUBPROTOCOL};
+use walcast_protocol::{ErrorCode, STREAM_PATH, SUBPROTOCOL};
 
 use super::Door;
 use super::entrance::token;
@@ -64,14 +64,15 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 /// The client's key, or what is wrong with the request.
 fn check<'a>(method: &Method, headers: &'a HeaderMap) -> Result<&'a HeaderValue, Box<Response>> {
     let bad = |message: &str, hint: &str| {
-        Box::new(refused(StatusCode::BAD_REQUEST, "bad_message", message, Some(hint)))
+        Box::new(refused(StatusCode::BAD_REQUEST, &ErrorCode::BadMessage, message, Some(hint)))
     };
     let is_upgrade = has_token(headers, &header::CONNECTION, "upgrade")
         && has_token(headers, &header::UPGRADE, "websocket");
     if method != Method::GET || !is_upgrade {
         let hint = format!("open it as a WebSocket: ws://host:port{STREAM_PATH}, subprotocol {SUBPROTOCOL}");
         let message = "this path speaks WebSocket only";
-        let mut response = refused(StatusCode::UPGRADE_REQUIRED, "bad_message", message, Some(&hint));
+        let mut response =
+            refused(StatusCode::UPGRADE_REQUIRED, &ErrorCode::BadMessage, message, Some(&hint));
         response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         return Err(Box::new(response));
@@ -79,7 +80,7 @@ fn check<'a>(method: &Method, headers: &'a HeaderMap) -> Result<&'a HeaderValue,
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let message = "this WebSocket version is not spoken";
         let mut response =
-            refused(StatusCode::UPGRADE_REQUIRED, "bad_message", message, Some("use version 13"));
+            refused(StatusCode::UPGRADE_REQUIRED, &ErrorCode::BadMessage, message, Some("use version 13"));
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Err(Box::new(response));
     }

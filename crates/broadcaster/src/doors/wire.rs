@@ -160,7 +160,7 @@ fn header(kind: u8, length: usize) -> ([u8; 10], usize) {
 /// The words that go with a close code.
 pub(super) const fn reason(code: CloseCode) -> &'static str {
     match code {
-        CloseCode::Restart => "the daemon goes down; reconnect with jitter",
+        CloseCode::Restart => "the daemon goes down",
         CloseCode::Policy => "see the error before",
         CloseCode::TooBig => "the message is over limits.message_bytes_max",
         CloseCode::Unauthorized => "unauthorized",

@@ -7,7 +7,7 @@ use walcast_model::{Relation, RelationName};
 use walcast_policy::{Denial, Grant, Policies, Rights};
 use walcast_protocol::{ErrorCode, TablePattern};
 
-use super::{Choice, ShapeKey, Wanted, rank};
+use super::{Choice, ShapeKey, Wanted};
 use crate::request::Asked;
 use crate::testing::{key, request, schema, table};
 
@@ -118,6 +118,15 @@ fn who_asks_for_a_denied_schema_beside_everything_gets_nothing_of_it() {
     let asked = request(r#""tables":[{"table":"a.*"}]"#).unwrap();
     let shape = ShapeKey::resolve(&asked.tables, &rights).unwrap();
     assert_eq!((columns(&shape, "a", "t"), columns(&shape, "a", "u").as_deref()), (None, Some("all")));
+}
+
+/// How much an entry says.
+const fn rank(pattern: &TablePattern) -> u8 {
+    match pattern {
+        TablePattern::Table(_) => 2,
+        TablePattern::Schema(_) => 1,
+        TablePattern::All => 0,
+    }
 }
 
 const PATTERNS: [&str; 7] = ["*", "a.*", "b.*", "a.t", "a.u", "b.t", "c.t"];

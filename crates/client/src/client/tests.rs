@@ -6,6 +6,7 @@ pub(crate) mod memory;
 mod network;
 mod resuming;
 mod retrying;
+mod rights;
 mod silence;
 mod tokens;
 mod transactions;
@@ -119,7 +120,7 @@ impl Daemon {
     }
 }
 
-fn play(script: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
+fn play<T: Send + 'static>(script: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
     tokio::spawn(script)
 }
 

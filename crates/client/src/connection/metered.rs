@@ -2,22 +2,42 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Transport;
 
-/// Bytes that a connection has received. A message that takes long is no silence, and the WebSocket only tells of whole
-/// ones.
+/// How much of what a connection receives first is kept, in bytes: enough to tell what answers.
+const FIRST_BYTES: usize = 40;
+
+/// What a connection has received: how much, since a message that takes long is no silence and the WebSocket only tells of
+/// whole ones; and the first of it, to name what answers where that is no walcast.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Received(Arc<AtomicU64>);
+pub(crate) struct Received(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    bytes: AtomicU64,
+    first: OnceLock<Vec<u8>>,
+}
 
 impl Received {
     pub(crate) fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The start of what came first.
+    pub(super) fn first(&self) -> &[u8] {
+        self.0.first.get().map_or(&[], Vec::as_slice)
+    }
+
+    fn add(&self, received: &[u8]) {
+        if !received.is_empty() && self.0.bytes.fetch_add(received.len() as u64, Ordering::Relaxed) == 0 {
+            self.0.first.get_or_init(|| received.iter().copied().take(FIRST_BYTES).collect());
+        }
     }
 }
 
@@ -41,7 +61,7 @@ impl AsyncRead for Metered {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        self.received.0.fetch_add((buffer.filled().len() - before) as u64, Ordering::Relaxed);
+        self.received.add(&buffer.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }

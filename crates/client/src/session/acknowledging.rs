@@ -70,7 +70,7 @@ impl Acknowledging {
         self.told = cursor;
         self.again = resume.filter(|resume| resume.feed == feed).map_or(Cursor::ZERO, |resume| resume.cursor);
         let newer = self.stored.take().filter(|stored| stored.feed == feed && stored.cursor > cursor);
-        self.stored = Some(newer.unwrap_or(StoredCursor { feed, cursor }));
+        self.stored = Some(newer.unwrap_or(StoredCursor::new(feed, cursor)));
     }
 
     /// An initial sync begins: nothing is acknowledged.
@@ -96,7 +96,7 @@ impl Acknowledging {
     /// The caller has stored everything before `cursor`.
     pub(super) fn acknowledge(&mut self, feed: FeedId, cursor: Cursor) {
         if self.stored.as_ref().is_none_or(|stored| stored.cursor < cursor) {
-            self.stored = Some(StoredCursor { feed, cursor });
+            self.stored = Some(StoredCursor::new(feed, cursor));
         }
     }
 

@@ -179,22 +179,6 @@ async fn a_locked_table_is_waited_for_without_making_others_queue() {
 }
 
 #[tokio::test]
-async fn no_more_initial_syncs_run_than_there_are_places() {
-    let source = Source::new(shared_cluster().await, LARGE).await;
-    let snapshots = source.snapshots(SnapshotLimits { snapshots_max: 1, ..quick() });
-    let first = Begun::new(&snapshots).await;
-    let (sender, mut receiver) = mpsc::channel(1);
-    let waiting = snapshots.clone();
-    let second = tokio::spawn(async move { waiting.run(named(&["public.later"]), sender).await });
-    tokio::task::yield_now().await;
-    assert!(receiver.try_recv().is_err());
-    assert_whole(&first.finish().await);
-    let outcome = within("the second", LIMIT, take(receiver, Vec::new())).await.expect("done");
-    assert_eq!(outcome.rows.len(), 1);
-    second.await.unwrap().unwrap();
-}
-
-#[tokio::test]
 async fn a_transaction_that_is_open_is_neither_in_the_rows_nor_seen_by_the_snapshot() {
     let source = Source::new(shared_cluster().await, LARGE).await;
     let mut session = source.database.session().await;

@@ -1,17 +1,18 @@
 //! `walcast tail`: what happens, as it happens, through a running daemon.
 
+mod words;
+
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
-use walcast_client::{
-    Change, Client, Error, ErrorKind, ErrorMessage, Event, Mode, StartAt, Subscription, TransactionMessage,
-};
+use walcast_client::{Change, Client, Event, Mode, StartAt, Subscription, TransactionMessage};
 use walcast_model::{Cursor, FeedId};
 use walcast_protocol::ServerMessage;
 
 use crate::cli::{TailArgs, TailFrom};
-use crate::output::{ChangeLine, ChangeLines, Clock, DIM, Failure, Form, RED, YELLOW, json_line};
+use crate::output::{ChangeLine, ChangeLines, Clock, DIM, Failure, Form, YELLOW, json_line};
+use words::Words;
 
 /// The subscription's name on the wire.
 const ID: &str = "tail";
@@ -32,7 +33,8 @@ pub(crate) async fn run(args: TailArgs, stop: CancellationToken) -> Result<(), F
     if tables.is_empty() {
         tables.push("*".to_owned());
     }
-    let mut subscription = Subscription::new(ID, tables).map_err(|error| failure(&error))?;
+    let words = Words::of(&args);
+    let mut subscription = Subscription::new(ID, tables).map_err(|error| words.failure(&error))?;
     if !args.columns.is_empty() {
         subscription = subscription.columns(args.columns.clone());
     }
@@ -46,8 +48,8 @@ pub(crate) async fn run(args: TailArgs, stop: CancellationToken) -> Result<(), F
     if let Some(path) = args.token_file.clone() {
         builder = builder.token_from(move || read_token(path.clone()));
     }
-    let mut client = builder.build().map_err(|error| failure(&error))?;
-    let mut tail = Tail::new(Form::choose(args.form), args.limit);
+    let mut client = builder.build().map_err(|error| words.failure(&error))?;
+    let mut tail = Tail::new(Form::choose(args.form), args.limit, words);
     let outcome = stop.run_until_cancelled(tail.follow(&mut client, subscription, &args)).await;
     client.close().await;
     tail.say_where_it_stopped();
@@ -60,13 +62,9 @@ async fn read_token(path: PathBuf) -> Result<String, Box<dyn std::error::Error +
     Ok(text.trim().to_owned())
 }
 
-fn failure(error: &Error) -> Failure {
-    let code = if error.kind() == ErrorKind::Argument { crate::output::USAGE } else { 1 };
-    Failure { code, ..Failure::because(error) }
-}
-
 struct Tail {
     form: Form,
+    words: Words,
     lines: ChangeLines<anstream::Stdout>,
     /// Transactions still to be printed.
     left: Option<u64>,
@@ -77,9 +75,10 @@ struct Tail {
 }
 
 impl Tail {
-    fn new(form: Form, limit: Option<u64>) -> Self {
+    fn new(form: Form, limit: Option<u64>, words: Words) -> Self {
         Self {
             form,
+            words,
             lines: ChangeLines::new(anstream::stdout(), Clock::Time),
             left: limit,
             feed: None,
@@ -94,6 +93,7 @@ impl Tail {
         args: &TailArgs,
     ) -> Result<(), Failure> {
         let id = subscription.id().clone();
+        let words = self.words;
         let mut waiting = match (args.from, &args.feed) {
             // Only the daemon's welcome says what is the oldest.
             (TailFrom::Oldest, _) => Some(subscription),
@@ -101,27 +101,27 @@ impl Tail {
                 client
                     .subscribe(subscription.resume(feed.clone(), cursor))
                     .await
-                    .map_err(|error| failure(&error))?;
+                    .map_err(|error| words.failure(&error))?;
                 None
             }
             (TailFrom::Start(start), _) => {
-                client.subscribe(subscription.start(start)).await.map_err(|error| failure(&error))?;
+                client.subscribe(subscription.start(start)).await.map_err(|error| words.failure(&error))?;
                 None
             }
         };
         while self.left != Some(0) {
             let Some(event) = client.next().await else { return Ok(()) };
-            let event = event.map_err(|error| failure(&error))?;
+            let event = event.map_err(|error| words.failure(&error))?;
             if let Event::Connected(welcome) = &event
                 && let Some(subscription) = waiting.take()
             {
                 let start = subscription.resume(welcome.feed.clone(), welcome.oldest);
-                client.subscribe(start).await.map_err(|error| failure(&error))?;
+                client.subscribe(start).await.map_err(|error| words.failure(&error))?;
             }
             let printed = reached(&event);
             self.event(event)?;
             if let (Some(cursor), Some(_)) = (printed, &args.client_id) {
-                client.ack(&id, cursor).map_err(|error| failure(&error))?;
+                client.ack(&id, cursor).map_err(|error| words.failure(&error))?;
             }
         }
         Ok(())
@@ -129,14 +129,11 @@ impl Tail {
 
     fn event(&mut self, event: Event) -> Result<(), Failure> {
         match &event {
-            Event::Reconnecting { delay, reason, .. } => {
-                note(&format!("{reason}; trying again in {delay:.1?}"))
+            Event::Reconnecting { delay, reason, attempt } => {
+                warn(&words::connecting_again(reason, *delay, *attempt, self.feed.is_some()));
             }
-            Event::Retrying { delay, error, .. } => {
-                let hint = error.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
-                note(&format!("{}: {}{hint}; trying again in {delay:.1?}", error.code, error.message));
-            }
-            Event::Failed { error, .. } => return Err(refused(error)),
+            Event::Retrying { delay, error, .. } => warn(&self.words.asking_again(error, *delay)),
+            Event::Failed { error, .. } => return Err(self.words.refused(error)),
             Event::Connected(welcome) => self.feed = Some(welcome.feed.clone()),
             Event::Transaction(transaction) if !transaction.more => {
                 self.left = self.left.map(|left| left.saturating_sub(1));
@@ -161,8 +158,17 @@ impl Tail {
                     welcome.server, welcome.feed, welcome.cursor
                 ));
             }
-            Event::Waiting(_) => note("waiting for the daemon's initial poll"),
+            Event::Waiting(waiting) => {
+                let place = waiting.position.map(|place| format!(" (place {place})")).unwrap_or_default();
+                note(&format!(
+                    "waiting{place}: {}",
+                    waiting.message.as_deref().unwrap_or("the daemon is not ready")
+                ));
+            }
             Event::Subscribed(subscribed) if subscribed.mode == Mode::Snapshot => note("initial sync"),
+            Event::RightsChanged { .. } => {
+                warn("this token is given other rows than before: they come from the start")
+            }
             Event::SnapshotComplete(done) => note(&format!("initial sync done at {}", done.cursor)),
             Event::CaughtUp(caught_up) => note(&format!("caught up at {}", caught_up.cursor)),
             Event::Status(status) => {
@@ -170,7 +176,7 @@ impl Tail {
                 let said: String = said.into_iter().flatten().map(|text| format!(": {text}")).collect();
                 note(&format!("source {:?}{said}", status.state).to_lowercase());
             }
-            Event::Error(error) => note(&format!("{RED}{}{RED:#}: {}", error.code, error.message)),
+            Event::Error(error) => warn(&self.words.refused(error).message),
             Event::Snapshot(snapshot) => {
                 for row in &snapshot.rows {
                     self.lines.snapshot_row(&snapshot.table, row.get().as_bytes())?;
@@ -239,14 +245,17 @@ fn print(event: Event) -> io::Result<()> {
     json_line(&message)
 }
 
-fn refused(error: &ErrorMessage) -> Failure {
-    let oldest = error.oldest.map(|oldest| format!("; the oldest cursor is {oldest}")).unwrap_or_default();
-    Failure::new(format!("{}: {}{oldest}", error.code, error.message)).hint(error.hint.clone())
-}
-
 /// A line aside, on standard error: standard output has the data alone.
 fn note(text: &str) {
-    let style = if text.contains("trying again") { YELLOW } else { DIM };
+    aside(DIM, text);
+}
+
+/// One that should be looked at.
+fn warn(text: &str) {
+    aside(YELLOW, text);
+}
+
+fn aside(style: anstyle::Style, text: &str) {
     // Nobody to tell when standard error is gone.
     let _ = writeln!(anstream::stderr(), "{style}{text}{style:#}");
 }
@@ -255,7 +264,7 @@ fn note(text: &str) {
 mod tests {
     use walcast_client::Event;
 
-    use super::{Tail, qualified};
+    use super::{Tail, Words, qualified};
     use crate::output::Form;
 
     #[test]
@@ -267,7 +276,7 @@ mod tests {
             Event::Connected(serde_json::from_str(&text).unwrap())
         };
         let caught_up = Event::CaughtUp(serde_json::from_str(r#"{"id":"tail","cursor":"0/20"}"#).unwrap());
-        let mut tail = Tail::new(Form::Human, None);
+        let mut tail = Tail::new(Form::Human, None, Words::default());
         for event in [welcome("f1"), caught_up, welcome("f2")] {
             tail.event(event).unwrap();
         }

@@ -16,20 +16,24 @@ pub(super) type Refused = Box<Response>;
 
 /// A subscription is over, which was counted already.
 pub(super) fn error(error: &ErrorMessage) -> Refused {
-    let status = match error.code {
+    with_status(status_of(&error.code), error)
+}
+
+/// What a code is over HTTP, where nothing else is said.
+fn status_of(code: &ErrorCode) -> StatusCode {
+    match code {
         ErrorCode::BadMessage
         | ErrorCode::BadFilter
         | ErrorCode::IdentityRequired
         | ErrorCode::LimitExceeded => StatusCode::BAD_REQUEST,
         ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
         ErrorCode::Forbidden => StatusCode::FORBIDDEN,
-        ErrorCode::UnknownTable => StatusCode::NOT_FOUND,
+        ErrorCode::UnknownTable | ErrorCode::NotFound => StatusCode::NOT_FOUND,
         ErrorCode::CursorAhead | ErrorCode::FeedChanged => StatusCode::CONFLICT,
         ErrorCode::CursorTooOld => StatusCode::GONE,
         ErrorCode::NotReady => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Internal | ErrorCode::Other(_) => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    with_status(status, error)
+    }
 }
 
 /// The request is refused.
@@ -78,4 +82,25 @@ fn with_status(status: StatusCode, error: &ErrorMessage) -> Refused {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     Box::new(if status == StatusCode::SERVICE_UNAVAILABLE { later(response) } else { response })
+}
+
+#[cfg(test)]
+mod tests {
+    use walcast_protocol::ErrorCode;
+
+    use super::status_of;
+
+    #[test]
+    fn the_contract_says_of_each_code_what_it_is_over_http() {
+        let words = include_str!("../../../../../docs/protocol.md");
+        let (_, table) = words.split_once("| status | `code` |").expect("the table is where it was");
+        let rows: Vec<&str> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
+        for code in ErrorCode::KNOWN {
+            let status = status_of(code).as_str().to_owned();
+            let told = rows
+                .iter()
+                .any(|row| row.starts_with(&format!("| {status} ")) && row.contains(&format!("`{code}`")));
+            assert!(told, "{code} is {status}, and docs/protocol.md does not say so");
+        }
+    }
 }

@@ -13,8 +13,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::body::{Frame, SizeHint};
 
-use super::answer::Refused;
+use super::answer::{self, Refused};
 use super::visit::{Held, Visit};
+use crate::subscription::crashed;
 
 /// Below it an answer is as fast as it is, in bytes.
 const COMPRESSED_BYTES_MIN: usize = 1024;
@@ -65,7 +66,7 @@ pub(super) async fn json(body: Vec<u8>, asked: &HeaderMap, visit: Visit) -> Resu
         match compressed.await {
             Ok((_, Ok(compressed))) => (body, is_compressed) = (compressed, true),
             Ok((plain, Err(_))) => body = plain,
-            Err(_) => return Err(Box::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response())),
+            Err(_) => return Err(answer::refusal(crashed())),
         }
     }
     let held = visit.hold(body.len())?;

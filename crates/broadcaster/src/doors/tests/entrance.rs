@@ -82,11 +82,22 @@ async fn status(house: &House, headers: &[(&'static str, &str)]) -> u16 {
 
 async fn with_auth(house: &House, token: &str) -> Client {
     let mut client = connect(house, "", &[]).await.unwrap();
+    let first = client.next().await;
+    assert!(matches!(first, ServerMessage::AuthRequired(_)), "{first:?}");
     client.send(&json!({"type": "auth", "token": token}).to_string()).await;
     client
 }
 
 impl Client {
+    /// Checks that the client is told that a token is wanted, and nothing of the feed.
+    async fn is_asked(&mut self, auth_max: Duration) {
+        let ServerMessage::AuthRequired(asked) = self.next().await else {
+            panic!("something else came first")
+        };
+        assert_eq!(u128::from(asked.within_ms), auth_max.as_millis());
+        assert!(asked.hint.is_some_and(|hint| hint.contains(r#"{"type":"auth""#)), "{}", asked.message);
+    }
+
     /// Checks that the client is told one thing and nothing else: why it is closed.
     async fn is_closed(&mut self, code: &ErrorCode, close: u16) -> String {
         let ServerMessage::Error(error) = self.next().await else { panic!("something else came first") };
@@ -158,7 +169,8 @@ async fn strangers_learn_why_they_are_closed_and_nothing_else() {
         ("not a JSON", String::new()),
     ];
     for (why, token) in bad {
-        let said = with_auth(&house, &token).await.is_unauthorized().await;
+        let mut client = with_auth(&house, &token).await;
+        let said = client.is_unauthorized().await;
         assert!(said.contains(why), "{said}");
         let bearer = format!("Bearer {token}");
         let mut client = connect(&house, "", &[("authorization", &bearer)]).await.unwrap();
@@ -177,6 +189,7 @@ async fn strangers_learn_why_they_are_closed_and_nothing_else() {
         "nonsense",
     ] {
         let mut client = connect(&house, "", &[]).await.unwrap();
+        client.is_asked(limits.auth_max).await;
         client.send(early).await;
         assert!(client.is_unauthorized().await.contains("before"), "{early}");
     }
@@ -192,6 +205,8 @@ async fn whoever_sends_no_token_in_time_is_closed() {
     };
     let house = House::behind(by_token(None).await, limits, 1 << 20).await;
     let mut client = connect(&house, "", &[]).await.unwrap();
+    // At once, and once.
+    client.is_asked(limits.auth_max).await;
     client.socket.send(Message::Ping(vec![1].into())).await.unwrap();
     assert!(matches!(client.raw().await, Message::Pong(_)));
     assert!(client.is_unauthorized().await.contains("auth_max"));
@@ -248,7 +263,8 @@ async fn the_anonymous_come_in_and_may_say_later_who_they_are() {
     client.send(&json!({"type": "auth", "token": good()}).to_string()).await;
     assert!(client.expiry().await > 30.0);
     // It counts as that user's from now on.
-    let mut second = with_auth(&house, &good()).await;
+    let mut second = connect(&house, "", &[]).await.unwrap();
+    second.send(&json!({"type": "auth", "token": good()}).to_string()).await;
     second.is_welcome().await;
     loop {
         if let ServerMessage::Error(error) = second.next().await {

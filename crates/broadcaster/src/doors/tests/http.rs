@@ -46,6 +46,28 @@ pub(super) async fn ask(house: &House, line: &str, headers: &str) -> Answer {
     Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
 }
 
+#[tokio::test]
+async fn a_path_that_takes_another_method_says_so_and_which() {
+    let house = House::open(Limits::default(), 1 << 20).await;
+    for (line, allowed) in
+        [("POST /v1/changes", "get,head"), ("GET /v1/rows", "post"), ("DELETE /livez", "get,head")]
+    {
+        let answer = ask(&house, line, "Origin: http://localhost\r\n").await;
+        assert_eq!(answer.status, 405, "{line}");
+        // A page that may ask may read that, too.
+        let is_readable = answer.head.contains("access-control-allow-origin: http://localhost");
+        assert_eq!(is_readable, line.contains("/v1/"), "{}", answer.head);
+        assert!(answer.head.contains(&format!("\r\nallow: {allowed}\r\n")), "{line}: {}", answer.head);
+        let error = answer.json();
+        assert_eq!(error["code"], "bad_message", "{line}");
+        let (method, path) = line.split_once(' ').unwrap();
+        assert_eq!(error["message"], format!("{path} does not take {method}"));
+        assert!(error["hint"].as_str().unwrap().contains("Allow"), "{error}");
+    }
+    let nothing = ask(&house, "GET /v2/stream", "").await;
+    assert_eq!((nothing.status, nothing.json()["code"].as_str()), (404, Some("not_found")));
+}
+
 pub(super) async fn get(house: &House, query: &str) -> Answer {
     ask(house, &format!("GET /v1/changes?{query}"), "").await
 }

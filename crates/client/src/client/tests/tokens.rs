@@ -88,3 +88,44 @@ async fn a_fixed_token_that_is_refused_ends_the_client() {
     drop(client);
     script.await.unwrap();
 }
+
+const ASKED: &str = r#"{"type":"auth_required","message":"m","within_ms":10000}"#;
+
+#[tokio::test(start_paused = true)]
+async fn a_client_without_a_token_learns_at_once_that_one_is_wanted() {
+    let (daemon, builder) = Daemon::start();
+    let script = play(async move {
+        let mut peer = daemon.accept().await;
+        peer.send(ASKED).await;
+        assert!(peer.message().await.is_none());
+    });
+    let mut client = builder.build().unwrap();
+    let begun = tokio::time::Instant::now();
+    let error = item(&mut client).await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), begun.elapsed().as_secs()), (ErrorKind::Unauthorized, 0));
+    assert!(error.to_string().contains("serves nobody without a token"), "{error}");
+    assert!(item(&mut client).await.is_none());
+    drop(client);
+    script.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_did_not_come_with_the_request_is_sent_when_it_is_asked_for() {
+    for fixed in [true, false] {
+        let (daemon, builder) = Daemon::start();
+        let script = play(async move {
+            let mut peer = daemon.accept().await;
+            peer.send(ASKED).await;
+            let Some(ClientMessage::Auth(auth)) = peer.message().await else { panic!("no token") };
+            peer.welcome().await;
+            assert!(peer.message().await.is_none());
+            auth.token
+        });
+        let (_, source) = numbered();
+        let builder = if fixed { builder.token("t1") } else { builder.token_from(source) };
+        let mut client = builder.build().unwrap();
+        assert!(matches!(next(&mut client).await, Event::Connected(_)));
+        client.close().await;
+        assert_eq!(script.await.unwrap(), "t1");
+    }
+}

@@ -1,0 +1,148 @@
+//! What people at `walcast tail` are told: the daemon's codes and the client's errors, with the flags that help. Hints of the
+//! daemon are for the authors of clients where they speak of messages.
+
+use std::time::Duration;
+
+use walcast_client::{Error, ErrorCode, ErrorKind, ErrorMessage};
+
+use crate::cli::TailArgs;
+use crate::output::{Failure, USAGE};
+
+const WITH_TOKEN: &str = "give it with --token, with --token-file, or in WALCAST_TOKEN";
+const WHERE: &str = "--url (or WALCAST_URL) says where `walcast serve` listens, such as ws://127.0.0.1:4700 or wss://feed.example.org";
+
+/// What was given on the command line, as far as advice depends on it.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Words {
+    has_token: bool,
+}
+
+impl Words {
+    pub(super) const fn of(args: &TailArgs) -> Self {
+        Self { has_token: args.token.is_some() || args.token_file.is_some() }
+    }
+
+    /// The client is over, or cannot be had.
+    pub(super) fn failure(self, error: &Error) -> Failure {
+        match error.kind() {
+            ErrorKind::Argument => Failure { code: USAGE, ..Failure::because(error) },
+            ErrorKind::Unauthorized if !self.has_token => {
+                Failure::new("the daemon serves nobody without a token").hint(Some(WITH_TOKEN.to_owned()))
+            }
+            ErrorKind::Unauthorized => {
+                let said = error.answer().map_or_else(|| error.to_string(), |answer| answer.message.clone());
+                Failure::new(format!("the daemon does not take this token: {said}"))
+                    .hint(Some(format!("for another one: {WITH_TOKEN}")))
+            }
+            ErrorKind::Protocol => Failure::because(error).hint(Some(WHERE.to_owned())),
+            ErrorKind::TooBig => Failure::new("a row is larger than tail takes")
+                .hint(Some("name fewer columns with --columns".to_owned())),
+            _ => match error.answer() {
+                Some(answer) => self.refused(answer),
+                None => Failure::because(error),
+            },
+        }
+    }
+
+    /// The daemon refuses what was asked for.
+    pub(super) fn refused(self, error: &ErrorMessage) -> Failure {
+        let oldest =
+            error.oldest.map(|oldest| format!("; the oldest cursor is {oldest}")).unwrap_or_default();
+        Failure::new(format!("{}: {}{oldest}", error.code, error.message)).hint(self.hint(error))
+    }
+
+    /// The daemon cannot give it now, which passes.
+    pub(super) fn asking_again(self, error: &ErrorMessage, delay: Duration) -> String {
+        let hint = self.hint(error).map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+        format!("{}: {}; asking again in {}{hint}", error.code, error.message, short(delay))
+    }
+
+    fn hint(self, error: &ErrorMessage) -> Option<String> {
+        let said = error.hint.as_deref();
+        let ours = match error.code {
+            ErrorCode::CursorTooOld => {
+                "--from oldest begins with what history still has, --from start with the rows as they are now"
+            }
+            ErrorCode::CursorAhead | ErrorCode::FeedChanged => {
+                "--from start begins with the rows as they are now, --from latest with what happens from now on"
+            }
+            ErrorCode::Unauthorized => WITH_TOKEN,
+            ErrorCode::UnknownTable => match said.and_then(|said| said.strip_prefix("subscribe to ")) {
+                Some(others) => return Some(format!("name {others}")),
+                None => {
+                    return Some(
+                        said.unwrap_or("`walcast doctor`, on the server, says what is published").to_owned(),
+                    );
+                }
+            },
+            // It is asked for again by itself.
+            ErrorCode::NotReady | ErrorCode::Internal => {
+                let rest = said?.strip_prefix("subscribe again").map_or(said?, |rest| {
+                    rest.trim_start_matches(" after a while").trim_start_matches([';', ',', ' '])
+                });
+                return Some(rest.to_owned()).filter(|rest| !rest.is_empty());
+            }
+            _ => return said.map(str::to_owned),
+        };
+        Some(ours.to_owned())
+    }
+}
+
+/// The connection is lost, or was never made. `attempt` were made since the last one that lasted.
+pub(super) fn connecting_again(reason: &str, delay: Duration, attempt: u32, was_connected: bool) -> String {
+    let again =
+        format!("{reason}; connecting again in {} (attempt {})", short(delay), attempt.saturating_add(1));
+    // Once: it is only a guess.
+    if attempt == 1 && !was_connected { format!("{again}\nhint: {WHERE}") } else { again }
+}
+
+/// A wait as people say it.
+fn short(delay: Duration) -> String {
+    format!("{:.1} s", delay.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use walcast_client::{ErrorCode, ErrorMessage};
+
+    use super::{Words, connecting_again};
+
+    fn told(code: ErrorCode, hint: &str) -> String {
+        let error = ErrorMessage { hint: Some(hint.to_owned()), ..ErrorMessage::new(code, "m") };
+        Words::default().refused(&error).message
+    }
+
+    #[test]
+    fn hints_name_flags_and_not_messages_of_the_protocol() {
+        let again = "subscribe without a cursor for an initial sync";
+        for (code, hint, flag) in [
+            (ErrorCode::CursorTooOld, again, "--from oldest"),
+            (ErrorCode::CursorAhead, again, "--from start"),
+            (ErrorCode::FeedChanged, again, "--from latest"),
+            (ErrorCode::Unauthorized, "send {\"type\":\"auth\"}", "--token-file"),
+            (ErrorCode::UnknownTable, "subscribe to public.a", "hint: name public.a"),
+            (ErrorCode::BadFilter, "write x = 1", "hint: write x = 1"),
+            (
+                ErrorCode::Internal,
+                "subscribe again; the daemon's log has the cause",
+                "hint: the daemon's log",
+            ),
+            (ErrorCode::NotReady, "GRANT SELECT ON t TO walcast", "hint: GRANT SELECT"),
+        ] {
+            let told = told(code, hint);
+            assert!(told.contains(flag) && !told.contains("subscribe"), "{told}");
+        }
+        assert_eq!(told(ErrorCode::NotReady, "subscribe again after a while"), "not_ready: m");
+    }
+
+    #[test]
+    fn a_lost_connection_is_told_with_what_is_tried_next_and_when() {
+        let wait = Duration::from_millis(1234);
+        assert_eq!(connecting_again("gone", wait, 1, true), "gone; connecting again in 1.2 s (attempt 2)");
+        let first = connecting_again("nobody there", wait, 1, false);
+        assert!(first.contains("\nhint: --url (or WALCAST_URL)"), "{first}");
+        assert!(!connecting_again("nobody there", wait, 2, false).contains("hint"));
+    }
+}

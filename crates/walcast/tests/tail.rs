@@ -1,0 +1,50 @@
+//! `walcast tail` at what is no walcast, as a process.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+fn tail(url: &str) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_walcast"));
+    command.args(["tail", "--url", url]).env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap_or_else(|error| panic!("walcast does not start: {error}"))
+}
+
+/// A server that answers every request in the same way.
+fn server(answer: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let address = listener.local_addr().expect("a socket");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a socket");
+            let read = stream.read(&mut [0; 4096]).expect("a socket");
+            assert!(read > 0);
+            stream.write_all(answer.as_bytes()).expect("a socket");
+        }
+    });
+    address.to_string()
+}
+
+#[test]
+fn a_web_server_is_named_with_what_it_answered_and_the_flag_that_helps() {
+    let address = server("HTTP/1.1 404 Not Found\r\nserver: nginx\r\ncontent-length: 0\r\n\r\n");
+    let output = tail(&format!("ws://{address}/feed?token=secret")).wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let expected = format!(
+        "walcast: ws://{address}/feed is no walcast, or another path of its server (404 Not Found): the server is nginx\nhint: --url (or WALCAST_URL) says where"
+    );
+    assert!(output.status.code() == Some(1) && said.starts_with(&expected), "{said}");
+    assert!(!said.contains("secret") && output.stdout.is_empty(), "{said}");
+}
+
+#[test]
+fn a_server_that_hangs_up_is_tried_again_with_the_reason_and_when() {
+    let mut child = tail(&format!("ws://{}", server("")));
+    let said = BufReader::new(child.stderr.take().unwrap());
+    let lines: Vec<String> = said.lines().take(3).map(Result::unwrap).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(lines[0].contains("closes it without an answer; connecting again in "), "{lines:?}");
+    assert!(lines[0].ends_with(" s (attempt 2)") && lines[1].starts_with("hint: --url"), "{lines:?}");
+    assert!(lines[2].ends_with(" s (attempt 3)"), "{lines:?}");
+}
