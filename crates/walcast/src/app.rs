@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use walcast_auth::KeyError;
 use walcast_broadcaster::{Broadcaster, Gate, Lineage, Sources, doors};
-use walcast_feed::{Barriers, Feed};
+use walcast_feed::{Barriers, Feed, MessageReader};
 use walcast_history::{Appender, Clients, FeedRecord, Reader, Retention};
 use walcast_model::{Cursor, Lsn};
 use walcast_postgres::{ConnectionConfig, ErrorClass, Pool};
@@ -233,6 +233,8 @@ impl Daemon {
         source.origin = origin;
         source.must_compare = unproven.is_some();
         source.last_images = images::kept(settings);
+        let (said, messages) = walcast_feed::messages();
+        source.messages = Some(said);
         source.keeper = Some(identity::shared(HistoryKeeper {
             history: settings.history.clone(),
             record: record.clone(),
@@ -261,6 +263,7 @@ impl Daemon {
             barriers,
             metrics,
             listeners,
+            messages,
         );
         daemon
     }
@@ -326,6 +329,7 @@ impl Daemon {
         barriers: Barriers,
         metrics: PrometheusHandle,
         listeners: Vec<doors::Listener>,
+        mut messages: MessageReader,
     ) {
         let pool = Pool::new(settings.history.clone(), "walcast history", settings.history_readers_max);
         let publications = settings.publication.names();
@@ -343,6 +347,16 @@ impl Daemon {
             gate: entry.gate,
         };
         let broadcaster = Broadcaster::new(sources, settings.broadcast);
+        let (teller, stop) = (broadcaster.clone(), self.drain.clone());
+        let tell = async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    message = messages.next() => teller.say(message),
+                }
+            }
+        };
+        self.tasks.spawn("messages to channels", tell);
         let doors = doors::serve(listeners, broadcaster, entry.entrance, Some(metrics), self.drain.clone());
         self.tasks.spawn("doors", doors.map(|ended| ended.map_err(|error| error.to_string())));
     }
