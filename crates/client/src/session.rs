@@ -137,7 +137,7 @@ impl Session {
             Ok(message) => Ok(Some(message)),
             Err(error) => {
                 self.subscriptions.remove(id);
-                let error = ErrorMessage { id: Some(id.clone()), ..error };
+                let error = ErrorMessage { id: Some(id.clone()), ..*error };
                 Err(Box::new(Event::Failed { id: id.clone(), error }))
             }
         }
@@ -228,6 +228,8 @@ impl Session {
             ServerMessage::Acked(acked) => event(self.contains(&acked.id), || Event::Acked(acked)),
             ServerMessage::Clients(list) => Step::Event(Event::Clients(list)),
             ServerMessage::Status(status) => Step::Event(Event::Status(status)),
+            ServerMessage::Joined(joined) => Step::Event(Event::Joined(joined)),
+            ServerMessage::Dropped(dropped) => Step::Event(Event::Dropped(dropped)),
             ServerMessage::Message(message) => Step::Event(Event::Message(message)),
             ServerMessage::Presence(presence) => Step::Event(Event::Presence(presence)),
             other => {
@@ -431,7 +433,7 @@ impl State {
     }
 
     /// What asks for it on a connection to `feed`.
-    fn request(&self, feed: Option<&FeedId>) -> Result<ClientMessage, ErrorMessage> {
+    fn request(&self, feed: Option<&FeedId>) -> Result<ClientMessage, Box<ErrorMessage>> {
         let begin = self.acknowledging.as_ref().map(|acknowledging| acknowledging.begin(feed)).transpose()?;
         Ok(match begin {
             None | Some(Begin::Given) => self.request_from(self.resume.as_ref()),

@@ -47,7 +47,16 @@ impl DatabaseMessage {
         }
         let malformed = |problem: &dyn std::fmt::Display| BadMessage::Malformed(problem.to_string());
         let text = std::str::from_utf8(bytes).map_err(|error| malformed(&error))?;
-        let Content { channel, payload } = serde_json::from_str(text).map_err(|error| malformed(&error))?;
+        // What the parser says may quote what is said.
+        let kind = |error: serde_json::Error| match error.is_data() {
+            true => malformed(&"channel, a text, or payload is missing"),
+            false => malformed(&format_args!(
+                "it is no JSON from line {} column {} on",
+                error.line(),
+                error.column()
+            )),
+        };
+        let Content { channel, payload } = serde_json::from_str(text).map_err(kind)?;
         if channel.is_empty() || channel.contains(char::is_control) {
             return Err(malformed(&"a channel's name is not empty and has no control characters"));
         }

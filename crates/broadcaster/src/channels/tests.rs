@@ -71,7 +71,7 @@ async fn everybody_but_the_sender_hears_it_and_who_may_not_see_is_not_told_who_s
     channels.say_for_database(said_by_database("a", &json!("hello")));
     channels.say_for_database(said_by_database("nobody is here", &json!("hello")));
     let of_database = json!({"type": "message", "channel": "a", "payload": "hello", "lsn": "0/2A"});
-    assert_eq!(taken(&clients[0]), [of_database.clone()]);
+    assert_eq!(taken(&clients[0]), std::slice::from_ref(&of_database));
     let seen = taken(&clients[1]);
     assert_eq!((&seen[0]["from"]["user"], &seen[0]["from"]["client_id"]), (&json!("ann"), &json!("phone")));
     let blind = taken(&clients[2]);
