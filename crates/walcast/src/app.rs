@@ -180,6 +180,8 @@ struct Entry {
     gate: Gate,
     lineage: Lineage,
     clients: Clients,
+    /// What the source says to channels.
+    messages: MessageReader,
     entrance: doors::EntranceSettings,
 }
 
@@ -259,11 +261,10 @@ impl Daemon {
         daemon.open_doors(
             settings,
             record,
-            Entry { gate, lineage, clients, entrance: keepers.entrance() },
+            Entry { gate, lineage, clients, messages, entrance: keepers.entrance() },
             barriers,
             metrics,
             listeners,
-            messages,
         );
         daemon
     }
@@ -329,7 +330,6 @@ impl Daemon {
         barriers: Barriers,
         metrics: PrometheusHandle,
         listeners: Vec<doors::Listener>,
-        mut messages: MessageReader,
     ) {
         let pool = Pool::new(settings.history.clone(), "walcast history", settings.history_readers_max);
         let publications = settings.publication.names();
@@ -347,7 +347,7 @@ impl Daemon {
             gate: entry.gate,
         };
         let broadcaster = Broadcaster::new(sources, settings.broadcast);
-        let (teller, stop) = (broadcaster.clone(), self.drain.clone());
+        let (teller, stop, mut messages) = (broadcaster.clone(), self.drain.clone(), entry.messages);
         let tell = async move {
             loop {
                 tokio::select! {

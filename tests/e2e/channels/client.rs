@@ -47,7 +47,8 @@ async fn the_rust_client_joins_again_by_itself_and_knows_who_is_there() {
     until_members(&mut bob, &bob_room, 2).await;
     until_members(&mut ann, &ann_room, 2).await;
     assert!(bob_room.members().iter().any(|member| Some(&member.who.member) == bob_room.member().as_ref()));
-    ann_room.publish(&"hello").expect("a connection");
+    ann_room.publish_with_echo(&"hello").expect("a connection");
+    until_said(&mut ann, "\"hello\"").await;
     until_said(&mut bob, "\"hello\"").await;
     // The daemon goes, and nobody is there until it is back.
     daemon.kill9().await;
