@@ -6,7 +6,7 @@ mod policies;
 
 use serde_json::{Value, json};
 use walcast_testkit::{
-    Daemon, LIMIT, Proxy, TestDatabase, eventually, for_each_version, shared_cluster, within,
+    Daemon, Direction, LIMIT, Proxy, TestDatabase, eventually, for_each_version, shared_cluster, within,
 };
 
 use crate::observer::{Socket, open, receive, send, wal_position};
@@ -241,4 +241,25 @@ async fn a_slot_that_is_read_again_tells_nothing_twice() {
     }
     database.run("SELECT walcast.publish('room', '\"last\"', true)").await;
     assert_eq!(client.until_said().await["payload"], "last");
+}
+
+#[tokio::test]
+async fn who_is_lost_without_a_word_is_shown_no_more_and_again_when_he_is_back() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    let daemon =
+        Daemon::of(&database).flag("--heartbeat", "100ms").flag("--presence-silence-max", "1s").start().await;
+    let proxy = Proxy::to(daemon.port()).await;
+    let mut ann = Client::connect(&daemon.ws_url()).await;
+    let mut bob = Client::connect(&proxy.url(&daemon.ws_url())).await;
+    ann.join(json!({"channel": "room"})).await;
+    let bob_there = bob.join(json!({"channel": "room", "state": "bob"})).await;
+    // He reads, and so answers.
+    let reading = tokio::spawn(async move { while bob.next().await["type"] != "message" {} });
+    while ann.until("presence").await["joined"] == json!([]) {}
+    proxy.blackhole(Direction::ToServer);
+    assert_eq!(ann.until("presence").await["left"], json!([{"member": bob_there}]));
+    proxy.heal();
+    assert_eq!(ann.until("presence").await["joined"], json!([{"member": bob_there, "state": "bob"}]));
+    ann.say(json!({"type": "publish", "channel": "room", "payload": "he is back"})).await;
+    within("the end", LIMIT, reading).await.expect("he heard it");
 }

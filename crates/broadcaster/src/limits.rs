@@ -44,6 +44,9 @@ pub struct Limits {
     pub publishes_per_second_max: usize,
     /// `presence_interval`: it is told at most this often who came to a channel and went. Who did both meanwhile is not.
     pub presence_interval: Duration,
+    /// `presence_silence_max`: how long a client that is shown in a channel may say nothing, not even answer a ping, which
+    /// comes with each heartbeat. It is shown no more then, until it says something.
+    pub presence_silence_max: Duration,
     /// `channel_queue_bytes_max`: what channels have for one connection that it has not taken, in bytes, beside the message
     /// that reaches the limit. Further messages are dropped for it, counted, and told when it has taken what there was.
     pub channel_queue_bytes_max: usize,
@@ -153,6 +156,7 @@ impl Default for Limits {
             state_bytes_max: 1 << 10,
             publishes_per_second_max: 25,
             presence_interval: Duration::from_millis(100),
+            presence_silence_max: Duration::from_secs(45),
             channel_queue_bytes_max: 256 << 10,
             channel_batch_bytes_max: 16 << 10,
             requests_per_second_max: 50,

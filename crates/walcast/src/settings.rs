@@ -276,6 +276,7 @@ fn broadcast(reader: &mut Reader<'_>) -> Limits {
     reader.size(&key::STATE_BYTES, &mut limits.state_bytes_max, 1);
     reader.count(&key::PUBLISHES_PER_SECOND, &mut limits.publishes_per_second_max);
     reader.duration(&key::PRESENCE_INTERVAL, &mut limits.presence_interval);
+    reader.duration(&key::PRESENCE_SILENCE, &mut limits.presence_silence_max);
     reader.size(&key::CHANNEL_QUEUE_BYTES, &mut limits.channel_queue_bytes_max, 1 << 10);
     reader.count(&key::REQUESTS_PER_SECOND, &mut limits.requests_per_second_max);
     reader.duration(&key::POLL_WAIT, &mut limits.poll_wait_max);

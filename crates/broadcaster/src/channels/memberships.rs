@@ -25,12 +25,16 @@ pub(crate) struct Memberships {
     channels: Channels,
     mailbox: Arc<Mailbox>,
     joined: BTreeMap<Arc<str>, Membership>,
+    /// It has said nothing for long, and is shown nowhere meanwhile.
+    is_away: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Membership {
     id: MemberId,
     grant: ChannelGrant,
+    /// What the others are told of it.
+    state: Option<Box<RawValue>>,
 }
 
 /// A request that is over a limit; counted.
@@ -47,16 +51,16 @@ pub(crate) fn not_granted(channel: &str) -> Refusal {
 impl Memberships {
     pub(crate) fn new(channels: Channels) -> Self {
         let mailbox = Mailbox::new(channels.limits().channel_queue_bytes_max);
-        Self { channels, mailbox, joined: BTreeMap::new() }
+        Self { channels, mailbox, joined: BTreeMap::new(), is_away: false }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.joined.is_empty()
     }
 
-    fn of(&self, channel: &str) -> Result<(&Arc<str>, Membership), Refusal> {
+    fn of(&self, channel: &str) -> Result<(&Arc<str>, &Membership), Refusal> {
         let found = self.joined.get_key_value(channel);
-        found.map(|(name, membership)| (name, *membership)).ok_or_else(|| {
+        found.ok_or_else(|| {
             let refusal = Refusal::bad(format!("this connection is not in the channel {channel:?}"));
             refusal.hint("join it first, and again on each connection")
         })
@@ -90,7 +94,8 @@ impl Memberships {
         // It cannot be guessed, and does not tell how many there were.
         let member = format!("{:016x}", rand::random::<u64>());
         let who = Sender { member: member.clone(), user: user.map(str::to_owned), client_id };
-        let newcomer = Newcomer { mailbox: Arc::clone(&self.mailbox), who, state, sees: grant.presence };
+        let newcomer =
+            Newcomer { mailbox: Arc::clone(&self.mailbox), who, state: state.clone(), sees: grant.presence };
         let joined = self.channels.join(&channel, newcomer, Instant::now());
         let (name, id) = joined.map_err(|full| match full {
             Full::Channels => {
@@ -105,7 +110,7 @@ impl Memberships {
                 )
             }
         })?;
-        self.joined.insert(name, Membership { id, grant });
+        self.joined.insert(name, Membership { id, grant, state });
         Ok(Joined { channel, member, reference })
     }
 
@@ -136,8 +141,8 @@ impl Memberships {
 
     /// Leaves a channel. Nothing of it follows.
     pub(crate) fn leave(&mut self, channel: &str) -> Result<(), Refusal> {
-        let (_, membership) = self.of(channel)?;
-        self.end(channel, membership.id);
+        let id = self.of(channel)?.1.id;
+        self.end(channel, id);
         Ok(())
     }
 
@@ -175,11 +180,33 @@ impl Memberships {
     }
 
     /// Sets what the others are told of this client.
-    pub(crate) fn set_state(&self, channel: &str, state: Option<Box<RawValue>>) -> Result<(), Refusal> {
+    pub(crate) fn set_state(&mut self, channel: &str, state: Option<Box<RawValue>>) -> Result<(), Refusal> {
         let (name, membership) = self.of(channel)?;
         let state = state.map(|state| self.state(channel, state, membership.grant)).transpose()?;
-        self.channels.set_state(name, membership.id, state, Instant::now());
+        self.channels.set_state(name, membership.id, state.clone(), Instant::now());
+        if let Some(membership) = self.joined.get_mut(channel) {
+            membership.state = state;
+        }
         Ok(())
+    }
+
+    /// Whether it is to be shown anywhere.
+    pub(crate) fn has_state(&self) -> bool {
+        self.joined.values().any(|membership| membership.state.is_some())
+    }
+
+    /// It has said nothing for long, so it may not be there: it is shown no more, until it says something.
+    pub(crate) fn set_away(&mut self, is_away: bool) {
+        if std::mem::replace(&mut self.is_away, is_away) == is_away {
+            return;
+        }
+        let now = Instant::now();
+        for (channel, membership) in &self.joined {
+            if membership.state.is_some() {
+                let state = membership.state.clone().filter(|_| !is_away);
+                self.channels.set_state(channel, membership.id, state, now);
+            }
+        }
     }
 
     /// The client has other rights: it leaves what it may not be in, which is returned.
@@ -191,13 +218,14 @@ impl Memberships {
                 continue;
             };
             if grant.presence != membership.grant.presence {
+                membership.state = None;
                 self.channels.set_sees(channel, membership.id, grant.presence, now);
             }
             membership.grant = grant;
         }
         for channel in &lost {
-            if let Some(membership) = self.joined.get(channel).copied() {
-                self.end(channel, membership.id);
+            if let Some(id) = self.joined.get(channel).map(|membership| membership.id) {
+                self.end(channel, id);
             }
         }
         lost

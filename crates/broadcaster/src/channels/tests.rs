@@ -56,7 +56,7 @@ async fn everybody_but_the_sender_hears_it_and_who_may_not_see_is_not_told_who_s
         Policies::parse(text).unwrap().channel_rights(role, &walcast_filter::Claims::parse("{}").unwrap())
     };
     let channels = Channels::new(limits());
-    let clients: Vec<Memberships> = ["user", "user", "blind"]
+    let mut clients: Vec<Memberships> = ["user", "user", "blind"]
         .iter()
         .map(|role| {
             let mut client = Memberships::new(channels.clone());
@@ -148,7 +148,7 @@ async fn who_came_and_went_is_gathered_and_who_did_both_is_not_told() {
         client.join(join_message("a", Some(&json!(name))), &all, None).unwrap();
         client
     };
-    let ann = come("ann");
+    let mut ann = come("ann");
     // The first is told at once.
     assert_eq!(taken(&ann)[0]["members"].as_array().unwrap().len(), 1);
     let bob = come("bob");
@@ -168,6 +168,13 @@ async fn who_came_and_went_is_gathered_and_who_did_both_is_not_told() {
     tokio::time::sleep(interval * 2).await;
     let [told] = &taken(&ann)[..] else { panic!("one message") };
     assert_eq!((told["left"].as_array().unwrap().len(), &told["joined"]), (1, &json!([])));
+    // Who is silent for long is shown again when he is heard.
+    ann.set_away(true);
+    tokio::time::sleep(interval * 2).await;
+    assert_eq!(taken(&ann)[0]["left"].as_array().unwrap().len(), 1);
+    ann.set_away(false);
+    tokio::time::sleep(interval * 2).await;
+    assert_eq!(names(&taken(&ann)[0]["joined"]), [json!("ann 2")]);
     following.abort();
 }
 

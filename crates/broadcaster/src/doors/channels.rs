@@ -74,6 +74,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         None
     }
 
+    /// Whoever is shown is asked whether he is still there: a connection that was lost without a word is given up by the
+    /// kernel only after many minutes.
+    pub(super) fn ask_for_presence(&mut self) {
+        if !self.memberships.has_state() {
+            return;
+        }
+        if self.heard_at.elapsed() > self.broadcaster.limits().presence_silence_max {
+            self.memberships.set_away(true);
+        }
+        // What waits for a client that does not read would grow.
+        if self.has_channel_room() {
+            self.socket.get_mut().push_ping();
+        }
+    }
+
     /// The client may not be in a channel any more.
     pub(super) fn expel(&mut self, channel: &str) {
         let error = not_granted(channel).into_message(None, false);

@@ -55,6 +55,8 @@ pub(super) struct Connection<S> {
     pub(super) publishes: Pace,
     /// What the clients of its user have acknowledged, when that was asked for.
     pub(super) listing: Option<AbortOnDropHandle<Result<ClientList, Refusal>>>,
+    /// When it said something last, also by answering a ping.
+    pub(super) heard_at: Instant,
     /// Refused messages in a row.
     pub(super) refused: u32,
     /// Whether the client is to be told how the source is doing.
@@ -115,6 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             subscribes: Pace::new(limits.subscribes_per_second_max, limits.subscriptions_max, now),
             publishes: Pace::new(limits.publishes_per_second_max, limits.publishes_per_second_max * 4, now),
             listing: None,
+            heard_at: now,
             refused: 0,
             status_due: true,
             moved: true,
@@ -158,7 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Whether what is said in channels may be sent, too.
-    fn has_channel_room(&self) -> bool {
+    pub(super) fn has_channel_room(&self) -> bool {
         self.pending_bytes() < self.broadcaster.limits().channel_batch_bytes_max
     }
 
@@ -222,6 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 _ = ticks.tick() => {
                     self.heartbeat();
+                    self.ask_for_presence();
                     // The machine may have slept, which no timer counts.
                     if let Some(end) = self.over(Instant::now()) {
                         return end;
@@ -358,7 +362,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn hear(&mut self, message: Message) -> Option<End> {
-        self.messages.take(Instant::now());
+        self.heard_at = Instant::now();
+        self.messages.take(self.heard_at);
+        self.memberships.set_away(false);
         match message {
             Message::Text(text) => self.text(&text),
             Message::Binary(_) => self.binary(),

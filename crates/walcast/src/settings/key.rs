@@ -199,6 +199,8 @@ keys! {
             "Messages and states that one connection publishes in a second, four times as many at once; what is faster is refused";
         PRESENCE_INTERVAL = Serve Value "presence-interval" "DURATION" "100ms"
             "It is told at most this often who came to a channel and went";
+        PRESENCE_SILENCE = Serve Value "presence-silence-max" "DURATION" "45s"
+            "How long a client that is shown in a channel may say nothing, not even answer a ping, and be shown on";
         CHANNEL_QUEUE_BYTES = Serve Value "channel-queue-bytes-max" "SIZE" "256KiB"
             "What channels have for one connection that it does not take; what is more is dropped for it, and it is told";
         REQUESTS_PER_SECOND = Serve Value "requests-per-second-max" "COUNT" "50"
