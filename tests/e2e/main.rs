@@ -2,6 +2,7 @@
 
 mod acks;
 mod bad_input;
+mod channels;
 mod client;
 mod conformance;
 mod crash;

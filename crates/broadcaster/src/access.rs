@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use walcast_auth::{Identity, Rejection, Verifier};
 use walcast_filter::Claims;
-use walcast_policy::{Policies, Rights};
+use walcast_policy::{ChannelRights, Policies, Rights};
 
 /// Who decides who is let in. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,6 +39,7 @@ pub struct Tokens {
 pub(crate) struct Pass {
     bearer: Bearer,
     rights: Arc<Rights>,
+    channels: ChannelRights,
 }
 
 #[derive(Clone, Debug)]
@@ -78,8 +79,8 @@ impl Authority {
             }
             (Self::Tokens(_), None) => return Ok(None),
         };
-        let rights = Arc::new(self.rights(&bearer)?);
-        Ok(Some(Pass { bearer, rights }))
+        let (rights, channels) = self.rights(&bearer)?;
+        Ok(Some(Pass { bearer, rights: Arc::new(rights), channels }))
     }
 
     /// Another token for a client that is let in. Whether its rights are others now.
@@ -125,16 +126,17 @@ impl Authority {
         matches!(self, Self::Open)
     }
 
-    fn rights(&self, bearer: &Bearer) -> Result<Rights, Rejection> {
-        let Self::Tokens(tokens) = self else { return Ok(Rights::Everything) };
+    fn rights(&self, bearer: &Bearer) -> Result<(Rights, ChannelRights), Rejection> {
+        let everything = (Rights::Everything, ChannelRights::Everything);
+        let Self::Tokens(tokens) = self else { return Ok(everything) };
         let policies = Arc::clone(&tokens.policies.borrow());
         let (role, claims) = match bearer {
-            Bearer::Anybody => return Ok(Rights::Everything),
+            Bearer::Anybody => return Ok(everything),
             Bearer::Anonymous(role) => (role.as_ref(), "{}"),
             Bearer::Known { identity, .. } => (identity.role(), identity.claims_json()),
         };
         let claims = Claims::parse(claims).map_err(|_| Rejection::Malformed)?;
-        Ok(policies.rights(role, &claims))
+        Ok((policies.rights(role, &claims), policies.channel_rights(role, &claims)))
     }
 }
 
@@ -155,12 +157,17 @@ impl Bearer {
 }
 
 impl Pass {
-    fn take(&mut self, rights: Rights) -> bool {
-        let changed = *self.rights != rights;
+    fn take(&mut self, (rights, channels): (Rights, ChannelRights)) -> bool {
+        let changed = *self.rights != rights || self.channels != channels;
         if changed {
-            self.rights = Arc::new(rights);
+            (self.rights, self.channels) = (Arc::new(rights), channels);
         }
         changed
+    }
+
+    /// The channels that it may be in.
+    pub(crate) const fn channels(&self) -> &ChannelRights {
+        &self.channels
     }
 
     pub(crate) const fn rights(&self) -> &Arc<Rights> {

@@ -8,12 +8,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use walcast_feed::{Barriers, Feed, SourceState};
 use walcast_history::KnownClient;
-use walcast_model::{Cursor, FeedId};
+use walcast_model::{Cursor, DatabaseMessage, FeedId};
 use walcast_policy::Rights;
 use walcast_protocol::{ClientList, ClientState, ErrorCode};
 
 use crate::acks::{Acks, ClientPositions};
 use crate::catalog::Catalog;
+use crate::channels::{Channels, Memberships};
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::lineage::Lineage;
@@ -40,6 +41,7 @@ pub struct Broadcaster {
 struct Shared {
     world: Arc<World>,
     services: Arc<Services>,
+    channels: Channels,
     // Read and written whole.
     oldest: Mutex<Option<Cursor>>,
 }
@@ -81,7 +83,8 @@ impl Broadcaster {
         let services = Services { past, source, turns, lookups, catalog, barriers, acks, folds, tasks };
         let world = World { feed_id, lineage, feed, gate, router, limits };
         let (world, services) = (Arc::new(world), Arc::new(services));
-        Self { shared: Arc::new(Shared { world, services, oldest: Mutex::default() }) }
+        let channels = Channels::new(limits);
+        Self { shared: Arc::new(Shared { world, services, channels, oldest: Mutex::default() }) }
     }
 
     /// Follows the feed for all sessions, until it is cancelled: without it they hear of nothing new.
@@ -101,6 +104,7 @@ impl Broadcaster {
             // Both end when they are told to, or not at all.
             ((), ()) = async { tokio::join!(router.follow(catalog, cancel.clone()), acks.run(cancel.clone())) } => {}
             () = oldest => {}
+            () = self.shared.channels.follow() => {}
         }
     }
 
@@ -117,6 +121,21 @@ impl Broadcaster {
             return Err(Refusal::new(ErrorCode::LimitExceeded, message).hint("see welcome.limits"));
         }
         Subscription::new(request, rights, client, &self.shared.world, &self.shared.services)
+    }
+
+    /// Tells whoever is in its channel what the database says. What it said before the initial poll was done was said to
+    /// nobody, and is dropped: the slot may hold hours of it.
+    pub fn say(&self, message: DatabaseMessage) {
+        if self.gate().is_open() {
+            self.shared.channels.say_for_database(message);
+        } else {
+            ::metrics::counter!(metrics::DATABASE_MESSAGES_EARLY).increment(1);
+        }
+    }
+
+    /// The channels of one connection: none at first.
+    pub(crate) fn memberships(&self) -> Memberships {
+        Memberships::new(self.shared.channels.clone())
     }
 
     /// What the clients of a user have acknowledged.

@@ -20,6 +20,7 @@
 //! once when the socket is idle, in batches when it is not.
 
 mod accept;
+mod channels;
 mod connection;
 mod entrance;
 mod greeting;

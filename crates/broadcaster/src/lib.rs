@@ -10,6 +10,8 @@
 //!                                        doors: WebSocket, health, metrics
 //! ```
 //!
+//! Beside the feed there are channels: what clients and the database say to whoever is there.
+//!
 //! A session is a state machine that does no I/O. What it cannot know it asks for; whoever drives it takes one frame at
 //! a time, so a client that reads slowly holds the frames that are being written for it and one page, never a queue,
 //! and harms nobody else.
@@ -29,6 +31,7 @@ pub mod access;
 mod acks;
 mod broadcaster;
 mod catalog;
+mod channels;
 pub mod doors;
 mod encode;
 #[cfg(test)]

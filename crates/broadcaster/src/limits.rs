@@ -18,13 +18,41 @@ pub struct Limits {
     /// `auth_max`: how long a client that came without a token may take to send one. It then gets a fatal `unauthorized`
     /// and ends with 4401.
     pub auth_max: Duration,
-    /// `idle_max`: how long a connection may have no subscription. It then ends with 1001.
+    /// `idle_max`: how long a connection may have no subscription and be in no channel. It then ends with 1001.
     pub idle_max: Duration,
     /// `messages_per_second_max`: messages of one connection in a second, four times as many at once. What is faster is read
     /// later.
     pub messages_per_second_max: usize,
     /// `subscribes_per_second_max`: of these, subscriptions; `subscriptions_max` at once. Whoever is faster is read later.
     pub subscribes_per_second_max: usize,
+    /// `channels_max`: channels that somebody is in, in all. A join that would make a further one is answered
+    /// `limit_exceeded`.
+    pub channels_max: usize,
+    /// `channels_per_connection_max`: channels that one connection is in. A further one is answered `limit_exceeded`.
+    pub channels_per_connection_max: usize,
+    /// `channel_members_max`: connections in one channel. A further one is answered `limit_exceeded`.
+    pub channel_members_max: usize,
+    /// `channel_name_bytes_max`: a channel's name, in bytes. A longer one is answered `limit_exceeded`.
+    pub channel_name_bytes_max: usize,
+    /// `payload_bytes_max`: the payload of a message in a channel, in bytes. A larger one is answered `limit_exceeded`, and
+    /// not told when it is of the database.
+    pub payload_bytes_max: usize,
+    /// `state_bytes_max`: what a client has the others in a channel told of it, in bytes. More is answered `limit_exceeded`.
+    pub state_bytes_max: usize,
+    /// `publishes_per_second_max`: messages and states that one connection publishes in a second, four times as many at once.
+    /// What is faster is answered `limit_exceeded`.
+    pub publishes_per_second_max: usize,
+    /// `presence_interval`: it is told at most this often who came to a channel and went. Who did both meanwhile is not.
+    pub presence_interval: Duration,
+    /// `presence_silence_max`: how long a client that is shown in a channel may say nothing, not even answer a ping, which
+    /// comes with each heartbeat. It is shown no more then, until it says something.
+    pub presence_silence_max: Duration,
+    /// `channel_queue_bytes_max`: what channels have for one connection that it has not taken, in bytes, beside the message
+    /// that reaches the limit. Further messages are dropped for it, counted, and told when it has taken what there was.
+    pub channel_queue_bytes_max: usize,
+    /// `channel_batch_bytes_max`: bytes that may be on their way to a client for something of a channel to be sent behind
+    /// them, so that a transaction never waits for more.
+    pub channel_batch_bytes_max: usize,
     /// `requests_per_second_max`: requests of one user for the feed in a second, or of one connection where nobody knows whose
     /// it is; four times as many at once. What is faster is answered later, or with 429 where that would be seconds.
     pub requests_per_second_max: usize,
@@ -120,6 +148,17 @@ impl Default for Limits {
             idle_max: Duration::from_secs(600),
             messages_per_second_max: 50,
             subscribes_per_second_max: 10,
+            channels_max: 10_000,
+            channels_per_connection_max: 32,
+            channel_members_max: 1000,
+            channel_name_bytes_max: 128,
+            payload_bytes_max: 32 << 10,
+            state_bytes_max: 1 << 10,
+            publishes_per_second_max: 25,
+            presence_interval: Duration::from_millis(100),
+            presence_silence_max: Duration::from_secs(45),
+            channel_queue_bytes_max: 256 << 10,
+            channel_batch_bytes_max: 16 << 10,
             requests_per_second_max: 50,
             poll_wait_max: Duration::from_secs(60),
             poll_answer_max: Duration::from_secs(5),

@@ -45,6 +45,19 @@ pub(crate) const OVERTAKEN: &str = "walcast_router_overtaken_total";
 /// Times that what is granted did not fit a definition of a table, of which nothing is given then.
 pub(crate) const UNFIT: &str = "walcast_policies_unfit_total";
 
+/// Channels that somebody is in (gauge).
+pub(crate) const CHANNELS: &str = "walcast_channels";
+/// Connections in channels, one for each channel (gauge).
+pub(crate) const CHANNEL_MEMBERS: &str = "walcast_channel_members";
+/// Messages said in channels, by `from` = `client`, `database`.
+pub(crate) const CHANNEL_MESSAGES: &str = "walcast_channel_messages_total";
+/// Messages that were dropped for one client, because it had not taken those before.
+pub(crate) const CHANNEL_MESSAGES_DROPPED: &str = "walcast_channel_messages_dropped_total";
+/// Messages of the database that were said before the initial poll was done, and told to nobody.
+pub(crate) const DATABASE_MESSAGES_EARLY: &str = "walcast_channel_messages_before_start_total";
+/// What was asked of channels and is over a limit, by `limit`.
+pub(crate) const CHANNELS_REFUSED: &str = "walcast_channel_requests_refused_total";
+
 /// Times that a client's cursor was stored.
 pub(crate) const ACKS_STORED: &str = "walcast_acks_stored_total";
 /// Times that storing clients' cursors failed and was tried again.
@@ -74,6 +87,12 @@ pub(crate) fn describe() {
         metrics::describe_gauge!(ENCODED_BYTES, metrics::Unit::Bytes, "Frames kept encoded");
         metrics::describe_counter!(FELL_BACK, "History pages served to sessions behind the feed");
         metrics::describe_counter!(RETRIED, "Questions to history or source that were asked again");
+        metrics::describe_gauge!(CHANNELS, "Channels that somebody is in");
+        metrics::describe_gauge!(CHANNEL_MEMBERS, "Connections in channels");
+        metrics::describe_counter!(CHANNEL_MESSAGES, "Messages said in channels");
+        metrics::describe_counter!(CHANNEL_MESSAGES_DROPPED, "Messages dropped for clients that do not read");
+        metrics::describe_counter!(DATABASE_MESSAGES_EARLY, "Messages said before the initial poll was done");
+        metrics::describe_counter!(CHANNELS_REFUSED, "Requests about channels that were over a limit");
         metrics::describe_counter!(ACKS_STORED, "Cursors stored that clients acknowledged");
         metrics::describe_counter!(ACK_FAILURES, "Times storing clients' cursors was tried again");
         metrics::describe_counter!(CLIENTS_EXPIRED, "Clients forgotten because they were not seen for long");

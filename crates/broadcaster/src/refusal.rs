@@ -62,11 +62,6 @@ impl Refusal {
         Self::new(ErrorCode::BadMessage, message)
     }
 
-    /// Something of the contract that a later version brings.
-    pub(crate) fn not_available(code: ErrorCode, what: &str) -> Self {
-        Self::new(code, format!("{what} is not available in this version of walcast"))
-    }
-
     /// A `where` that is not taken.
     pub(crate) fn bad_filter(table: &RelationName, error: &FilterError) -> Self {
         let code = if error.is_limit() { ErrorCode::LimitExceeded } else { ErrorCode::BadFilter };
@@ -111,6 +106,6 @@ impl Refusal {
     /// The message for the client.
     pub(crate) fn into_message(self, id: Option<SubscriptionId>, fatal: bool) -> ErrorMessage {
         let Self { code, message, hint, oldest, is_of_inside: _ } = self;
-        ErrorMessage { code, message, hint, id, oldest, fatal }
+        ErrorMessage { code, message, hint, id, channel: None, reference: None, oldest, fatal }
     }
 }

@@ -16,6 +16,7 @@ use walcast_protocol::{Auth, ClientMessage, ListClients, SubscriptionId};
 
 use crate::backoff::Backoff;
 use crate::builder::ClientBuilder;
+use crate::channel::Channel;
 use crate::connection::{self, Failure, Received, Socket, Target};
 use crate::cursor_store::CursorStore;
 use crate::error::{Error, ErrorKind};
@@ -132,6 +133,13 @@ impl Client {
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle::new(Arc::clone(&self.shared))
+    }
+
+    /// A channel, for this task and others: to join it, say something there and see who is there. Nothing is sent before one
+    /// of these is asked for.
+    #[must_use]
+    pub fn channel(&self, name: impl Into<String>) -> Channel {
+        Channel::new(name.into(), Arc::clone(&self.shared))
     }
 
     /// Adds a subscription. It goes on from the cursor that is stored for its id, else it starts where it says itself.
@@ -275,6 +283,12 @@ impl Client {
         match item {
             Err(error) => self.shared.end(error),
             Ok(event) => {
+                match event {
+                    Event::Joined(joined) => self.shared.channels.joined(joined),
+                    Event::Presence(presence) => self.shared.channels.presence(presence),
+                    Event::Error(error) => self.shared.channels.refused(error),
+                    _ => {}
+                }
                 let mut register = self.shared.register();
                 if let Event::Connected(welcome) = event {
                     let bytes = welcome.limits.message_bytes_max;
@@ -315,7 +329,16 @@ impl Client {
         }
     }
 
+    /// Sends what was asked of channels.
+    fn poll_channels(&mut self, cx: &Context<'_>) {
+        self.shared.channels.register(cx.waker());
+        for message in self.shared.channels.take() {
+            self.send(&message);
+        }
+    }
+
     fn fail(&mut self, failure: Failure) -> Result<Event, Error> {
+        self.shared.channels.disconnected();
         match failure {
             // Another token may do; when that is refused as well, nobody knows a better one.
             Failure::Over(error)
@@ -392,6 +415,7 @@ impl Client {
                     open.heard();
                     let (messages, failed) = self.session.ask_for_all();
                     open.outbox.extend(messages.iter().map(ClientMessage::to_json));
+                    open.outbox.extend(self.shared.channels.connected().iter().map(ClientMessage::to_json));
                     self.ready.extend(failed);
                 }
                 Some(Ok(event))
@@ -500,6 +524,7 @@ impl Stream for Client {
             client.poll_resting(cx);
             client.poll_renewal(cx);
             client.poll_acks(cx);
+            client.poll_channels(cx);
             if let Some(event) = client.ready.pop_front() {
                 let item = Ok(event);
                 client.give(&item);

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use walcast_protocol::{
-    Acked, CaughtUp, ChannelMessage, ClientList, ErrorMessage, Heartbeat, Presence, RelationMessage,
-    SnapshotComplete, SnapshotRows, Status, Subscribed, SubscriptionId, TransactionMessage, Waiting, Welcome,
+    Acked, CaughtUp, ChannelMessage, ClientList, Dropped, ErrorMessage, Heartbeat, Joined, Presence,
+    RelationMessage, SnapshotComplete, SnapshotRows, Status, Subscribed, SubscriptionId, TransactionMessage,
+    Waiting, Welcome,
 };
 
 /// One step of a client's stream. Order holds within a subscription.
@@ -56,10 +57,14 @@ pub enum Event {
     Heartbeat(Heartbeat),
     /// How the daemon's connection to its source is doing.
     Status(Status),
-    /// Something that was said to a channel.
+    /// The client is in a channel; again after each new connection.
+    Joined(Joined),
+    /// Something that was said in a channel.
     Message(ChannelMessage),
-    /// Who is in a channel.
+    /// Who is shown in a channel; [`crate::Channel::members`] has them all by then.
     Presence(Presence),
+    /// So many messages of a channel are gone, since they were not read in time.
+    Dropped(Dropped),
     /// A subscription is over for a reason that passes: `not_ready` or `internal`. It is asked for again by itself, for
     /// ever, from where it was; the others go on.
     Retrying {
@@ -80,6 +85,7 @@ pub enum Event {
         /// Why, and what to do.
         error: ErrorMessage,
     },
-    /// Something was wrong that ends neither a subscription nor the connection.
+    /// Something was wrong that ends neither a subscription nor the connection. With `channel`, the client is not, or no
+    /// longer, in that channel.
     Error(ErrorMessage),
 }

@@ -15,6 +15,7 @@ use walcast_protocol::SubscriptionId;
 
 use crate::asker;
 use crate::backoff::Backoff;
+use crate::channel::Channels;
 use crate::commits::Commits;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     /// The task that asks has something to look at.
     pub(crate) wake: Notify,
     pub(crate) door: RowsDoor,
+    pub(crate) channels: Channels,
     pub(crate) backoff: Backoff,
 }
 
@@ -62,7 +64,8 @@ impl Shared {
             next: 0,
             over: None,
         };
-        Self { register: Mutex::new(register), wake: Notify::new(), door, backoff }
+        let (register, wake, channels) = (Mutex::new(register), Notify::new(), Channels::default());
+        Self { register, wake, door, channels, backoff }
     }
 
     pub(crate) fn register(&self) -> MutexGuard<'_, Register> {

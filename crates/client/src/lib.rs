@@ -98,6 +98,30 @@
 //! # }
 //! ```
 //!
+//! # Channels
+//!
+//! Clients say things to one another, and see who is there. Nothing of it is kept.
+//!
+//! ```no_run
+//! # use serde_json::json;
+//! # use walcast_client::{Client, Event};
+//! # async fn example() -> Result<(), walcast_client::Error> {
+//! let mut client = Client::builder("ws://127.0.0.1:4700").build()?;
+//! let room = client.channel("room:1").client_id("phone-1");
+//! room.show(&json!({"name": "Ada"}))?;
+//! while let Some(event) = client.next().await {
+//!     match event? {
+//!         Event::Joined(_) => room.publish(&json!({"text": "hello"}))?,
+//!         Event::Message(message) => println!("{:?} says {}", message.from, message.payload),
+//!         Event::Presence(_) => println!("{} are here", room.members().len()),
+//!         Event::Dropped(gap) => println!("{} messages are gone", gap.count),
+//!         _ => {}
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What is promised
 //!
 //! * **Exactly once to the caller.** After a lost connection a subscription goes on after the last event that
@@ -124,6 +148,7 @@
 mod asker;
 mod backoff;
 mod builder;
+mod channel;
 mod client;
 mod commits;
 mod connection;
@@ -140,6 +165,7 @@ mod waits;
 
 pub use backoff::Backoff;
 pub use builder::ClientBuilder;
+pub use channel::Channel;
 pub use client::Client;
 pub use cursor_store::{CursorStore, FileStore, MemoryStore, Pending, StoredCursor};
 pub use error::{Error, ErrorKind};
@@ -150,8 +176,8 @@ pub use subscription::Subscription;
 pub use waits::{Found, FoundBy};
 pub use walcast_model::{Cursor, FeedId, Lsn};
 pub use walcast_protocol::{
-    Acked, Catchup, CaughtUp, Change, ChannelMessage, ClientList, ClientState, Column, ErrorCode,
-    ErrorMessage, Heartbeat, Mode, Payload, Presence, Progress, RelationMessage, SnapshotComplete,
-    SnapshotRows, SourceStatus, StartAt, Status, Subscribed, SubscriptionId, TablePattern, TableSelection,
-    TransactionMessage, Waiting, Welcome,
+    Acked, Catchup, CaughtUp, Change, ChannelMessage, ClientList, ClientState, Column, Dropped, ErrorCode,
+    ErrorMessage, Heartbeat, Joined, Member, Mode, Payload, Presence, Progress, RelationMessage, Sender,
+    SnapshotComplete, SnapshotRows, SourceStatus, StartAt, Status, Subscribed, SubscriptionId, TablePattern,
+    TableSelection, TransactionMessage, Waiting, Welcome,
 };

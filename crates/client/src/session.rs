@@ -133,7 +133,7 @@ impl Session {
             Ok(message) => Ok(Some(message)),
             Err(error) => {
                 self.subscriptions.remove(id);
-                let error = ErrorMessage { id: Some(id.clone()), ..error };
+                let error = ErrorMessage { id: Some(id.clone()), ..*error };
                 Err(Box::new(Event::Failed { id: id.clone(), error }))
             }
         }
@@ -228,6 +228,8 @@ impl Session {
             ServerMessage::Acked(acked) => event(self.contains(&acked.id), || Event::Acked(acked)),
             ServerMessage::Clients(list) => Step::Event(Event::Clients(list)),
             ServerMessage::Status(status) => Step::Event(Event::Status(status)),
+            ServerMessage::Joined(joined) => Step::Event(Event::Joined(joined)),
+            ServerMessage::Dropped(dropped) => Step::Event(Event::Dropped(dropped)),
             ServerMessage::Message(message) => Step::Event(Event::Message(message)),
             ServerMessage::Presence(presence) => Step::Event(Event::Presence(presence)),
             other => {

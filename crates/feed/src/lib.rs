@@ -18,15 +18,19 @@
 //! [`Barriers`] are part of the feed because they answer its one question, "is everything committed before
 //! now in it?".
 //!
+//! [`messages`] pass what the source says to channels, beside the log and never in it.
+//!
 //! This crate knows nothing of sockets, SQL or the bytes of the WAL.
 
 mod barrier;
+mod messages;
 pub mod metrics;
 mod ring;
 mod slot_wal;
 mod source_state;
 
 pub use barrier::{Barrier, BarrierRequests, Barriers};
+pub use messages::{MESSAGES_WAITING_BYTES_MAX, MessageReader, MessageWriter, messages};
 pub use ring::{Feed, FeedLimits, FeedWriter, Read};
 pub use slot_wal::{BudgetState, SlotWal};
 pub use source_state::SourceState;

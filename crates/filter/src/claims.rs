@@ -40,6 +40,17 @@ impl Claims {
         })
     }
 
+    /// A claim as texts: one, or those of a list; numbers and booleans in their digits and letters. `None` where it is missing
+    /// or has another form.
+    #[must_use]
+    pub fn texts(&self, path: &[String]) -> Option<Vec<String>> {
+        match self.find(path).ok()? {
+            Claim::Scalar(text) => Some(vec![text]),
+            Claim::List(items) => Some(items.into_iter().flatten().collect()),
+            Claim::Absent | Claim::Object(_) => None,
+        }
+    }
+
     fn find(&self, path: &[String]) -> Result<Claim, FilterError> {
         let Some((first, rest)) = path.split_first() else { return Ok(Claim::Absent) };
         let mut members: Vec<BTreeMap<String, Box<RawValue>>> = Vec::new();

@@ -13,6 +13,7 @@
 //! ```
 
 mod change;
+mod database_message;
 mod feed_id;
 pub mod json;
 pub mod last_image;
@@ -23,6 +24,7 @@ mod timestamp;
 mod xid;
 
 pub use change::{Change, ChangeWriter, Op, Part, PartBuilder, Transaction};
+pub use database_message::{BadMessage, DatabaseMessage, one_line};
 pub use feed_id::FeedId;
 pub use meta::{BadMeta, Meta};
 pub use position::{CommitEnd, CommitStart, Cursor, Lsn, ParsePositionError, Seq};

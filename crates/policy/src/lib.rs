@@ -31,13 +31,18 @@
 //! Exactly one policy says what a role may have of a table, and none adds to another: those of the role itself before
 //! those of every role (`*`), and among them the one that says most about the table (its name before its schema before
 //! `*`). So a policy for one table can also take away what a wider one gives.
+//!
+//! Channels are granted by patterns of their names, of which none says more than another: there, those of the role itself
+//! that name the channel add up, and those of every role count where none of them does.
 
+mod channel;
 mod mistake;
 mod policies;
 mod policy;
 mod read;
 mod rights;
 
+pub use channel::{ChannelGrant, ChannelGrants, ChannelRights};
 pub use mistake::Mistake;
 pub use policies::Policies;
 pub use policy::{Place, TablePolicy};

@@ -7,6 +7,7 @@ use walcast_filter::Claims;
 use walcast_model::RelationName;
 use walcast_protocol::TablePattern;
 
+use crate::channel::{ChannelGrants, ChannelPolicy, ChannelRights};
 use crate::mistake::Mistake;
 use crate::policy::TablePolicy;
 use crate::read;
@@ -27,6 +28,7 @@ type OfRole = BTreeMap<TablePattern, Arc<TablePolicy>>;
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Policies {
     pub(crate) roles: BTreeMap<Role, OfRole>,
+    pub(crate) channels: BTreeMap<Role, Vec<ChannelPolicy>>,
     pub(crate) count: usize,
 }
 
@@ -58,6 +60,13 @@ impl Policies {
     pub fn rights(&self, role: &str, claims: &Claims) -> Rights {
         let entries = self.of_role(role).into_iter();
         Rights::Granted(entries.map(|(pattern, policy)| (pattern.clone(), policy.grant(claims))).collect())
+    }
+
+    /// The channels that the bearer of a token with this role and these claims may be in.
+    #[must_use]
+    pub fn channel_rights(&self, role: &str, claims: &Claims) -> ChannelRights {
+        let of = |role: Role| self.channels.get(&role).map_or(&[][..], Vec::as_slice);
+        ChannelRights::Granted(ChannelGrants::new(of(Role::Named(role.to_owned())), of(Role::Every), claims))
     }
 
     /// The one policy that decides what `role` may have of a table, with its pattern; `None` for nothing. It is the one

@@ -9,12 +9,13 @@ use toml::de::{DeTable, DeValue};
 use walcast_filter::{Claims, Policy};
 use walcast_protocol::TablePattern;
 
+use crate::channel::{ChannelGrant, ChannelPattern, ChannelPolicy};
 use crate::mistake::Mistake;
 use crate::policies::{Policies, Role};
 use crate::policy::{Place, RowPolicy, TablePolicy};
 
 /// What a policy consists of, for hints.
-const KEYS: &str = "a policy has role, table and, if it is not for everything, columns and where; meta = true adds what transactions say about themselves";
+const KEYS: &str = "a policy has role, table and, if it is not for everything, columns and where; meta = true adds what transactions say about themselves. One about channels has role, channel and, if it is not for everything, allow";
 
 pub(crate) fn read(text: &str) -> Result<Policies, Vec<Mistake>> {
     let mut reader = Reader { text, mistakes: Vec::new(), policies: Policies::default() };
@@ -84,6 +85,9 @@ impl<'a> Reader<'a> {
             return self.mistake(policy.span(), Some(number), message, "begin each policy with [[policy]]");
         };
         self.policies.count = number;
+        if fields.keys().any(|key| key.get_ref() == "channel") {
+            return self.channel_policy(number, policy.span(), fields);
+        }
         let (mut roles, mut tables) = (None, None);
         let mut meaning = TablePolicy {
             place: Place { policy: number, line: self.line(policy.span().start) },
@@ -108,7 +112,7 @@ impl<'a> Reader<'a> {
             self.mistake(policy.span(), Some(number), "role is missing".to_owned(), hint);
         }
         if tables.is_none() {
-            let hint = "say what it is about: table = \"public.orders\", \"public.*\" or \"*\"";
+            let hint = "say what it is about: table = \"public.orders\", \"public.*\" or \"*\", or channel = \"room:*\"";
             self.mistake(policy.span(), Some(number), "table is missing".to_owned(), hint);
         }
         let meaning = Arc::new(meaning);
@@ -117,6 +121,57 @@ impl<'a> Reader<'a> {
                 self.add(number, role, table, at.clone(), &meaning);
             }
         }
+    }
+
+    /// A policy about channels.
+    fn channel_policy(&mut self, number: usize, at: Range<usize>, fields: &DeTable<'a>) {
+        let (mut roles, mut channels, mut grant) = (None, Vec::new(), ChannelGrant::EVERYTHING);
+        for (key, value) in fields {
+            match key.get_ref().as_ref() {
+                "role" => roles = Some(self.list(number, "role", value, role)),
+                "channel" => channels = self.list(number, "channel", value, ChannelPattern::parse),
+                "allow" => grant = self.allow(number, value),
+                other @ ("table" | "columns" | "where" | "meta") => {
+                    let message = format!("a policy about channels has no {other}");
+                    self.mistake(
+                        key.span(),
+                        Some(number),
+                        message,
+                        "write a policy of its own for the table",
+                    );
+                }
+                other => self.mistake(key.span(), Some(number), format!("a policy has no {other:?}"), KEYS),
+            }
+        }
+        if roles.is_none() {
+            let hint = "say whose policy it is: role = \"customer\", or \"*\" for every role";
+            self.mistake(at, Some(number), "role is missing".to_owned(), hint);
+        }
+        for (role, _) in roles.into_iter().flatten() {
+            let policies =
+                channels.iter().map(|(pattern, _)| ChannelPolicy { pattern: pattern.clone(), grant });
+            self.policies.channels.entry(role).or_default().extend(policies);
+        }
+    }
+
+    fn allow(&mut self, number: usize, value: &Spanned<DeValue<'a>>) -> ChannelGrant {
+        let mut grant = ChannelGrant::default();
+        // An empty list is a list: being sent what is said.
+        if value.get_ref().as_array().is_some_and(|allowed| allowed.is_empty()) {
+            return grant;
+        }
+        let parse = |text: &str| match text {
+            "publish" => Ok(ChannelGrant { publish: true, ..ChannelGrant::default() }),
+            "presence" => Ok(ChannelGrant { presence: true, ..ChannelGrant::default() }),
+            other => {
+                let hint = "write \"publish\" and \"presence\", or [] for joining alone, which comes always";
+                Err((format!("allow has no {other:?}"), hint.to_owned()))
+            }
+        };
+        for (allowed, _) in self.list(number, "allow", value, parse) {
+            grant = grant.and(allowed);
+        }
+        grant
     }
 
     fn add(

@@ -1,9 +1,9 @@
 //! From client to server.
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use walcast_model::{Cursor, FeedId};
 
+use crate::channel::{JoinChannel, LeaveChannel, PublishMessage, SetPresence};
 use crate::decode::messages;
 #[cfg(test)]
 use crate::schema;
@@ -24,9 +24,13 @@ messages! {
         "clients" => Clients(ListClients),
         /// Ends a subscription.
         "unsubscribe" => Unsubscribe(Unsubscribe),
-        /// Says something to a channel.
+        /// Asks for what is said in a channel.
+        "join" => Join(JoinChannel),
+        /// Ends that.
+        "leave" => Leave(LeaveChannel),
+        /// Says something in a channel.
         "publish" => Publish(PublishMessage),
-        /// Says who is there.
+        /// Sets what the others in a channel are told of this client.
         "presence" => Presence(SetPresence),
     }
 }
@@ -41,6 +45,10 @@ impl ClientMessage {
             "ack" => r#"{"type":"ack","id":"orders","cursor":"16/B374D848"}"#,
             "clients" => r#"{"type":"clients"}"#,
             "unsubscribe" => r#"{"type":"unsubscribe","id":"orders"}"#,
+            "join" => r#"{"type":"join","channel":"room:7"}"#,
+            "leave" => r#"{"type":"leave","channel":"room:7"}"#,
+            "publish" => r#"{"type":"publish","channel":"room:7","payload":{"text":"hello"}}"#,
+            "presence" => r#"{"type":"presence","channel":"room:7","state":{"device":"phone"}}"#,
             _ => return None,
         })
     }
@@ -184,26 +192,4 @@ pub struct Unsubscribe {
     /// Which subscription.
     #[cfg_attr(test, schemars(with = "schema::SubscriptionIdText"))]
     pub id: SubscriptionId,
-}
-
-/// `publish`: an ephemeral message to a channel, never stored, never replayed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct PublishMessage {
-    /// Where to.
-    pub channel: String,
-    /// Any JSON, passed on as it is.
-    #[cfg_attr(test, schemars(with = "schema::AnyJson"))]
-    pub payload: Box<RawValue>,
-}
-
-/// `presence`: says that this client is in a channel, until it disconnects.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct SetPresence {
-    /// Where.
-    pub channel: String,
-    /// Any JSON: who, on which device.
-    #[cfg_attr(test, schemars(with = "schema::AnyJson"))]
-    pub state: Box<RawValue>,
 }

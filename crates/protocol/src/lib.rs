@@ -24,6 +24,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod channel;
 mod client_message;
 mod code;
 #[cfg(test)]
@@ -39,16 +40,19 @@ mod start_at;
 mod subscription_id;
 mod table_pattern;
 
+pub use channel::{
+    ChannelMessage, Dropped, JoinChannel, Joined, LeaveChannel, Member, Presence, PublishMessage, Sender,
+    SetPresence,
+};
 pub use client_message::{
-    Ack, Auth, Catchup, ClientMessage, ListClients, Payload, PublishMessage, SetPresence, Subscribe,
-    TableSelection, Unsubscribe,
+    Ack, Auth, Catchup, ClientMessage, ListClients, Payload, Subscribe, TableSelection, Unsubscribe,
 };
 pub use code::{CloseCode, ErrorCode};
 pub use decode::{DecodeError, Malformed};
 pub use server_message::{
-    Acked, AuthRequired, CaughtUp, Change, ChannelMessage, ClientList, ClientState, Column, ErrorMessage,
-    Heartbeat, Limits, Mode, Presence, Progress, RelationMessage, ServerMessage, SnapshotComplete,
-    SnapshotRows, SourceStatus, Status, Subscribed, TransactionMessage, Waiting, Welcome,
+    Acked, AuthRequired, CaughtUp, Change, ClientList, ClientState, Column, ErrorMessage, Heartbeat, Limits,
+    Mode, Progress, RelationMessage, ServerMessage, SnapshotComplete, SnapshotRows, SourceStatus, Status,
+    Subscribed, TransactionMessage, Waiting, Welcome,
 };
 pub use start_at::{ParseStartAtError, StartAt};
 pub use subscription_id::{ParseSubscriptionIdError, SubscriptionId};

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use walcast_model::{Cursor, FeedId, Lsn, Op, RelationName, ReplicaIdentity, Timestamp, Xid};
 
+use crate::channel::{ChannelMessage, Dropped, Joined, Presence};
 use crate::code::ErrorCode;
 use crate::decode::messages;
 #[cfg(test)]
@@ -40,10 +41,14 @@ messages! {
         "heartbeat" => Heartbeat(Heartbeat),
         /// How the source is doing.
         "status" => Status(Status),
-        /// Something said to a channel.
+        /// This client is in a channel.
+        "joined" => Joined(Joined),
+        /// Something that was said in a channel.
         "message" => Message(ChannelMessage),
-        /// Who is in a channel.
+        /// Who is shown in a channel.
         "presence" => Presence(Presence),
+        /// Messages of a channel that were not sent.
+        "dropped" => Dropped(Dropped),
         /// What was wrong and what to do.
         "error" => Error(ErrorMessage),
     }
@@ -363,24 +368,6 @@ pub enum SourceStatus {
     Unknown,
 }
 
-/// `message`: something that was said to a channel. *(later)*
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct ChannelMessage {
-    /// Where.
-    pub channel: String,
-    /// Any JSON, as it was said.
-    #[cfg_attr(test, schemars(with = "schema::AnyJson"))]
-    pub payload: Box<RawValue>,
-    /// Which client said it; absent when it came from Postgres.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<String>,
-    /// Where it is in the WAL, when it came from `pg_logical_emit_message`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(test, schemars(with = "Option<schema::LsnText>"))]
-    pub lsn: Option<Lsn>,
-}
-
 /// `acked`: what the client acknowledged is durable with the server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -424,26 +411,6 @@ pub struct ClientState {
     pub lag_bytes: u64,
 }
 
-/// `presence`: who came, who went, who is there. *(later)*
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Presence {
-    /// Where.
-    pub channel: String,
-    /// The states of those who came.
-    #[serde(default)]
-    #[cfg_attr(test, schemars(with = "Vec<schema::AnyJson>"))]
-    pub joined: Vec<Box<RawValue>>,
-    /// The states of those who went.
-    #[serde(default)]
-    #[cfg_attr(test, schemars(with = "Vec<schema::AnyJson>"))]
-    pub left: Vec<Box<RawValue>>,
-    /// The states of all who are there now.
-    #[serde(default)]
-    #[cfg_attr(test, schemars(with = "Vec<schema::AnyJson>"))]
-    pub members: Vec<Box<RawValue>>,
-}
-
 /// `error`: what was wrong and what to do. With `id` and not fatal, that subscription is refused or over and the others
 /// go on.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -461,6 +428,12 @@ pub struct ErrorMessage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<schema::SubscriptionIdText>"))]
     pub id: Option<SubscriptionId>,
+    /// The channel that the client is not, or no longer, in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
+    /// The `ref` of the message that was refused.
+    #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
     /// With `cursor_too_old`: the oldest cursor that can be resumed at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<schema::CursorText>"))]
@@ -474,7 +447,16 @@ impl ErrorMessage {
     /// An error that leaves the connection open.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None, id: None, oldest: None, fatal: false }
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+            id: None,
+            channel: None,
+            reference: None,
+            oldest: None,
+            fatal: false,
+        }
     }
 }
 

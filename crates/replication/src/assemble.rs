@@ -37,7 +37,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::mem;
 
-use walcast_model::{Cursor, Lsn, Oid, Op, Part, RelationName, Transaction, Xid};
+use walcast_model::{Cursor, DatabaseMessage, Lsn, Oid, Op, Part, RelationName, Transaction, Xid};
 use walcast_pgoutput::json::{Conversion, Conversions, Types, ValueError};
 use walcast_pgoutput::{Begin, Commit, Message, RelationDefinition};
 
@@ -55,6 +55,8 @@ use transaction::Open;
 pub const OWN_SCHEMA: &str = "walcast";
 /// Prefix of the transactional logical messages in which transactions say something about themselves.
 pub const META_PREFIX: &str = "walcast";
+/// Prefix of the logical messages, transactional or not, by which the database says something to a channel.
+pub const MESSAGE_PREFIX: &str = "walcast.message";
 /// Prefix of the transactional logical messages by which barriers come back.
 pub const BARRIER_PREFIX: &str = "walcast.barrier";
 /// Prefix of the transactional logical messages that carry rows which were there before their table was picked up.
@@ -113,6 +115,9 @@ pub struct Progress {
     /// Ids of barriers, each with the cursor after its transaction: everything before it is in the parts, or was
     /// in the feed already.
     pub barriers: Vec<(String, Cursor)>,
+    /// What the database says to channels, in the order of the WAL: those of transactions the feed lacks the end of, and all
+    /// that are in none.
+    pub messages: Vec<DatabaseMessage>,
     /// Everything before this position was seen. `None` when nothing ended.
     pub reached: Option<Lsn>,
     /// Transactions that ended, whatever they held.
@@ -142,6 +147,8 @@ pub struct Assembler {
     any_bytes: bool,
     /// Everything before it is in the feed.
     position: Cursor,
+    /// The last message outside of transactions that was read; the slot may send it again.
+    said_to: Lsn,
     xid_reference: Xid,
     transaction: Option<Open>,
     output: Progress,
@@ -167,6 +174,7 @@ impl Assembler {
             at: Lsn::MAX,
             any_bytes: false,
             position,
+            said_to: Lsn::ZERO,
             xid_reference,
             transaction: None,
             output: Progress::default(),
@@ -188,6 +196,17 @@ impl Assembler {
     /// they are.
     pub const fn expect_any_bytes(&mut self) {
         self.any_bytes = true;
+    }
+
+    /// Messages outside of transactions up to here were read from a stream before.
+    pub const fn said_before(&mut self, said_to: Lsn) {
+        self.said_to = said_to;
+    }
+
+    /// The last message outside of transactions that was read, from this stream or one before.
+    #[must_use]
+    pub const fn said_to(&self) -> Lsn {
+        self.said_to
     }
 
     /// Says where in the WAL the next message stands (`dataStart` of its frame). Without it, values are taken for as new
@@ -264,8 +283,9 @@ impl Assembler {
     }
 
     fn commit(&mut self, commit: &Commit) -> Result<(), AssembleError> {
-        let open = self.transaction.take().ok_or(AssembleError::Misplaced { message: "a Commit" })?;
+        let mut open = self.transaction.take().ok_or(AssembleError::Misplaced { message: "a Commit" })?;
         self.output.sent_again.extend(open.sent_again());
+        self.output.messages.append(&mut open.messages);
         let (part, barriers) = open.commit(commit.end);
         self.output.parts.extend(part);
         let after = Cursor::after(commit.end);

@@ -6,8 +6,8 @@ pub const CHANGES_TOTAL: &str = "walcast_replication_changes_total";
 pub const TRANSACTIONS_TOTAL: &str = "walcast_replication_transactions_total";
 /// Counter: bytes of `XLogData` payload that were read from the slot.
 pub const RECEIVED_BYTES_TOTAL: &str = "walcast_replication_received_bytes_total";
-/// Counter, `reason` = `not_transactional`, `other_prefix`, `unknown_secret`, `malformed`, `too_many`, `bad_meta`: logical
-/// messages that were read and have no effect.
+/// Counter, `reason` = `not_transactional`, `other_prefix`, `unknown_secret`, `malformed`, `too_many`, `bad_meta`,
+/// `bad_message`, `told_before`, `no_room`: logical messages that were read and have no effect.
 pub const MESSAGES_IGNORED_TOTAL: &str = "walcast_replication_messages_ignored_total";
 /// Counter: values that could not be written as JSON by their type and went out as a JSON string of their text.
 pub const VALUE_FALLBACKS_TOTAL: &str = "walcast_replication_value_fallbacks_total";

@@ -36,8 +36,8 @@ use crate::connection::{Feedback, StreamFrame};
 use crate::error::Error;
 use crate::identity::Origin;
 use crate::metrics::{
-    CHANGES_TOTAL, HEAD_BYTES, HOLE, INTERRUPTIONS_TOTAL, LAG_SECONDS, RECEIVED_BYTES_TOTAL, STREAMING,
-    TRANSACTIONS_TOTAL,
+    CHANGES_TOTAL, HEAD_BYTES, HOLE, INTERRUPTIONS_TOTAL, LAG_SECONDS, MESSAGES_IGNORED_TOTAL,
+    RECEIVED_BYTES_TOTAL, STREAMING, TRANSACTIONS_TOTAL,
 };
 pub use images::{FoundImages, LastImages};
 pub use keeper::{FeedEnd, Keeper, StoredTransactions};
@@ -67,6 +67,8 @@ pub struct Replicator {
     must_compare: bool,
     /// Everything before it was seen: the position between transactions that the feed has reached.
     reached: Lsn,
+    /// The last message outside of transactions that was read.
+    said_to: Lsn,
 }
 
 /// Why the stream of one connection ended without a failure.
@@ -96,6 +98,7 @@ impl Replicator {
             has_held: false,
             must_compare,
             reached,
+            said_to: Lsn::ZERO,
         }
     }
 
@@ -221,6 +224,7 @@ impl Replicator {
                     return Ok(Cancelled);
                 };
                 count(&progress);
+                self.said_to = link.assembler.said_to();
                 if self.compare(&mut link, &progress).await? {
                     _forwarding = Some(forward(self.acknowledged.clone(), feedback.clone()));
                 }
@@ -252,7 +256,16 @@ impl Replicator {
     /// Gives the feed what was read, waiting while it is full. To be carried through to its end: the next stream begins
     /// at the feed's head, and does not bring again the barriers that were read before it.
     async fn take(&mut self, progress: Progress) {
-        let Progress { parts, barriers, reached, .. } = progress;
+        let Progress { parts, barriers, messages, reached, .. } = progress;
+        if let Some(writer) = &self.settings.messages {
+            // Before anything that may wait.
+            let lost =
+                messages.into_iter().map(|message| writer.push(message)).filter(|taken| !taken).count();
+            if lost > 0 {
+                tracing::warn!(lost, "the source says more to channels than can be told; some of it is gone");
+                metrics::counter!(MESSAGES_IGNORED_TOTAL, "reason" => "no_room").increment(lost as u64);
+            }
+        }
         if !parts.is_empty() {
             self.writer.push(parts).await;
         }

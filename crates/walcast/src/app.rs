@@ -28,7 +28,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use walcast_broadcaster::{Broadcaster, Gate, Lineage, Sources, doors};
-use walcast_feed::{Barriers, Feed};
+use walcast_feed::{Barriers, Feed, MessageReader};
 use walcast_history::{Appender, Clients, FeedRecord, Reader, Retention};
 use walcast_model::{Cursor, Lsn};
 use walcast_postgres::{ConnectionConfig, ErrorClass, Pool};
@@ -164,6 +164,8 @@ struct Entry {
     gate: Gate,
     lineage: Lineage,
     clients: Clients,
+    /// What the source says to channels.
+    messages: MessageReader,
     entrance: doors::EntranceSettings,
 }
 
@@ -217,6 +219,8 @@ impl Daemon {
         source.origin = origin;
         source.must_compare = unproven.is_some();
         source.last_images = images::kept(settings);
+        let (said, messages) = walcast_feed::messages();
+        source.messages = Some(said);
         source.keeper = Some(identity::shared(HistoryKeeper {
             history: settings.history.clone(),
             record: record.clone(),
@@ -241,7 +245,7 @@ impl Daemon {
         daemon.open_doors(
             settings,
             record,
-            Entry { gate, lineage, clients, entrance: keepers.entrance() },
+            Entry { gate, lineage, clients, messages, entrance: keepers.entrance() },
             barriers,
             metrics,
             listeners,
@@ -333,6 +337,16 @@ impl Daemon {
             gate: entry.gate,
         };
         let broadcaster = Broadcaster::new(sources, settings.broadcast);
+        let (teller, stop, mut messages) = (broadcaster.clone(), self.drain.clone(), entry.messages);
+        let tell = async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    message = messages.next() => teller.say(message),
+                }
+            }
+        };
+        self.tasks.spawn("messages to channels", tell);
         let doors = doors::serve(listeners, broadcaster, entry.entrance, Some(metrics), self.drain.clone());
         self.tasks.spawn("doors", doors.map(|ended| ended.map_err(|error| error.to_string())));
     }

@@ -267,6 +267,16 @@ fn broadcast(reader: &mut Reader<'_>) -> Limits {
     reader.duration(&key::IDLE, &mut limits.idle_max);
     reader.count(&key::MESSAGES_PER_SECOND, &mut limits.messages_per_second_max);
     reader.count(&key::SUBSCRIBES_PER_SECOND, &mut limits.subscribes_per_second_max);
+    reader.count(&key::CHANNELS_MAX, &mut limits.channels_max);
+    reader.count(&key::CHANNELS_PER_CONNECTION_MAX, &mut limits.channels_per_connection_max);
+    reader.count(&key::CHANNEL_MEMBERS_MAX, &mut limits.channel_members_max);
+    reader.size(&key::CHANNEL_NAME_BYTES, &mut limits.channel_name_bytes_max, 1);
+    reader.size(&key::PAYLOAD_BYTES, &mut limits.payload_bytes_max, 1);
+    reader.size(&key::STATE_BYTES, &mut limits.state_bytes_max, 1);
+    reader.count(&key::PUBLISHES_PER_SECOND, &mut limits.publishes_per_second_max);
+    reader.duration(&key::PRESENCE_INTERVAL, &mut limits.presence_interval);
+    reader.duration(&key::PRESENCE_SILENCE, &mut limits.presence_silence_max);
+    reader.size(&key::CHANNEL_QUEUE_BYTES, &mut limits.channel_queue_bytes_max, 1 << 10);
     reader.count(&key::REQUESTS_PER_SECOND, &mut limits.requests_per_second_max);
     reader.duration(&key::POLL_WAIT, &mut limits.poll_wait_max);
     reader.size(&key::POLL_BYTES, &mut limits.poll_bytes_max, 1 << 10);

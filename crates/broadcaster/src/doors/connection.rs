@@ -22,6 +22,7 @@ use super::tally::Counted;
 use super::wire::{Wire, reason};
 use crate::access::{NotRenewed, Pass};
 use crate::broadcaster::Broadcaster;
+use crate::channels::Memberships;
 use crate::metrics::{self as names, Hot, InGauge};
 use crate::refusal::Refusal;
 use crate::subscription::crashed;
@@ -38,6 +39,8 @@ pub(super) struct Connection<S> {
     pub(super) entrance: Arc<Entrance>,
     pub(super) socket: WebSocketStream<Wire<S>>,
     pub(super) subscriptions: Subscriptions,
+    /// The channels that it is in.
+    pub(super) memberships: Memberships,
     /// Who the client is, and what it may have.
     pub(super) pass: Pass,
     /// Counts it as its user's.
@@ -49,8 +52,11 @@ pub(super) struct Connection<S> {
     idle_since: Option<Instant>,
     messages: Pace,
     pub(super) subscribes: Pace,
+    pub(super) publishes: Pace,
     /// What the clients of its user have acknowledged, when that was asked for.
     pub(super) listing: Option<AbortOnDropHandle<Result<ClientList, Refusal>>>,
+    /// When it said something last, also by answering a ping.
+    pub(super) heard_at: Instant,
     /// Refused messages in a row.
     pub(super) refused: u32,
     /// Whether the client is to be told how the source is doing.
@@ -95,19 +101,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         user: Option<Counted<Arc<str>>>,
     ) -> Self {
         let (limits, now) = (*broadcaster.limits(), Instant::now());
+        let memberships = broadcaster.memberships();
         Self {
             number: entrance.number(),
             broadcaster,
             entrance,
             socket,
             subscriptions: Subscriptions::default(),
+            memberships,
             ends_at: pass.left().and_then(|left| now.checked_add(left)),
             pass,
             user,
             idle_since: Some(now),
             messages: Pace::new(limits.messages_per_second_max, limits.messages_per_second_max * 4, now),
             subscribes: Pace::new(limits.subscribes_per_second_max, limits.subscriptions_max, now),
+            publishes: Pace::new(limits.publishes_per_second_max, limits.publishes_per_second_max * 4, now),
             listing: None,
+            heard_at: now,
             refused: 0,
             status_due: true,
             moved: true,
@@ -124,6 +134,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.push_heartbeat();
         }
         let end = self.serve(&shutdown).await;
+        // At once: whoever is gone is shown no more.
+        self.memberships.leave_all();
         self.subscriptions.leave().await;
         let limits = *self.broadcaster.limits();
         finish(self.socket, end, &limits).await;
@@ -146,6 +158,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn has_room(&self) -> bool {
         self.pending_bytes() < self.broadcaster.limits().batch_bytes_max
+    }
+
+    /// Whether what is said in channels may be sent, too.
+    pub(super) fn has_channel_room(&self) -> bool {
+        self.pending_bytes() < self.broadcaster.limits().channel_batch_bytes_max
     }
 
     /// Whether nothing is on its way to the client.
@@ -185,7 +202,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 alarm.as_mut().reset(due);
                 armed = Some(due);
             }
+            let has_channel_room = self.has_channel_room();
             let (socket, subscriptions) = (&mut self.socket, &mut self.subscriptions);
+            let memberships = &self.memberships;
             let listing = &mut self.listing;
             tokio::select! {
                 // All are cancel-safe: what the socket or a subscription has begun is kept in it.
@@ -199,12 +218,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 },
                 // While there is no room nothing is taken of them, so nothing need be waited for.
                 () = poll_fn(|cx| subscriptions.poll_ready(cx)), if room => {}
+                () = poll_fn(|cx| memberships.poll_ready(cx)), if has_channel_room => {}
                 list = listed(listing.as_mut()), if room => {
                     self.listing = None;
                     self.listed(list);
                 }
                 _ = ticks.tick() => {
                     self.heartbeat();
+                    self.ask_for_presence();
                     // The machine may have slept, which no timer counts.
                     if let Some(end) = self.over(Instant::now()) {
                         return end;
@@ -225,7 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// When something is due that nothing else wakes for, and whether the client talks too fast to be read now.
     fn due(&mut self) -> (Option<Instant>, bool) {
-        if self.subscriptions.is_empty() {
+        if self.subscriptions.is_empty() && self.memberships.is_empty() {
             self.idle_since.get_or_insert_with(Instant::now);
         } else {
             self.idle_since = None;
@@ -249,7 +270,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.ends_at = self.pass.left().and_then(|left| now.checked_add(left));
         let idle_max = self.broadcaster.limits().idle_max;
         let is_idle = self.idle_since.is_some_and(|since| now.duration_since(since) >= idle_max);
-        is_idle.then_some(End::Close(CloseCode::Restart.number(), "nothing was subscribed to for idle_max"))
+        is_idle.then_some(End::Close(
+            CloseCode::Restart.number(),
+            "nothing was subscribed to or joined for idle_max",
+        ))
     }
 
     /// Policies may have changed.
@@ -262,6 +286,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn rights_changed(&mut self) {
         let rights = self.pass.rights();
         self.subscriptions.iter_mut().for_each(|subscription| subscription.change_rights(rights));
+        for channel in self.memberships.change_rights(self.pass.channels()) {
+            self.expel(&channel);
+        }
     }
 
     /// Another token of the client.
@@ -314,6 +341,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.socket.get_mut().push(frame);
             frames += 1;
         }
+        // Behind all that: what is said in channels keeps no transaction waiting.
+        while self.has_channel_room()
+            && let Some(frame) = self.memberships.next()
+        {
+            self.socket.get_mut().push(frame);
+            frames += 1;
+        }
         if frames > 0 {
             self.hot.frames.increment(frames);
             self.hot.bytes.increment((self.pending_bytes() - before) as u64);
@@ -328,7 +362,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn hear(&mut self, message: Message) -> Option<End> {
-        self.messages.take(Instant::now());
+        self.heard_at = Instant::now();
+        self.messages.take(self.heard_at);
+        self.memberships.set_away(false);
         match message {
             Message::Text(text) => self.text(&text),
             Message::Binary(_) => self.binary(),

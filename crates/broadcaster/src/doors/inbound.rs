@@ -20,7 +20,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Ok(message) => message,
             Err(error) => return self.unreadable(&error),
         };
-        let name = message.type_name();
         let answer = match message {
             // An error with an id says that there is no such subscription, so only a refused one gets it.
             ClientMessage::Subscribe(message) if self.subscriptions.has(&message.id) => {
@@ -39,7 +38,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             ClientMessage::Auth(auth) => return self.authenticate(&auth.token),
             ClientMessage::Ack(ack) => self.acknowledge(&ack).map_err(|refusal| (None, refusal)),
             ClientMessage::Clients(_) => self.list_clients().map_err(|refusal| (None, refusal)),
-            ClientMessage::Publish(_) | ClientMessage::Presence(_) => Err((None, later(name))),
+            ClientMessage::Join(join) => return self.join(join),
+            ClientMessage::Leave(leave) => return self.leave(leave),
+            ClientMessage::Publish(publish) => return self.publish(publish),
+            ClientMessage::Presence(presence) => return self.set_presence(presence),
         };
         match answer {
             Ok(()) => {
@@ -113,11 +115,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
+    /// An error that is not held against the client.
+    pub(super) fn tell_error(&mut self, error: ErrorMessage) {
+        metrics::counter!(names::ERRORS, "code" => error.code.to_string()).increment(1);
+        self.push(error);
+    }
+
     /// Answers with an error; the connection stays, unless it says nothing but what is refused.
     fn refuse(&mut self, id: Option<SubscriptionId>, refusal: Refusal) -> Option<End> {
-        metrics::counter!(names::ERRORS, "code" => refusal.code.to_string()).increment(1);
-        let message = refusal.into_message(id, false);
-        self.push(message);
+        self.refuse_with(refusal.into_message(id, false))
+    }
+
+    /// As [`Connection::refuse`].
+    pub(super) fn refuse_with(&mut self, error: ErrorMessage) -> Option<End> {
+        self.tell_error(error);
         self.refused += 1;
         let max = self.broadcaster.limits().bad_messages_max;
         if self.refused < max {
@@ -128,8 +139,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.push(ErrorMessage { fatal: true, ..error });
         Some(CloseCode::Policy.into())
     }
-}
-
-fn later(name: &str) -> Refusal {
-    Refusal::not_available(ErrorCode::BadMessage, &format!("{name:?}"))
 }

@@ -32,7 +32,7 @@ impl Pace {
 
     /// One more was asked for: when it may be answered, where that is later than now. What would have to wait past `until` is
     /// not taken, so that who is refused is no worse off for having asked.
-    fn try_take(&mut self, now: Instant, until: Instant) -> Result<Option<Instant>, TooFast> {
+    pub(super) fn try_take(&mut self, now: Instant, until: Instant) -> Result<Option<Instant>, TooFast> {
         let before = (self.left, self.at);
         self.take(now);
         match self.free_at() {

@@ -21,6 +21,8 @@ const COPY_BYTES_MAX: usize = 2048;
 const PIECES_MAX: usize = 64;
 /// Final text frame (RFC 6455 section 5.2).
 const TEXT: u8 = 0x81;
+/// Ping frame.
+const PING: u8 = 0x89;
 /// Final close frame.
 const CLOSE: u8 = 0x88;
 
@@ -68,6 +70,11 @@ impl<S> Wire<S> {
         self.seal();
         self.pending_bytes += frame.tail.len();
         self.pieces.push_back(frame.tail);
+    }
+
+    /// Queues a ping without content, which every client answers by itself.
+    pub(super) fn push_ping(&mut self) {
+        self.append(&[PING, 0]);
     }
 
     /// Queues a close frame.

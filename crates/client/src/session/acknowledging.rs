@@ -45,7 +45,7 @@ impl Acknowledging {
     /// # Errors
     /// When that is not known any more: only the cursor that the caller was given last tells whether another feed
     /// continues what it has.
-    pub(super) fn begin(&self, feed: Option<&FeedId>) -> Result<Begin, ErrorMessage> {
+    pub(super) fn begin(&self, feed: Option<&FeedId>) -> Result<Begin, Box<ErrorMessage>> {
         match &self.stored {
             stored if self.given <= stored.as_ref().map_or(Cursor::ZERO, |stored| stored.cursor) => {
                 Ok(Begin::Given)
@@ -59,7 +59,7 @@ impl Acknowledging {
                 );
                 let hint = "discard the copy, and subscribe without a cursor for an initial sync";
                 let error = ErrorMessage::new(ErrorCode::FeedChanged, message);
-                Err(ErrorMessage { hint: Some(hint.to_owned()), ..error })
+                Err(Box::new(ErrorMessage { hint: Some(hint.to_owned()), ..error }))
             }
         }
     }

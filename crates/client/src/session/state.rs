@@ -50,7 +50,7 @@ impl State {
     }
 
     /// What asks for it on a connection to `feed`.
-    pub(super) fn request(&self, feed: Option<&FeedId>) -> Result<ClientMessage, ErrorMessage> {
+    pub(super) fn request(&self, feed: Option<&FeedId>) -> Result<ClientMessage, Box<ErrorMessage>> {
         let begin = self.acknowledging.as_ref().map(|acknowledging| acknowledging.begin(feed)).transpose()?;
         Ok(match begin {
             None | Some(Begin::Given) => self.request_from(self.resume.as_ref()),

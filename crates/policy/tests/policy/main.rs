@@ -1,5 +1,6 @@
 //! What policies say, how wrong ones are told, and that nobody gets more than was granted.
 
+mod channels;
 mod documented;
 mod mistakes;
 mod more_than_granted;

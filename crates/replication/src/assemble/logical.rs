@@ -1,13 +1,13 @@
-//! Logical messages: barriers, what transactions say about themselves, and rows that were there before their table was picked up.
+//! Logical messages: barriers, what transactions say about themselves and to channels, and rows that were there before their table was picked up.
 
 use std::sync::Arc;
 
-use walcast_model::{Cursor, Meta, Op};
+use walcast_model::{Cursor, DatabaseMessage, Lsn, Meta, Op};
 use walcast_pgoutput::LogicalMessage;
 
 use super::relation::Entry;
 use super::rows_message::{self, RowsMessage};
-use super::{AssembleError, Assembler, BARRIER_PREFIX, META_PREFIX, ROWS_PREFIX, infallible};
+use super::{AssembleError, Assembler, BARRIER_PREFIX, MESSAGE_PREFIX, META_PREFIX, ROWS_PREFIX, infallible};
 use crate::metrics::MESSAGES_IGNORED_TOTAL;
 
 /// A barrier's id is 32 characters; what is longer than this many bytes is none.
@@ -16,10 +16,14 @@ const BARRIER_BYTES_MAX: usize = 64;
 /// may write as many as it likes, and those beyond the limit are counted and forgotten.
 const BARRIERS_PER_TRANSACTION_MAX: usize = 1024;
 
+/// What one transaction says to channels, in bytes, which is held until its commit; more by one message. Those beyond it
+/// are counted and not told.
+const MESSAGES_PER_TRANSACTION_BYTES_MAX: usize = 1 << 20;
+
 impl Assembler {
     pub(super) fn logical(&mut self, message: &LogicalMessage) -> Result<(), AssembleError> {
         if !message.transactional {
-            ignored("not_transactional");
+            self.not_transactional(message);
             return Ok(());
         }
         let open = self.transaction.as_mut().ok_or(AssembleError::Misplaced { message: "a message" })?;
@@ -45,11 +49,39 @@ impl Assembler {
                 open.meta = meta.ok().map(Arc::new);
                 Ok(())
             }
+            prefix if prefix == MESSAGE_PREFIX.as_bytes() => {
+                // What was sent again was told before, or to nobody.
+                if open.is_past() {
+                    return Ok(());
+                }
+                let lsn = open.builder.transaction().start.lsn();
+                if open.messages_bytes >= MESSAGES_PER_TRANSACTION_BYTES_MAX {
+                    ignored("too_many");
+                } else if let Some(said) = parse(lsn, &message.content) {
+                    open.messages_bytes += said.memory_bytes();
+                    open.messages.push(said);
+                }
+                Ok(())
+            }
             prefix if prefix == ROWS_PREFIX.as_bytes() => self.rows(&message.content),
             _ => {
                 ignored("other_prefix");
                 Ok(())
             }
+        }
+    }
+
+    /// What is said in no transaction, or whatever becomes of the one that it was said in: only to channels. There is nothing
+    /// else that the prefix of transactions could mean here.
+    fn not_transactional(&mut self, message: &LogicalMessage) {
+        let prefix = message.prefix.as_bytes();
+        if prefix != MESSAGE_PREFIX.as_bytes() && prefix != META_PREFIX.as_bytes() {
+            ignored("not_transactional");
+        } else if message.lsn <= self.said_to {
+            ignored("told_before");
+        } else {
+            self.said_to = message.lsn;
+            self.output.messages.extend(parse(message.lsn, &message.content));
         }
     }
 
@@ -103,6 +135,16 @@ impl Assembler {
         }
         change.finish().map_err(|_| AssembleError::TooLarge { relation: relation.name().to_string() })
     }
+}
+
+fn parse(lsn: Lsn, content: &[u8]) -> Option<DatabaseMessage> {
+    let parsed = DatabaseMessage::parse(lsn, content);
+    parsed
+        .inspect_err(|problem| {
+            tracing::warn!(%lsn, %problem, "left out a message to a channel");
+            ignored("bad_message");
+        })
+        .ok()
 }
 
 fn ignored(reason: &'static str) {

@@ -1,6 +1,7 @@
 //! The rows of section 10 of the reference that need no server, from hand-built messages. The same cases run against
 //! real servers in `tests/`.
 
+mod messages;
 mod types;
 mod wire;
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use walcast_model::{CommitEnd, Cursor, Meta, Part, PartBuilder, Relation, Seq, Transaction, Xid};
+use walcast_model::{
+    CommitEnd, Cursor, DatabaseMessage, Meta, Part, PartBuilder, Relation, Seq, Transaction, Xid,
+};
 use walcast_pgoutput::Begin;
 
 /// A transaction between its `Begin` and its `Commit`: holds one part at most.
@@ -12,6 +14,9 @@ pub(super) struct Open {
     pub(super) builder: PartBuilder,
     /// Barriers that were read in it.
     pub(super) barriers: Vec<String>,
+    /// What it says to channels, when it commits.
+    pub(super) messages: Vec<DatabaseMessage>,
+    pub(super) messages_bytes: usize,
     /// What it says about itself from here on.
     pub(super) meta: Option<Arc<Meta>>,
     /// The table that the `walcast.rows` messages from here on are about.
@@ -36,6 +41,8 @@ impl Open {
         Self {
             builder: PartBuilder::new(Arc::new(transaction), Seq::new(first)),
             barriers: Vec::new(),
+            messages: Vec::new(),
+            messages_bytes: 0,
             meta: None,
             rows_of: None,
             next: 0,
@@ -46,6 +53,11 @@ impl Open {
     /// Whether the next change is to be rendered.
     pub(super) const fn wants_next(&self) -> bool {
         self.next >= self.first
+    }
+
+    /// Whether the feed has all of it: it was sent again.
+    pub(super) const fn is_past(&self) -> bool {
+        self.first == i64::MAX
     }
 
     /// Counts a change and makes room for it, closing the part when it is full: whether it is to be rendered.

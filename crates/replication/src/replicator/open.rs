@@ -97,6 +97,7 @@ impl Replicator {
         let assembler =
             AssemblerSettings { part_bytes_max: settings.part_bytes_max, secret: settings.secret.clone() };
         let mut assembler = Assembler::new(assembler, head, xid_reference);
+        assembler.said_before(self.said_to);
         if session.is_sql_ascii() {
             assembler.expect_any_bytes();
         }

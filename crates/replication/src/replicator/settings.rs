@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use walcast_feed::MessageWriter;
+
 use super::{Keeper, LastImages};
 use crate::connection::ReplicationSettings;
 use crate::identity::Origin;
@@ -26,6 +28,8 @@ pub struct ReplicatorSettings {
     pub keeper: Option<Arc<dyn Keeper>>,
     /// Who keeps last images, by which changes are completed. `None` when no table was chosen for it.
     pub last_images: Option<Arc<dyn LastImages>>,
+    /// Where what the source says to channels goes. `None` where nobody tells it.
+    pub messages: Option<MessageWriter>,
     /// JSON bytes after which a part of a transaction is closed. Default 1 MiB.
     pub part_bytes_max: usize,
     /// The walsender's settings.
@@ -58,6 +62,7 @@ impl ReplicatorSettings {
             must_compare: false,
             keeper: None,
             last_images: None,
+            messages: None,
             part_bytes_max: 1 << 20,
             connection: ReplicationSettings::default(),
             finish_timeout: Duration::from_secs(5),

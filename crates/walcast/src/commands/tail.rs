@@ -239,6 +239,8 @@ fn print(event: Event) -> io::Result<()> {
         Event::Status(message) => message.into(),
         Event::Message(message) => message.into(),
         Event::Presence(message) => message.into(),
+        Event::Joined(message) => message.into(),
+        Event::Dropped(message) => message.into(),
         Event::Error(message) => message.into(),
         _ => return Ok(()),
     };

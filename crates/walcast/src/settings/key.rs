@@ -178,11 +178,31 @@ keys! {
         CLIENT_EXPIRY = Serve Value "client-expiry" "DURATION" "1d"
             "A client that was not seen for so long is forgotten";
         IDLE = Serve Value "idle-max" "DURATION" "10min"
-            "How long a connection may have no subscription";
+            "How long a connection may have no subscription and be in no channel";
         MESSAGES_PER_SECOND = Serve Value "messages-per-second-max" "COUNT" "50"
             "Messages of one connection in a second; what is faster is read later";
         SUBSCRIBES_PER_SECOND = Serve Value "subscribes-per-second-max" "COUNT" "10"
             "Subscriptions of one connection in a second; what is faster is read later";
+        CHANNELS_MAX = Serve Value "channels-max" "COUNT" "10000"
+            "Channels that somebody is in; a further one cannot be joined";
+        CHANNELS_PER_CONNECTION_MAX = Serve Value "channels-per-connection-max" "COUNT" "32"
+            "Channels that one connection is in";
+        CHANNEL_MEMBERS_MAX = Serve Value "channel-members-max" "COUNT" "1000"
+            "Connections in one channel";
+        CHANNEL_NAME_BYTES = Serve Value "channel-name-bytes-max" "SIZE" "128"
+            "The longest name of a channel";
+        PAYLOAD_BYTES = Serve Value "payload-bytes-max" "SIZE" "32KiB"
+            "The largest payload of a message in a channel";
+        STATE_BYTES = Serve Value "state-bytes-max" "SIZE" "1KiB"
+            "The largest state of a client that the others in a channel are told";
+        PUBLISHES_PER_SECOND = Serve Value "publishes-per-second-max" "COUNT" "25"
+            "Messages and states that one connection publishes in a second, four times as many at once; what is faster is refused";
+        PRESENCE_INTERVAL = Serve Value "presence-interval" "DURATION" "100ms"
+            "It is told at most this often who came to a channel and went";
+        PRESENCE_SILENCE = Serve Value "presence-silence-max" "DURATION" "45s"
+            "How long a client that is shown in a channel may say nothing, not even answer a ping, and be shown on";
+        CHANNEL_QUEUE_BYTES = Serve Value "channel-queue-bytes-max" "SIZE" "256KiB"
+            "What channels have for one connection that it does not take; what is more is dropped for it, and it is told";
         REQUESTS_PER_SECOND = Serve Value "requests-per-second-max" "COUNT" "50"
             "HTTP requests for the feed of one user in a second, or of one connection; what is faster is answered later, or refused";
         POLL_WAIT = Serve Value "poll-wait-max" "DURATION" "60s"
