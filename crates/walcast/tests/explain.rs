@@ -224,7 +224,7 @@ async fn every_stage_can_be_the_one_that_drops() {
             (vec!["--table", "orders", "--lsn", "x"], "is not a place in the feed"),
             (
                 vec!["--table", "orders", "--lsn", "0/1", "--as", "claims.json"],
-                "name their file with --policies",
+                "name the file with --policies",
             ),
             (vec!["--table", "orders", "--lsn", "0/1", "--policies", "policies.toml"], "say with --as"),
             (
