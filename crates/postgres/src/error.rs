@@ -106,7 +106,8 @@ impl ServerError {
             }
             "3D000" => Some("correct the database of the database URL, or create it"),
             "53300" => Some("raise max_connections, or let other programs use fewer connections"),
-            "57P01" | "57P02" => Some("start the server again"),
+            "57P01" => Some("see whether the server was stopped, or somebody ended this session"),
+            "57P02" => Some("see in the server's log why it crashed; it starts again by itself"),
             "57P03" => Some("wait until the server is up"),
             _ => None,
         }

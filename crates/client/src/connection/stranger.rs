@@ -33,7 +33,10 @@ pub(super) fn classify(error: tungstenite::Error, url: &Url, received: &Received
         _ if url.scheme() == "wss" && !is_tls && !first.is_empty() => {
             over(format!("{} does not speak TLS; write ws:// for it", place(url)))
         }
-        tungstenite::Error::Protocol(ProtocolError::HttparseError(_)) => {
+        // A header that cannot be read is another thing: a proxy's mistake, which passes.
+        tungstenite::Error::Protocol(ProtocolError::HttparseError(_))
+            if url.scheme() == "ws" && !first.starts_with(b"HTTP/") =>
+        {
             let said = String::from_utf8_lossy(first);
             over(format!(
                 "{} does not speak HTTP, so it is no walcast: it says {:?}",
@@ -84,7 +87,9 @@ fn refused(response: &Response<Option<Vec<u8>>>, url: &Url) -> Failure {
         status if is_walcast => over(format!("{place} is no stream of walcast ({status}){said}")),
         status if status.is_redirection() => {
             let to = response.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
-            let to = to.map(|to| format!(" to {}", line(to))).unwrap_or_default();
+            // Without its query: who sends elsewhere often repeats the token that came in the first one.
+            let to = to.and_then(|to| url.join(to).ok());
+            let to = to.map(|to| format!(" to {}", line(&self::place(&to)))).unwrap_or_default();
             over(format!("{place} is no walcast: it sends elsewhere{to} ({status})"))
         }
         status => over(format!("{place} is no walcast, or another path of its server ({status}){said}")),

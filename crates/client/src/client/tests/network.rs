@@ -82,10 +82,10 @@ async fn http_answers_that_may_pass_are_retried_and_others_end_the_client() {
         ("200 OK", "", "hello\nyou", Some(ErrorKind::Protocol), "(200 OK): it says \"hello\""),
         (
             "301 Moved Permanently",
-            "location: https://feed.example.org/\r\n",
+            "location: https://feed.example.org/v1/stream?token=secret\r\n",
             "",
             Some(ErrorKind::Protocol),
-            "it sends elsewhere to https://feed.example.org/",
+            "it sends elsewhere to https://feed.example.org:443/v1/stream (301",
         ),
     ];
     for (status, headers, body, kind, words) in answers {

@@ -18,8 +18,9 @@ pub(super) struct Words {
 }
 
 impl Words {
-    pub(super) const fn of(args: &TailArgs) -> Self {
-        Self { has_token: args.token.is_some() || args.token_file.is_some() }
+    pub(super) fn of(args: &TailArgs) -> Self {
+        let in_url = ["?token=", "&token="].iter().any(|parameter| args.url.contains(parameter));
+        Self { has_token: args.token.is_some() || args.token_file.is_some() || in_url }
     }
 
     /// The client is over, or cannot be had.
