@@ -20,6 +20,7 @@
 //! once when the socket is idle, in batches when it is not.
 
 mod accept;
+mod bell;
 mod connection;
 mod entrance;
 mod greeting;
@@ -33,6 +34,7 @@ mod pace;
 mod patience;
 mod peer;
 mod places;
+mod serving;
 mod stranger;
 mod tally;
 mod tls;
