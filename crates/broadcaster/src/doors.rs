@@ -20,6 +20,7 @@
 //! once when the socket is idle, in batches when it is not.
 
 mod accept;
+mod bell;
 mod channels;
 mod connection;
 mod entrance;
@@ -34,6 +35,7 @@ mod pace;
 mod patience;
 mod peer;
 mod places;
+mod serving;
 mod stranger;
 mod tally;
 mod tls;

@@ -15,17 +15,18 @@
 
 mod binding;
 mod compacted;
+mod definitions;
 mod opening;
 mod streaming;
 mod syncing;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use walcast_feed::Feed;
 use walcast_filter::Schema;
 use walcast_history::Page;
-use walcast_model::{Cursor, FeedId, Relation, RelationDigest, RelationName, Snapshot};
+use walcast_model::{Cursor, FeedId, Relation, RelationName, Snapshot};
 use walcast_policy::Rights;
 use walcast_protocol::{
     Catchup, CaughtUp, ErrorCode, Mode, ServerMessage, StartAt, Subscribed, SubscriptionId, Waiting,
@@ -44,6 +45,7 @@ use crate::router::{Router, ShapeHandle};
 use crate::wanted::{Entries, ShapeKey};
 use binding::Binding;
 pub(crate) use compacted::Folded;
+use definitions::Definitions;
 use streaming::Stream;
 use syncing::Sync;
 
@@ -171,8 +173,7 @@ pub(crate) struct Session {
     heads: Heads,
     /// Written before anything else happens; a handful at most.
     frames: VecDeque<Frame>,
-    /// The definition of each table that the client was told last, by the name that it knows: two tables may have had it.
-    told: HashMap<RelationName, RelationDigest>,
+    told: Definitions,
     waiting_told: bool,
     /// Where its own barrier came back: everything committed before it was asked for is before that.
     barrier: Option<Cursor>,
@@ -208,8 +209,9 @@ impl Session {
             echo_from: Cursor::ZERO,
             feed,
             phase: Phase::Gate,
-            frames: VecDeque::new(),
-            told: HashMap::new(),
+            // A definition and a change: seldom are there more.
+            frames: VecDeque::with_capacity(2),
+            told: Definitions::default(),
             waiting_told: false,
             barrier: None,
             last_cursor: Cursor::ZERO,
@@ -375,12 +377,10 @@ impl Session {
     }
 
     /// Tells the definition of a table unless it was told last.
-    fn tell_relation(&mut self, relation: &Relation) {
-        let digest = relation.digest();
-        if self.told.get(relation.name()) == Some(&digest) {
+    fn tell_relation(&mut self, relation: &Arc<Relation>) {
+        if !self.told.tell(relation) {
             return;
         }
-        self.told.insert(relation.name().clone(), digest);
         if let Some(selection) = self.shape.wanted().of(relation.name()) {
             let frame = encode::relation(&self.id, relation, selection);
             self.frames.push_back(frame);

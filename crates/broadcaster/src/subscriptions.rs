@@ -18,11 +18,14 @@ use crate::subscription::Subscription;
 /// Empty at first.
 #[derive(Default)]
 pub(crate) struct Subscriptions {
-    places: Vec<Option<Place>>,
+    // Boxed: a list has room for more than there are, and most clients have one.
+    places: Vec<Option<Box<Place>>>,
     free: Vec<usize>,
     /// Places of those that may have a frame, in their turn; none is there twice.
     due: VecDeque<usize>,
     desk: Arc<Desk>,
+    /// Empty; takes turns with the desk's list, so that neither is made anew each time.
+    heard: Vec<usize>,
 }
 
 struct Place {
@@ -81,7 +84,8 @@ impl Subscriptions {
     }
 
     fn find(&self, id: &SubscriptionId) -> Option<usize> {
-        let is_it = |place: &Option<Place>| place.as_ref().is_some_and(|place| place.subscription.id() == id);
+        let is_it =
+            |place: &Option<Box<Place>>| place.as_ref().is_some_and(|place| place.subscription.id() == id);
         self.places.iter().position(is_it)
     }
 
@@ -90,7 +94,7 @@ impl Subscriptions {
         let bell =
             Arc::new(Bell { place: index, has_rung: AtomicBool::new(false), desk: Arc::clone(&self.desk) });
         let waker = Waker::from(Arc::clone(&bell));
-        let place = Some(Place { subscription, bell, waker, is_due: false });
+        let place = Some(Box::new(Place { subscription, bell, waker, is_due: false }));
         match self.places.get_mut(index) {
             Some(free) => *free = place,
             None => self.places.push(place),
@@ -140,16 +144,15 @@ impl Subscriptions {
     }
 
     fn hear_bells(&mut self) {
-        let rung = {
+        let mut heard = std::mem::take(&mut self.heard);
+        {
             let mut rung = self.desk.rung.lock().unwrap_or_else(PoisonError::into_inner);
-            if rung.is_empty() {
-                return;
-            }
-            std::mem::take(&mut *rung)
-        };
-        for index in &rung {
-            self.make_due(*index);
+            std::mem::swap(&mut heard, &mut *rung);
         }
+        for index in heard.drain(..) {
+            self.make_due(index);
+        }
+        self.heard = heard;
     }
 
     /// The next frame, if one of them has one.

@@ -1,20 +1,19 @@
 //! One client: its socket and its subscriptions.
 
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use walcast_protocol::{ClientList, CloseCode, ServerMessage};
 
-use super::entrance::{Entrance, changed};
+use super::bell::Bell;
+use super::entrance::Entrance;
 use super::greeting;
 use super::pace::Pace;
 use super::stranger::{Farewell, count_user, finish};
@@ -25,7 +24,6 @@ use crate::broadcaster::Broadcaster;
 use crate::channels::Memberships;
 use crate::metrics::{self as names, Hot, InGauge};
 use crate::refusal::Refusal;
-use crate::subscription::crashed;
 use crate::subscriptions::Subscriptions;
 use crate::turns::Applicant;
 
@@ -47,10 +45,10 @@ pub(super) struct Connection<S> {
     pub(super) user: Option<Counted<Arc<str>>>,
     number: u64,
     /// When it is no longer let in, unless another token comes.
-    ends_at: Option<Instant>,
+    pub(super) ends_at: Option<Instant>,
     /// Since when it has no subscription.
-    idle_since: Option<Instant>,
-    messages: Pace,
+    pub(super) idle_since: Option<Instant>,
+    pub(super) messages: Pace,
     pub(super) subscribes: Pace,
     pub(super) publishes: Pace,
     /// What the clients of its user have acknowledged, when that was asked for.
@@ -60,10 +58,14 @@ pub(super) struct Connection<S> {
     /// Refused messages in a row.
     pub(super) refused: u32,
     /// Whether the client is to be told how the source is doing.
-    status_due: bool,
+    pub(super) status_due: bool,
     /// Whether the socket took anything since the last heartbeat.
     pub(super) moved: bool,
-    hot: Hot,
+    /// Rings when the socket may have something of the client.
+    pub(super) reading: Bell,
+    /// Rings when something happened that seldom does.
+    pub(super) seldom: Bell,
+    pub(super) hot: Hot,
     _counted: InGauge,
 }
 
@@ -121,13 +123,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             refused: 0,
             status_due: true,
             moved: true,
+            reading: Bell::new(),
+            seldom: Bell::new(),
             hot: Hot::new(),
             _counted: InGauge::enter(names::CONNECTIONS),
         }
     }
 
     /// Serves the client until it goes, breaks a rule, is no longer let in, or `shutdown` is cancelled.
-    pub(super) async fn run(mut self, shutdown: CancellationToken) {
+    pub(super) async fn run(mut self: Box<Self>, shutdown: CancellationToken) {
         let welcome = greeting::welcome(&self.broadcaster);
         self.push(welcome);
         if self.pass.expires_at().is_some() {
@@ -136,6 +140,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let end = self.serve(&shutdown).await;
         // At once: whoever is gone is shown no more.
         self.memberships.leave_all();
+        // Boxed: nobody needs room for it before.
+        Box::pin(self.part(end)).await;
+    }
+
+    async fn part(mut self: Box<Self>, end: End) {
         self.subscriptions.leave().await;
         let limits = *self.broadcaster.limits();
         finish(self.socket, end, &limits).await;
@@ -156,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.hot.frames.increment(1);
     }
 
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.pending_bytes() < self.broadcaster.limits().batch_bytes_max
     }
 
@@ -177,107 +186,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Bytes that are on their way to the socket.
-    fn pending_bytes(&self) -> usize {
+    pub(super) fn pending_bytes(&self) -> usize {
         self.socket.get_ref().pending_bytes()
     }
 
-    async fn serve(&mut self, shutdown: &CancellationToken) -> End {
-        let heartbeat = self.broadcaster.limits().heartbeat;
-        let mut ticks = interval_at(Instant::now() + heartbeat, heartbeat);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut source = self.broadcaster.source();
-        source.mark_unchanged();
-        let mut policies = self.entrance.authority.changes();
-        // They may have changed since the client was let in.
-        self.review();
-        let mut alarm = pin!(sleep_until(Instant::now()));
-        let mut armed = None;
-        loop {
-            self.fill();
-            let room = self.has_room();
-            let (due, paused) = self.due();
-            if let Some(due) = due
-                && armed != Some(due)
-            {
-                alarm.as_mut().reset(due);
-                armed = Some(due);
-            }
-            let has_channel_room = self.has_channel_room();
-            let (socket, subscriptions) = (&mut self.socket, &mut self.subscriptions);
-            let memberships = &self.memberships;
-            let listing = &mut self.listing;
-            tokio::select! {
-                // All are cancel-safe: what the socket or a subscription has begun is kept in it.
-                () = shutdown.cancelled() => return CloseCode::Restart.into(),
-                io = poll_fn(|cx| poll_io(socket, room && !paused, cx)) => match io {
-                    Io::Sent => self.moved = true,
-                    Io::Message(message) => if let Some(end) = self.hear(message) {
-                        return end;
-                    },
-                    Io::Ended(end) => return end,
-                },
-                // While there is no room nothing is taken of them, so nothing need be waited for.
-                () = poll_fn(|cx| subscriptions.poll_ready(cx)), if room => {}
-                () = poll_fn(|cx| memberships.poll_ready(cx)), if has_channel_room => {}
-                list = listed(listing.as_mut()), if room => {
-                    self.listing = None;
-                    self.listed(list);
-                }
-                _ = ticks.tick() => {
-                    self.heartbeat();
-                    self.ask_for_presence();
-                    // The machine may have slept, which no timer counts.
-                    if let Some(end) = self.over(Instant::now()) {
-                        return end;
-                    }
-                }
-                Ok(()) = source.changed() => self.status_due = true,
-                () = changed(policies.as_mut()) => self.review(),
-                () = alarm.as_mut(), if due.is_some() => {
-                    // Once: it is over from now on.
-                    armed = None;
-                    if let Some(end) = self.over(Instant::now()) {
-                        return end;
-                    }
-                }
-            }
-        }
-    }
-
-    /// When something is due that nothing else wakes for, and whether the client talks too fast to be read now.
-    fn due(&mut self) -> (Option<Instant>, bool) {
-        if self.subscriptions.is_empty() && self.memberships.is_empty() {
-            self.idle_since.get_or_insert_with(Instant::now);
-        } else {
-            self.idle_since = None;
-        }
-        let idle_until =
-            self.idle_since.and_then(|since| since.checked_add(self.broadcaster.limits().idle_max));
-        let free_at = self.messages.free_at().max(self.subscribes.free_at());
-        let paused = free_at.filter(|free_at| *free_at > Instant::now());
-        let due = [self.ends_at, idle_until, paused].into_iter().flatten().min();
-        (due, paused.is_some())
-    }
-
-    /// How the connection ends now, if it does.
-    fn over(&mut self, now: Instant) -> Option<End> {
-        if self.pass.left().is_some_and(|left| left.is_zero()) {
-            let hint = "send another one with auth before heartbeat.token_expires_at";
-            let farewell = Farewell::unauthorized("expired_connected", "the token has expired", Some(hint));
-            return Some(farewell.say(self.socket.get_mut()));
-        }
-        // By its clock the token is good for longer than was thought.
-        self.ends_at = self.pass.left().and_then(|left| now.checked_add(left));
-        let idle_max = self.broadcaster.limits().idle_max;
-        let is_idle = self.idle_since.is_some_and(|since| now.duration_since(since) >= idle_max);
-        is_idle.then_some(End::Close(
-            CloseCode::Restart.number(),
-            "nothing was subscribed to or joined for idle_max",
-        ))
-    }
-
     /// Policies may have changed.
-    fn review(&mut self) {
+    pub(super) fn review(&mut self) {
         if self.entrance.authority.review(&mut self.pass) {
             self.rights_changed();
         }
@@ -324,62 +238,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         Some(farewell.say(self.socket.get_mut()))
     }
-
-    /// Takes frames of the subscriptions in turn, until there is no room or they have none.
-    fn fill(&mut self) {
-        if self.status_due && self.has_room() {
-            self.status_due = false;
-            let is_open = self.entrance.authority.is_open();
-            let status = greeting::status(&self.broadcaster.source().borrow(), is_open);
-            self.push(status);
-        }
-        let before = self.pending_bytes();
-        let mut frames = 0;
-        while self.has_room()
-            && let Some(frame) = self.subscriptions.next()
-        {
-            self.socket.get_mut().push(frame);
-            frames += 1;
-        }
-        // Behind all that: what is said in channels keeps no transaction waiting.
-        while self.has_channel_room()
-            && let Some(frame) = self.memberships.next()
-        {
-            self.socket.get_mut().push(frame);
-            frames += 1;
-        }
-        if frames > 0 {
-            self.hot.frames.increment(frames);
-            self.hot.bytes.increment((self.pending_bytes() - before) as u64);
-        }
-    }
-
-    fn listed(&mut self, list: Result<ClientList, Refusal>) {
-        match list {
-            Ok(list) => self.push(list),
-            Err(refusal) => self.push(refusal.into_message(None, false)),
-        }
-    }
-
-    fn hear(&mut self, message: Message) -> Option<End> {
-        self.heard_at = Instant::now();
-        self.messages.take(self.heard_at);
-        self.memberships.set_away(false);
-        match message {
-            Message::Text(text) => self.text(&text),
-            Message::Binary(_) => self.binary(),
-            // tungstenite has an answer, which `finish` takes from it.
-            Message::Close(_) => Some(End::Gone),
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => None,
-        }
-    }
-}
-
-async fn listed(
-    listing: Option<&mut AbortOnDropHandle<Result<ClientList, Refusal>>>,
-) -> Result<ClientList, Refusal> {
-    let Some(listing) = listing else { return std::future::pending().await };
-    listing.await.unwrap_or_else(|_| Err(crashed()))
 }
 
 /// Reads a message if there is room for an answer, and writes what is queued.
@@ -410,7 +268,7 @@ pub(super) fn poll_io<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-fn ended(error: &SocketError) -> End {
+pub(super) fn ended(error: &SocketError) -> End {
     match error {
         SocketError::Capacity(_) => CloseCode::TooBig.into(),
         SocketError::Utf8(_) => End::Close(INVALID_TEXT, "a text message is not UTF-8"),

@@ -104,6 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // One at a time; who asks again meanwhile gets one answer.
         if self.listing.is_none() {
             self.listing = Some(self.broadcaster.clients_of(user.to_owned()));
+            self.seldom.ring();
         }
         Ok(())
     }

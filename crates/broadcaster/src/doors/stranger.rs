@@ -22,8 +22,9 @@ use crate::broadcaster::Broadcaster;
 use crate::limits::Limits;
 use crate::metrics as names;
 
-/// What tungstenite reads at once, resident in every connection, in bytes. Messages of clients are small.
-const READ_BUFFER_BYTES: usize = 4096;
+/// What tungstenite reads at once, resident in every connection, in bytes. Messages of clients are small; for a larger one it
+/// makes room while it comes.
+const READ_BUFFER_BYTES: usize = 1024;
 
 /// A WebSocket over a socket whose handshake is done, and of which `early` was read already.
 pub(super) async fn websocket<S: AsyncRead + AsyncWrite + Unpin>(
@@ -114,13 +115,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stranger<S> {
         mut self,
         token: Option<String>,
         shutdown: &CancellationToken,
-    ) -> Option<Connection<S>> {
+    ) -> Option<Box<Connection<S>>> {
         let limits = *self.broadcaster.limits();
         let end = match self.pass(token, &limits, shutdown).await {
             Ok(pass) => match count_user(&self.entrance, &pass, &limits) {
                 Ok(user) => {
                     let Self { socket, broadcaster, entrance } = self;
-                    return Some(Connection::new(socket, broadcaster, entrance, pass, user));
+                    return Some(Box::new(Connection::new(socket, broadcaster, entrance, pass, user)));
                 }
                 Err(farewell) => farewell.say(self.socket.get_mut()),
             },

@@ -11,6 +11,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use walcast_protocol::{ErrorCode, STREAM_PATH, SUBPROTOCOL};
 
 use super::Door;
+use super::connection::Connection;
 use super::entrance::token;
 use super::health::refused;
 use super::origin::refused as origin_refused;
@@ -96,24 +97,53 @@ fn check<'a>(method: &Method, headers: &'a HeaderMap) -> Result<&'a HeaderValue,
 
 /// Serves the connection once it is a WebSocket.
 async fn serve(door: Door, upgrade: OnUpgrade, token: Option<String>, places: Places) {
-    let limits = *door.broadcaster.limits();
+    // Boxed, as all that is over before the connection begins: what stays is the connection's alone.
+    if let Some(connection) = Box::pin(admit(&door, upgrade, token)).await {
+        connection.run(door.shutdown).await;
+    }
+    drop(places);
+}
+
+/// A connection of a client that was let in.
+async fn admit(door: &Door, upgrade: OnUpgrade, token: Option<String>) -> Option<Box<Connection<Transport>>> {
+    let limits = door.broadcaster.limits();
     let upgraded: Upgraded = match tokio::time::timeout(limits.handshake_max, upgrade).await {
         Ok(Ok(upgraded)) => upgraded,
-        Ok(Err(error)) => return tracing::debug!(%error, "a connection did not become a WebSocket"),
-        Err(_) => return tracing::debug!("a connection did not become a WebSocket in time"),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a connection did not become a WebSocket");
+            return None;
+        }
+        Err(_) => {
+            tracing::debug!("a connection did not become a WebSocket in time");
+            return None;
+        }
     };
     let (transport, early) = match upgraded.downcast::<TokioIo<Attended<Transport>>>() {
         // From now on it is waited for.
         Ok(parts) => (parts.io.into_inner().into_inner(), parts.read_buf),
         Err(_) => {
-            return tracing::error!("a connection is not over the transport that was accepted; it is closed");
+            tracing::error!("a connection is not over the transport that was accepted; it is closed");
+            return None;
         }
     };
-    let socket = websocket(transport, early.to_vec(), &limits).await;
+    let socket = websocket(transport, early.to_vec(), limits).await;
     let stranger = Stranger::new(socket, door.broadcaster.clone(), Arc::clone(&door.entrance));
-    // Boxed: a stranger is over before the connection begins.
-    if let Some(connection) = Box::pin(stranger.identify(token, &door.shutdown)).await {
-        connection.run(door.shutdown.clone()).await;
+    stranger.identify(token, &door.shutdown).await
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::upgrade::OnUpgrade;
+
+    use super::{Connection, Door, Places, Transport, serve};
+
+    #[test]
+    fn what_stays_of_an_idle_connection_is_small() {
+        fn size_of_task<F>(_: impl Fn(Door, OnUpgrade, Option<String>, Places) -> F) -> usize {
+            size_of::<F>()
+        }
+        // Ten thousand of them wait: each kilobyte is ten megabytes. The futures of what is over are boxed.
+        let (task, connection) = (size_of_task(serve), size_of::<Connection<Transport>>());
+        assert!(task <= 1200 && connection <= 1024, "task {task}, connection {connection} bytes");
     }
-    drop(places);
 }

@@ -61,9 +61,12 @@ impl<S> Wire<S> {
     /// Queues a text frame.
     pub(super) fn push(&mut self, frame: Frame) {
         let (header, length) = header(TEXT, frame.len());
+        let is_small = frame.tail.len() < COPY_BYTES_MAX;
+        // Once for the whole frame, where it is the first.
+        self.small.reserve(length + if is_small { frame.len() } else { frame.head.len() });
         self.append(header.get(..length).unwrap_or_default());
         self.append(&frame.head);
-        if frame.tail.len() < COPY_BYTES_MAX {
+        if is_small {
             self.append(&frame.tail);
             return;
         }
@@ -102,33 +105,37 @@ impl<S> Wire<S> {
 impl<S: AsyncWrite + Unpin> Wire<S> {
     /// Writes what the socket takes. Ready when all is written.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            if self.pieces.is_empty() {
-                self.seal();
-            }
-            if self.pieces.is_empty() {
-                // An idle connection keeps no buffer.
-                self.small = BytesMut::new();
-                if self.unflushed {
-                    ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
-                    self.unflushed = false;
-                }
-                return Poll::Ready(Ok(()));
-            }
-            let mut slices = [IoSlice::new(&[]); PIECES_MAX];
-            let mut count = 0;
-            for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
-                *slice = IoSlice::new(piece);
-                count += 1;
-            }
-            let slices = slices.get(..count).unwrap_or_default();
-            let written = ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, slices))?;
+        while self.pending_bytes > 0 {
+            let written = ready!(self.poll_some(cx))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.unflushed = true;
             self.advance(written);
         }
+        // An idle connection keeps no buffer.
+        self.small = BytesMut::new();
+        if self.unflushed {
+            ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let socket = Pin::new(&mut self.socket);
+        if self.pieces.is_empty() {
+            return socket.poll_write(cx, &self.small);
+        }
+        let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+        let mut count = 0;
+        for (slice, piece) in
+            slices.iter_mut().zip(self.pieces.iter().map(|piece| &**piece).chain([&*self.small]))
+        {
+            *slice = IoSlice::new(piece);
+            count += 1;
+        }
+        socket.poll_write_vectored(cx, slices.get(..count).unwrap_or_default())
     }
 
     fn advance(&mut self, mut written: usize) {
@@ -141,6 +148,7 @@ impl<S: AsyncWrite + Unpin> Wire<S> {
             written -= front.len();
             self.pieces.pop_front();
         }
+        self.small.advance(written);
     }
 }
 

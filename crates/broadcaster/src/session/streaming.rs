@@ -45,6 +45,8 @@ pub(super) struct Stream {
     /// Until when the rows of an initial sync have to be kept apart from the stream.
     seam: Option<Seam>,
     caught_up: bool,
+    /// Whether it was given the last that concerns the shape so far, so that it need not ask for more.
+    has_last: bool,
     /// The net effect of many transactions, of which some was given out.
     pub(super) compacted: Option<Compacted>,
     /// A net effect that was let go in the middle, of which the client has yet to be told that it does not go on.
@@ -71,6 +73,7 @@ impl Stream {
             open: None,
             seam,
             caught_up: false,
+            has_last: false,
             compacted: None,
             abandoned: None,
         }
@@ -176,6 +179,9 @@ impl Session {
         if stream.asked {
             return Turn::Wait(Wait::Answer);
         }
+        if std::mem::take(&mut stream.has_last) {
+            return Turn::Wait(Wait::Shape(cursor));
+        }
         if stream.may_skip()
             && let Some(turn) = self.follow_shape()
         {
@@ -191,9 +197,11 @@ impl Session {
         let cursor = self.streaming()?.cursor;
         match self.shape.next(cursor) {
             Next::Unknown => None,
-            Next::Part { cursor: at, encoded: Some(encoded) } if cursor <= at => {
+            Next::Part { cursor: at, encoded: Some(encoded), is_last } if cursor <= at => {
                 self.shape.count_shared();
                 self.deliver(&encoded);
+                let stream = self.streaming()?;
+                stream.has_last = is_last && stream.caught_up && stream.may_skip();
                 Some(Turn::Again)
             }
             Next::Part { cursor: at, .. } => {
@@ -275,7 +283,7 @@ impl Session {
     fn deliver_read(&mut self, part: Arc<Part>) -> Turn {
         let mut encoded = self.encode_read(&part, false);
         if let Some(Gap::Unfit(relation)) = &encoded.gap {
-            if self.told.contains_key(relation.name()) {
+            if self.told.has(relation.name()) {
                 self.refuse(outlived(
                     relation.name(),
                     part.next_cursor(),

@@ -29,7 +29,8 @@ pub(crate) enum Next {
     /// The router did not look that far back: the session has to read on by itself.
     Unknown,
     /// The next part that concerns the shape, with its frames if somebody encoded them.
-    Part { cursor: Cursor, encoded: Option<Arc<Encoded>> },
+    /// `is_last`: nothing follows it so far.
+    Part { cursor: Cursor, encoded: Option<Arc<Encoded>>, is_last: bool },
     /// Nothing, as far as the router has seen.
     Nothing,
 }
@@ -111,6 +112,7 @@ impl Traffic {
         self.hits.get(index).map_or(Next::Nothing, |hit| Next::Part {
             cursor: hit.cursor,
             encoded: hit.encoded.as_ref().map(Kept::frames),
+            is_last: index + 1 == self.hits.len(),
         })
     }
 
