@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint deny doc contract unit e2e simulate fuzz soak bench bench-memory bench-index test-matrix tools clean
+.PHONY: help demo test lint deny doc contract unit e2e simulate fuzz soak bench bench-memory bench-index bench-fanout test-matrix tools clean
 
 # The versions of Postgres that `make test` runs against; `make test-matrix` takes them all.
 PG_VERSIONS ?= 14 18
@@ -76,6 +76,10 @@ bench-memory: ## The most memory that the daemon needs, in the cases that could 
 bench-index: ## What 10, 1,000 and 100,000 subscriptions with filters cost; BENCH="--help" shows its options
 	$(CARGO) build --locked --release -p walcast
 	$(CARGO) bench --locked -p walcast-tests --bench index -- $(BENCH)
+
+bench-fanout: ## What a delivery costs beside a floor that only writes, at 100 to 5,000 sockets; BENCH="--help" shows its options
+	$(CARGO) build --locked --release -p walcast
+	ulimit -n $$(ulimit -Hn) && $(CARGO) bench --locked -p walcast-tests --bench fanout -- $(BENCH)
 
 tools: ## Install what the checks need and the machine lacks (says what it does)
 	@tests/tools.sh

@@ -1,7 +1,10 @@
 //! Promise 1: through any number of disconnects, each change exactly once per cursor.
 
+use futures_util::future::join_all;
 use walcast_model::Cursor;
-use walcast_testkit::{Daemon, TestDatabase, for_each_version, shared_cluster};
+use walcast_testkit::{
+    Daemon, TestDatabase, cluster_builder, for_each_version, installations, shared_cluster,
+};
 
 use crate::observer::{Observer, wal_position};
 use crate::workload::{TABLES, Workload, create};
@@ -108,4 +111,58 @@ async fn a_reader_behind_a_tiny_feed_is_served_from_history_and_misses_nothing()
     let health: serde_json::Value = serde_json::from_str(&health.body).expect("JSON");
     let kept = health["feed"]["memory_bytes"].as_u64().expect("the feed's memory");
     assert!(kept < 4 << 20, "the feed holds {kept} bytes");
+}
+
+/// The statements that the daemon's sessions of this name were seen to run.
+fn statements<'a>(log: &'a str, application: &str) -> Vec<&'a str> {
+    let prefix = format!("walcast {application}|");
+    log.lines().filter_map(|line| line.strip_prefix(&prefix)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_come_back_at_once_are_caught_up_from_memory_without_asking_postgres() {
+    const CLIENTS: usize = 200;
+    for installation in installations() {
+        let cluster = cluster_builder(&installation)
+            .setting("log_statement", "all")
+            .setting("log_line_prefix", "%a|")
+            .start()
+            .await
+            .unwrap();
+        let database = TestDatabase::create(&cluster).await;
+        database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
+        let daemon =
+            Daemon::of(&database).flag("--connections-per-address-max", 2 * CLIENTS + 10).start().await;
+        // The first finds out what tables there are.
+        let mut first = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
+        first.until("caught_up").await;
+        database.run("INSERT INTO t VALUES (0)").await;
+        first.until_transactions(1).await;
+        let cursor = first.transactions[0].cursor;
+        drop(first);
+        for id in 1..=10 {
+            database.run(&format!("INSERT INTO t VALUES ({id})")).await;
+        }
+
+        let before = cluster.log().len();
+        let come_back = |_| async {
+            let mut client = Observer::subscribe(&daemon.ws_url(), &["public.t"], cursor).await;
+            client.until("caught_up").await;
+            client.transactions.len()
+        };
+        let missed = join_all((0..CLIENTS).map(come_back)).await;
+        assert!(missed.iter().all(|count| *count == 10), "{missed:?}");
+        let log = cluster.log();
+        let log = &log[before..];
+        for application in ["snapshot", "rows", "clients"] {
+            assert_eq!(statements(log, application), [""; 0], "of {application}");
+        }
+        let history = statements(log, "history");
+        let of_clients = |line: &&&str| line.contains("walcast.page(") || line.contains("walcast.relation");
+        assert_eq!(history.iter().filter(of_clients).count(), 0, "{history:?}");
+        // What is committed by now is proven by a message in the WAL, one for all who ask at about the same time.
+        let barriers =
+            statements(log, "barriers").iter().filter(|line| line.contains("emit_message")).count();
+        assert!((1..=CLIENTS / 2).contains(&barriers), "{barriers} barriers for {CLIENTS} clients");
+    }
 }
