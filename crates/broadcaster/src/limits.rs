@@ -118,8 +118,8 @@ pub struct Limits {
     pub fold_bytes_max: usize,
     /// `folds_max`: such net effects in memory at the same time; clients beyond that wait for one another.
     pub folds_max: usize,
-    /// `shape_hits_max`: parts that a shape remembers it is concerned by (48 bytes each). Sessions that are further
-    /// behind look through the feed themselves.
+    /// `shape_hits_max`: parts that a shape remembers it is concerned by (48 bytes each), for each of its sessions up to 64.
+    /// Sessions that are further behind look through the feed themselves.
     pub shape_hits_max: usize,
     /// `encoded_bytes_max`: frames kept encoded for several sessions, in bytes over all shapes. The oldest are
     /// forgotten first, and encoded again for whoever still wants them.

@@ -19,6 +19,9 @@ pub(crate) use traffic::{Next, Noted, Only};
 /// Bytes of all frames that are kept encoded, over all shapes.
 pub(crate) type KeptBytes = Arc<AtomicUsize>;
 
+/// For so many sessions at the most a shape remembers more than for one: what is further behind is seldom wanted by several.
+const HITS_SESSIONS_MAX: usize = 64;
+
 /// Frames that are kept for several sessions, counted for as long as they are.
 #[derive(Debug)]
 pub(crate) struct Kept {
@@ -56,6 +59,8 @@ pub(crate) struct Shape {
     traffic: Mutex<Traffic>,
     // Short synchronous sections too.
     ears: Mutex<Ears>,
+    /// `Limits::shape_hits_max`.
+    hits_max: usize,
     /// How many sessions have it; the router's business.
     pub(crate) sessions: AtomicUsize,
 }
@@ -63,11 +68,12 @@ pub(crate) struct Shape {
 impl Shape {
     /// A shape that the router tells of nothing before [`Shape::begin`].
     pub(crate) fn new(key: Arc<ShapeKey>, since: Cursor, hits_max: usize) -> Self {
-        let traffic = Mutex::new(Traffic::new(hits_max));
+        let traffic = Mutex::new(Traffic::new());
         Self {
             wanted: Wanted::new(key),
             traffic,
             ears: Mutex::new(Ears::new(since)),
+            hits_max,
             sessions: AtomicUsize::new(0),
         }
     }
@@ -95,7 +101,9 @@ impl Shape {
     pub(crate) fn note(&self, part: &Part, only: Only, oldest: Cursor) -> Noted {
         let mut traffic = self.traffic();
         traffic.forget_before(oldest);
-        traffic.note(part.cursor(), part.next_cursor(), only)
+        // For each of its sessions as much: those that share it encode what it does not know each for itself.
+        let sessions = self.sessions.load(Ordering::Relaxed).clamp(1, HITS_SESSIONS_MAX);
+        traffic.note(part.cursor(), part.next_cursor(), only, self.hits_max.saturating_mul(sessions))
     }
 
     /// Wakes its sessions: there may be something before `until`.
@@ -149,6 +157,11 @@ impl Shape {
     /// those that concern the shape; the answer says whether they are now.
     pub(crate) fn encoded(&self, part: &Part, keep: Option<&KeptBytes>) -> (Arc<Encoded>, bool) {
         let mut traffic = self.traffic();
+        if keep.is_some()
+            && let Some(encoded) = traffic.encoded(part.cursor())
+        {
+            return (encoded, false);
+        }
         let only = traffic.only(part.cursor());
         let encode =
             || Arc::new(encode::part(part, &self.wanted, View { only: only.as_deref(), ..View::whole() }));
@@ -156,9 +169,6 @@ impl Shape {
             drop(traffic);
             return (encode(), false);
         };
-        if let Some(encoded) = traffic.encoded(part.cursor()) {
-            return (encoded, false);
-        }
         // Inside the lock, so that of the sessions that were woken together one encodes and the others take it.
         let encoded = encode();
         if encoded.gap.is_some() {

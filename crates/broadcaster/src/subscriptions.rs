@@ -4,8 +4,8 @@
 //! what a change costs does not depend on how many subscriptions its client has.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
@@ -14,6 +14,9 @@ use walcast_protocol::SubscriptionId;
 
 use crate::encode::Frame;
 use crate::subscription::Subscription;
+
+/// Bits of [`Desk::rung`].
+const BITS: usize = u64::BITS as usize;
 
 /// Empty at first.
 #[derive(Default)]
@@ -24,30 +27,32 @@ pub(crate) struct Subscriptions {
     /// Places of those that may have a frame, in their turn; none is there twice.
     due: VecDeque<usize>,
     desk: Arc<Desk>,
-    /// Empty; takes turns with the desk's list, so that neither is made anew each time.
-    heard: Vec<usize>,
 }
 
 struct Place {
     subscription: Subscription,
-    bell: Arc<Bell>,
     waker: Waker,
     is_due: bool,
 }
 
-/// Where bells are heard.
+/// Where bells are heard. One line of a cache for one who rings and one who hears: they are on different processors.
 #[derive(Default)]
 struct Desk {
-    // Short synchronous sections.
-    rung: Mutex<Vec<usize>>,
+    /// A bit for each place; where there are more places than bits, some share one, and are asked together.
+    rung: AtomicU64,
     client: AtomicWaker,
 }
 
 /// A subscription's. One that was there before may ring once more, which does no harm.
 struct Bell {
-    place: usize,
-    has_rung: AtomicBool,
+    bit: u64,
     desk: Arc<Desk>,
+}
+
+impl Bell {
+    fn new(place: usize, desk: &Arc<Desk>) -> Self {
+        Self { bit: 1 << (place % BITS), desk: Arc::clone(desk) }
+    }
 }
 
 impl Wake for Bell {
@@ -56,8 +61,7 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.has_rung.swap(true, Ordering::AcqRel) {
-            self.desk.rung.lock().unwrap_or_else(PoisonError::into_inner).push(self.place);
+        if self.desk.rung.fetch_or(self.bit, Ordering::AcqRel) & self.bit == 0 {
             self.desk.client.wake();
         }
     }
@@ -91,10 +95,8 @@ impl Subscriptions {
 
     pub(crate) fn push(&mut self, subscription: Subscription) {
         let index = self.free.pop().unwrap_or(self.places.len());
-        let bell =
-            Arc::new(Bell { place: index, has_rung: AtomicBool::new(false), desk: Arc::clone(&self.desk) });
-        let waker = Waker::from(Arc::clone(&bell));
-        let place = Some(Box::new(Place { subscription, bell, waker, is_due: false }));
+        let waker = Waker::from(Arc::new(Bell::new(index, &self.desk)));
+        let place = Some(Box::new(Place { subscription, waker, is_due: false }));
         match self.places.get_mut(index) {
             Some(free) => *free = place,
             None => self.places.push(place),
@@ -144,15 +146,13 @@ impl Subscriptions {
     }
 
     fn hear_bells(&mut self) {
-        let mut heard = std::mem::take(&mut self.heard);
-        {
-            let mut rung = self.desk.rung.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::swap(&mut heard, &mut *rung);
+        // Before they are asked: what comes from now on rings again.
+        let mut rung = self.desk.rung.swap(0, Ordering::AcqRel);
+        while rung != 0 {
+            let first = rung.trailing_zeros() as usize;
+            (first..self.places.len()).step_by(BITS).for_each(|index| self.make_due(index));
+            rung &= rung - 1;
         }
-        for index in heard.drain(..) {
-            self.make_due(index);
-        }
-        self.heard = heard;
     }
 
     /// The next frame, if one of them has one.
@@ -161,8 +161,6 @@ impl Subscriptions {
         while let Some(index) = self.due.pop_front() {
             let Some(Some(place)) = self.places.get_mut(index) else { continue };
             place.is_due = false;
-            // Before it is asked: what comes from now on rings again.
-            place.bell.has_rung.store(false, Ordering::Release);
             match place.subscription.poll_next(&mut Context::from_waker(&place.waker)) {
                 Poll::Ready(Some(frame)) => {
                     self.make_due(index);

@@ -108,8 +108,30 @@ async fn a_router_that_the_feed_overtakes_wakes_everybody_to_look_for_themselves
 }
 
 #[tokio::test]
+async fn a_shape_remembers_as_much_for_each_of_its_sessions() {
+    let limits = Limits { shape_hits_max: 1, ..Limits::default() };
+    let mut bench = Bench::new(1 << 20, limits);
+    let tables = r#""tables":[{"table":"*"}]"#;
+    let (one, a) = (shape(&bench, tables), table("a", &["x"]));
+    let mut two = None;
+    for n in 1..=6 {
+        if n == 4 {
+            two = Some(shape(&bench, tables));
+        }
+        bench.append(vec![part(n * 10, 0, &[Insert(n, a.clone())], Some(n * 10 + 10))], 0).await;
+        bench.route();
+        let remembered = if two.is_some() { 2 } else { 1 };
+        let known = |back: u64| !matches!(one.next(at((n + 1 - back) * 10)), Next::Unknown);
+        if n > remembered {
+            assert!(!known(remembered + 1) && known(remembered), "{n}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn frames_that_a_shape_let_go_of_do_not_count_any_more() {
-    let limits = Limits { shape_hits_max: 2, ..Limits::default() };
+    // Two sessions.
+    let limits = Limits { shape_hits_max: 1, ..Limits::default() };
     let mut bench = Bench::new(1 << 20, limits);
     let tables = r#""tables":[{"table":"*"}]"#;
     let (one, two) = (shape(&bench, tables), shape(&bench, tables));

@@ -51,21 +51,21 @@ pub(crate) struct Traffic {
     /// From here on `hits` is complete; `None` while the router does not tell.
     from: Option<Cursor>,
     hits: VecDeque<Hit>,
-    hits_max: usize,
     /// Whether something was noted since the sessions were woken.
     unheard: bool,
 }
 
 impl Traffic {
-    pub(crate) const fn new(hits_max: usize) -> Self {
-        Self { from: None, hits: VecDeque::new(), hits_max, unheard: false }
+    pub(crate) const fn new() -> Self {
+        Self { from: None, hits: VecDeque::new(), unheard: false }
     }
 
     pub(crate) const fn begin(&mut self, from: Cursor) {
         self.from = Some(from);
     }
 
-    pub(crate) fn note(&mut self, cursor: Cursor, next: Cursor, only: Only) -> Noted {
+    /// Of what it knows then, the oldest is forgotten while it is more than `hits_max`.
+    pub(crate) fn note(&mut self, cursor: Cursor, next: Cursor, only: Only, hits_max: usize) -> Noted {
         if self.hits.back().is_some_and(|hit| hit.cursor >= cursor) {
             return Noted::Known;
         }
@@ -74,7 +74,8 @@ impl Traffic {
             self.hits.reserve_exact(1);
         }
         self.hits.push_back(Hit { cursor, next, only, encoded: None });
-        if self.hits.len() > self.hits_max.max(1)
+        // More than one when there may be fewer than before.
+        while self.hits.len() > hits_max.max(1)
             && let Some(oldest) = self.hits.pop_front()
         {
             self.from = Some(oldest.next);
@@ -156,17 +157,18 @@ mod tests {
 
     #[test]
     fn what_was_pushed_out_is_unknown_and_never_nothing() {
-        let mut traffic = Traffic::new(2);
+        const HITS: usize = 2;
+        let mut traffic = Traffic::new();
         assert!(matches!(traffic.next(at(10)), Next::Unknown));
         traffic.begin(at(10));
         assert!(matches!(traffic.next(at(9)), Next::Unknown));
         assert!(matches!(traffic.next(at(10)), Next::Nothing));
-        traffic.note(at(20), at(25), None);
-        traffic.note(at(20), at(25), None);
-        traffic.note(at(30), at(35), None);
+        traffic.note(at(20), at(25), None, HITS);
+        traffic.note(at(20), at(25), None, HITS);
+        traffic.note(at(30), at(35), None, HITS);
         assert!(matches!(traffic.next(at(10)), Next::Part { cursor, .. } if cursor == at(20)));
         assert!(matches!(traffic.next(at(25)), Next::Part { cursor, .. } if cursor == at(30)));
-        traffic.note(at(40), at(45), None);
+        traffic.note(at(40), at(45), None, HITS);
         assert!(matches!(traffic.next(at(10)), Next::Unknown));
         assert!(matches!(traffic.next(at(25)), Next::Part { cursor, .. } if cursor == at(30)));
         traffic.overtaken(at(60));
@@ -176,10 +178,11 @@ mod tests {
 
     #[test]
     fn what_the_only_session_has_behind_it_is_unknown_to_those_before_it() {
-        let mut traffic = Traffic::new(1000);
+        const HITS: usize = 1000;
+        let mut traffic = Traffic::new();
         traffic.begin(at(10));
         for n in 2..102 {
-            traffic.note(at(n * 10), at(n * 10 + 5), None);
+            traffic.note(at(n * 10), at(n * 10 + 5), None, HITS);
         }
         traffic.forget_before(at(100));
         assert!(matches!(traffic.next(at(90)), Next::Unknown));
