@@ -15,6 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 pub(crate) use certificate::server_end_point;
 
 use crate::connection_string::{ConnectionConfig, Host, HostAddress, SslMode};
+use crate::socket::Socket;
 use crate::{Error, Stream};
 
 /// Folders in which a local server may have its socket, in the order in which they are tried.
@@ -98,27 +99,27 @@ pub(crate) async fn dial(config: &ConnectionConfig, place: &Place, encrypt: bool
     let unreachable = |source| Error::Unreachable { server: place.to_string(), source };
     let (name, address) = match place {
         Place::Socket(path) => {
-            return UnixStream::connect(path).await.map(Stream::Unix).map_err(unreachable);
+            return UnixStream::connect(path).await.map(Socket::new).map(Stream::Unix).map_err(unreachable);
         }
         Place::Tcp { name, address } => (name, address),
     };
     let mut stream = TcpStream::connect(address).await.map_err(unreachable)?;
     set_options(config, &stream).map_err(unreachable)?;
     if !encrypt {
-        return Ok(Stream::Tcp(stream));
+        return Ok(Stream::Tcp(Socket::new(stream)));
     }
     let problem = |problem: String| Error::Tls { server: place.to_string(), problem };
     if !config.tls.direct {
         match ask_for_tls(&mut stream).await? {
             b'S' => {}
-            b'N' if config.tls.mode < SslMode::Require => return Ok(Stream::Tcp(stream)),
+            b'N' if config.tls.mode < SslMode::Require => return Ok(Stream::Tcp(Socket::new(stream))),
             b'N' => return Err(problem("the server does not offer it (ssl = on in postgresql.conf)".into())),
             // A server that cannot start a process, or so old that it does not know the question.
             b'E' => return Err(problem("the server answered the request with an error".into())),
             _ => return Err(Error::Protocol("what answers there is not a Postgres server".into())),
         }
     }
-    let stream = tls::handshake(&config.tls, name, stream).await.map_err(problem)?;
+    let stream = tls::handshake(&config.tls, name, Socket::new(stream)).await.map_err(problem)?;
     Ok(Stream::Tls(Box::new(stream)))
 }
 

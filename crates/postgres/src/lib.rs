@@ -21,6 +21,7 @@ mod error;
 mod pool;
 mod quote;
 mod session;
+mod socket;
 mod stream;
 mod wire;
 
@@ -30,5 +31,6 @@ pub use error::{Error, ErrorClass, ServerError};
 pub use pool::{Pool, PooledSession};
 pub use quote::{quote_identifier, quote_literal};
 pub use session::Session;
+pub use socket::{Registered, Registration, Socket};
 pub use stream::Stream;
 pub use wire::{TextRows, Wire};

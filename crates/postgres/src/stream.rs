@@ -8,15 +8,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
+use crate::socket::{Registration, Socket};
+
 /// A connected stream: TCP, TLS over TCP, or a Unix socket.
 #[derive(Debug)]
 pub enum Stream {
     /// Plain TCP.
-    Tcp(TcpStream),
+    Tcp(Socket<TcpStream>),
     /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket<TcpStream>>>),
     /// A Unix socket.
-    Unix(UnixStream),
+    Unix(Socket<UnixStream>),
 }
 
 impl Stream {
@@ -30,6 +32,17 @@ impl Stream {
     #[must_use]
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+
+    /// By which whoever reads in a burst takes the socket off the event loop.
+    #[must_use]
+    pub fn registration(&self) -> Registration {
+        match self {
+            Self::Tcp(stream) => stream.registration(),
+            Self::Tls(stream) => stream.get_ref().0.registration(),
+            Self::Unix(stream) => stream.registration(),
+        }
+        .clone()
     }
 }
 

@@ -15,6 +15,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::verify::{Trust, Verifier};
 use crate::connection_string::{ClientCertificate, RootCertificates, SslMode, TlsSettings};
+use crate::socket::Socket;
 
 /// Shakes hands over `stream` with the server that the connection string calls `name`.
 ///
@@ -23,8 +24,8 @@ use crate::connection_string::{ClientCertificate, RootCertificates, SslMode, Tls
 pub(super) async fn handshake(
     settings: &TlsSettings,
     name: &str,
-    stream: TcpStream,
-) -> Result<TlsStream<TcpStream>, String> {
+    stream: Socket<TcpStream>,
+) -> Result<TlsStream<Socket<TcpStream>>, String> {
     let config = Arc::new(client_config(settings, name)?);
     // A name that is no DNS name cannot be sent; an address never is. The verifier knows the name from elsewhere.
     let server_name = ServerName::try_from(name.to_owned())

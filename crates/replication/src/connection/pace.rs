@@ -5,8 +5,8 @@
 //! When changes come one by one, nothing is delayed. To look away always would be worse than never: the socket's
 //! buffer is then full before the moment is over, and the walsender waits.
 //!
-//! Looking away has to be done by a thread: an event loop that has the socket registered is woken by the kernel for every
-//! message, whether or not a task waits for it.
+//! Meanwhile the socket is not registered with the event loop, which the walsender would call for each message, whether or
+//! not a task waits for it. A thread of its own can look away for less than the millisecond of the event loop's timers.
 //!
 //! On a busy machine the walsender is interrupted for milliseconds at a time, so one late or small read says nothing:
 //! confidence grows with every read that speaks for a burst and falls with every one that does not.
@@ -25,7 +25,7 @@ const CONFIDENCE_MAX: u32 = 64;
 /// What a late read takes away at most, however late.
 const LATE_MAX: u32 = 4;
 /// What a read must bring after a pause to speak for the burst, in bytes.
-const MOUTHFUL_BYTES: usize = 1024;
+const MOUTHFUL_BYTES: usize = 512;
 /// And for each microsecond of the pause: what 10,000 transactions of one small row in a second make.
 const MOUTHFUL_BYTES_PER_MICROSECOND: usize = 2;
 /// What such a read adds, and a smaller one takes away.
@@ -33,11 +33,11 @@ const MOUTHFUL: u32 = 8;
 /// What a pause is to bring, in bytes: in a lasting burst one that brings less is followed by a longer one, one that
 /// brings more by a shorter one. A Unix socket holds about 270 messages of 100 bytes (each is accounted with 768), and
 /// the walsender shall not wait.
-const GULP_BYTES: Range<usize> = 8 * 1024..16 * 1024;
+const GULP_BYTES: Range<usize> = 4 * 1024..8 * 1024;
 /// How long a thread pauses at first.
 const PAUSE: Duration = Duration::from_micros(250);
 /// The bounds of its pauses.
-const PAUSE_MIN: Duration = Duration::from_micros(125);
+const PAUSE_MIN: Duration = Duration::from_nanos(62_500);
 const PAUSE_MAX: Duration = Duration::from_millis(1);
 /// How long a task pauses; the timer makes it up to 1 ms more.
 const TASK_PAUSE: Duration = Duration::from_millis(1);
@@ -66,6 +66,11 @@ impl Pace {
         } else {
             tokio::time::sleep_until(resume_at).await;
         }
+    }
+
+    /// Whether bytes are to gather before the next read.
+    pub(super) fn is_burst(&self) -> bool {
+        self.resume_at.is_some()
     }
 
     /// Takes note of a read that has just brought `bytes`.
@@ -161,7 +166,7 @@ mod tests {
             reads.pace.pause.as_micros()
         };
         let there_and_back = [5.0, 9.0, 14.0, 40.0, 500.0, 14.0, 2.5, 1.0].map(&mut pause_at);
-        assert_eq!(there_and_back, [1000, 1000, 1000, 250, 125, 1000, 1000, 250]);
+        assert_eq!(there_and_back, [1000, 500, 500, 125, 62, 500, 500, 250]);
         assert!(!reads.read(100, 1000));
     }
 

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, ReadHalf, WriteHalf};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use walcast_postgres::{Error, Stream, Wire};
+use walcast_postgres::{Error, Registration, Stream, Wire};
 
 use super::feedback::{Feedback, Schedule, send_status_updates};
 use super::frame::{End, StreamFrame, Taken, header, take_frames};
@@ -23,6 +23,7 @@ pub struct ReplicationStream {
     inbound: BytesMut,
     read_bytes: usize,
     pace: Pace,
+    registration: Registration,
     feedback: Feedback,
     status: AbortOnDropHandle<std::io::Result<WriteHalf<Stream>>>,
     finish: CancellationToken,
@@ -37,6 +38,7 @@ impl ReplicationStream {
     /// Takes over a connection whose stream has just been started. Must run inside a Tokio runtime.
     pub(super) fn new(connection: ReplicationConnection) -> Self {
         let ReplicationConnection { wire, server_version, process_id, settings, .. } = connection;
+        let registration = wire.stream.registration();
         let (reader, writer) = tokio::io::split(wire.stream);
         let schedule =
             Schedule { interval: settings.effective_status_interval(), coalesce: settings.status_coalesce };
@@ -47,6 +49,7 @@ impl ReplicationStream {
             inbound: wire.inbound,
             read_bytes: READ_BYTES_MIN,
             pace: Pace::new(settings.has_own_thread),
+            registration,
             feedback,
             status: AbortOnDropHandle::new(status),
             finish,
@@ -177,6 +180,11 @@ impl ReplicationStream {
             self.inbound.reserve(wanted);
         }
         let spare = self.inbound.capacity() - self.inbound.len();
+        if self.pace.is_burst() {
+            self.registration.suspend()
+        } else {
+            self.registration.resume()
+        }
         self.pace.pause().await;
         let read = self.reader.read_buf(&mut self.inbound).await;
         self.pace.after_read(*read.as_ref().unwrap_or(&0), Instant::now());
