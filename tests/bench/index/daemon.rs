@@ -48,7 +48,9 @@ pub(crate) async fn run(options: &Options) -> Outcome<()> {
         "| connections × subscriptions | all live after, s | daemon's RSS, MiB | KiB a subscription | changes/s | latency p50, ms | p99 |"
     );
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
-    for (connections, subscriptions) in [(1, 10), (options.connections, SUBSCRIPTIONS)] {
+    for (connections, subscriptions) in
+        [(1, 10), (options.connections, 1), (options.connections, SUBSCRIPTIONS)]
+    {
         Box::pin(measure(&installation, connections, subscriptions, options.seconds)).await?;
     }
     Ok(())
