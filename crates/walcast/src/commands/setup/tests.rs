@@ -1,7 +1,7 @@
 //! Setup and teardown against real servers.
 
 use walcast_postgres::ConnectionConfig;
-use walcast_replication::publication::PublicationSettings;
+use walcast_replication::publication::{PublicationSettings, Selection};
 use walcast_replication::slot::SlotSettings;
 use walcast_testkit::{TestDatabase, for_each_version, shared_cluster};
 
@@ -139,6 +139,42 @@ async fn what_print_prints_is_what_setup_needs() {
         let (_, notes) = set_up(&target, false).await;
         let changed: Vec<&str> = notes.iter().filter(|note| note.changed).map(|note| note.subject).collect();
         assert_eq!(changed, ["slot", "feed"], "{notes:#?}");
+        database.run("DROP PUBLICATION walcast, walcast_inserts; DROP SCHEMA walcast CASCADE").await;
+        database.run(&format!("DROP OWNED BY {role}")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_tables_that_are_to_be_published_are_to_be_read() {
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        let role = database.unique("plain");
+        database
+            .run(&format!(
+                "CREATE ROLE {role} LOGIN; CREATE SCHEMA app; CREATE SCHEMA hidden;
+                 CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.u (id int PRIMARY KEY);
+                 CREATE TABLE app.salary (id int PRIMARY KEY); CREATE TABLE hidden.key (id int PRIMARY KEY)"
+            ))
+            .await;
+        let mut target = target(&database, &database.url_as(&role));
+        let listed = ["app.t", "app.u"].map(|name| name.parse().unwrap());
+        target.publication.selection = Selection::Listed(listed.into());
+        let error = prepare(&target, StartOver::Never, &mut |_| {}).await.unwrap_err();
+        let SetupError::Missing(missing) = error else { panic!("{error}") };
+        let asked = missing.iter().find(|finding| finding.check == "select_privilege").unwrap();
+        let sql = print(&target).await.unwrap();
+        for text in [asked.fix.as_deref().unwrap(), &sql] {
+            let grant = format!("GRANT SELECT ON \"app\".\"t\", \"app\".\"u\" TO \"{role}\";");
+            assert!(text.contains(&grant) && !text.contains("salary") && !text.contains("hidden"), "{text}");
+        }
+        database.run(&sql).await;
+        let (_, notes) = set_up(&target, false).await;
+        assert!(notes.iter().all(|note| note.fix.is_none()), "{notes:#?}");
+        let may_read =
+            |table: &str| format!("SELECT has_table_privilege('{role}', '{table}', 'SELECT')::text");
+        assert_eq!(database.scalar(&may_read("app.t")).await.as_deref(), Some("true"));
+        assert_eq!(database.scalar(&may_read("app.salary")).await.as_deref(), Some("false"));
         database.run("DROP PUBLICATION walcast, walcast_inserts; DROP SCHEMA walcast CASCADE").await;
         database.run(&format!("DROP OWNED BY {role}")).await;
     })
