@@ -146,10 +146,10 @@ impl Daemon {
             };
             match appender.run(held, stop.clone()).await {
                 Ok(()) => Ok(()),
-                // It was told to end, and could not store the rest: nothing is lost by that.
+                // It was told to end, and could not store the rest.
                 Err(error) if stop.is_cancelled() => {
                     let hint = error.hint();
-                    tracing::warn!(%error, hint, "not everything is in history; the slot sends the rest at the next start");
+                    tracing::warn!(%error, hint, "not everything is in history; {}", of_the_rest(&error));
                     Ok(())
                 }
                 Err(error) if ending.history(&error) => {
@@ -247,6 +247,15 @@ impl Daemon {
     }
 }
 
+/// What becomes of what is not in history when this process ends, having failed with `error`.
+const fn of_the_rest(error: &walcast_history::Error) -> &'static str {
+    if error.ends_the_feed() {
+        "this walcast could not store any more of its feed, and whoever starts next finds out how it goes on"
+    } else {
+        "the slot sends the rest at the next start"
+    }
+}
+
 fn replicator(settings: &ServeSettings, record: &FeedRecord) -> ReplicatorSettings {
     let origin = origin(record);
     let mut replicator = ReplicatorSettings::new(
@@ -258,4 +267,30 @@ fn replicator(settings: &ServeSettings, record: &FeedRecord) -> ReplicatorSettin
     );
     replicator.part_bytes_max = settings.part_bytes_max;
     replicator
+}
+
+#[cfg(test)]
+mod tests {
+    use walcast_history::Error;
+    use walcast_model::Cursor;
+
+    use super::of_the_rest;
+
+    #[test]
+    fn the_rest_is_promised_only_while_the_feed_goes_on() {
+        let feed: walcast_model::FeedId = "f1".parse().unwrap();
+        let (expected, found) = (Cursor::MAX, Cursor::default());
+        let broken = walcast_postgres::Error::Closed;
+        let promise = "the slot sends the rest";
+        assert!(of_the_rest(&Error::Postgres { doing: "be written", source: broken }).starts_with(promise));
+        for over in [
+            Error::Fenced { feed: feed.clone(), expected, found },
+            Error::MovedOn { feed: feed.clone(), expected, found },
+            Error::WentBack { feed: feed.clone(), expected, found },
+            Error::FeedGone { feed: feed.clone() },
+            Error::Missing { feed },
+        ] {
+            assert!(!of_the_rest(&over).contains(promise), "{over}");
+        }
+    }
 }
