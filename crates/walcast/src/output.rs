@@ -124,8 +124,13 @@ impl Failure {
         Self::new(message)
     }
 
-    /// A database cannot be connected to.
-    pub(crate) fn away(error: &walcast_postgres::Error) -> Self {
+    /// A database cannot be connected to: `which` of the two.
+    pub(crate) fn away(which: &str, error: &walcast_postgres::Error) -> Self {
+        Self::new(format!("{which}: {error}")).hint(error.hint().map(str::to_owned))
+    }
+
+    /// The history cannot be read.
+    pub(crate) fn history(error: &walcast_history::Error) -> Self {
         Self::because(error).hint(error.hint().map(str::to_owned))
     }
 
