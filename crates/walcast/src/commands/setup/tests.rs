@@ -6,7 +6,7 @@ use walcast_replication::slot::SlotSettings;
 use walcast_testkit::{TestDatabase, for_each_version, shared_cluster};
 
 use super::{Note, SetupError, StartOver, Target, prepare, print};
-use crate::commands::status::Status;
+use crate::commands::status::{Listener, Status};
 use crate::commands::teardown::Belongings;
 
 fn target(database: &TestDatabase, url: &str) -> Target {
@@ -247,7 +247,7 @@ async fn status_says_where_the_feed_stands() {
     assert!(status.stored.unwrap().lsn() <= status.source.unwrap());
     let slot = status.slot.as_ref().unwrap();
     assert_eq!((slot.active_pid, slot.wal_status.as_deref()), (None, Some("reserved")));
-    assert!(!status.daemon.reachable);
+    assert_eq!(status.daemon.listener, Listener::Nobody);
     let lines: Vec<&str> = status.lines().iter().map(|(name, _)| *name).collect();
     assert!(lines.contains(&"WAL retained"), "{lines:?}");
 }
