@@ -54,8 +54,8 @@ impl Status {
             }
             () if is_ours => "starting: nobody is served yet".to_owned(),
             () if is_streamed && daemon.listener == Listener::Silent => format!(
-                "running, and nothing answers at {address}: it is going down, or stuck, or listens elsewhere, which \
-                 --daemon says"
+                "running, and nothing answers at {address}: it is going down, is stuck, or listens elsewhere (say where \
+                 with --daemon)"
             ),
             () if is_streamed => format!("running, but not at {address}: say where with --daemon"),
             () if self.slot.is_some() => "stopped: nobody reads the slot, which keeps WAL".to_owned(),
