@@ -15,6 +15,7 @@ use walcast_client::{Client, ErrorKind, Event};
 use walcast_testkit::{Daemon, LIMIT, TestDatabase, eventually, program, shared_cluster, within};
 
 use crate::observer::{Socket, close_code, open, receive, send};
+use crate::upkeep::walcast;
 
 pub(crate) const SECRET: &str = "a secret of tests that is long enough for HS256";
 
@@ -205,6 +206,11 @@ async fn tls_goes_on_with_a_renewed_certificate() {
         matches!(event, Event::Connected(_))
     };
     assert!(connects(&trusts).await);
+    // Who asks how it is does not know the certificate, nor the name in it.
+    let address = format!("127.0.0.1:{}", daemon.port());
+    let status = walcast(&database, &["status", "--human", "--daemon", &address]);
+    let said = String::from_utf8_lossy(&status.stdout);
+    assert!(status.status.success() && said.starts_with("state         serving\n"), "{said}");
     let renewed = certify(folder.path());
     daemon.hang_up();
     eventually("the new certificate", LIMIT, async || connects(&renewed).await.then_some(())).await;

@@ -375,7 +375,7 @@ impl Client {
             Step::Token if !self.target.token.is_there() => {
                 let message = "the daemon serves nobody without a token, and this client has none; give it one \
                                (ClientBuilder::token)";
-                Some(self.fail(Failure::Over(Error::new(ErrorKind::Unauthorized, message))))
+                Some(self.fail(Failure::Over(Error::new(ErrorKind::NoToken, message))))
             }
             Step::Token => {
                 // Something on the way has taken it out of the request.

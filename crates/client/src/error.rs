@@ -10,7 +10,9 @@ use walcast_protocol::ErrorMessage;
 pub enum ErrorKind {
     /// The URL, a table's name, an id or another argument does not fit.
     Argument,
-    /// The daemon wants a token, or does not accept this one.
+    /// The daemon serves nobody without a token, and this client has none.
+    NoToken,
+    /// The daemon, or what is in front of it, does not accept this token, or lets nobody in without one.
     Unauthorized,
     /// The daemon refuses this client, or what it asks for, as it is: its first fatal `error`, its close code or its HTTP
     /// status says why.

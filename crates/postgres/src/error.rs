@@ -101,9 +101,8 @@ impl ServerError {
             "28000" if self.message.contains("pg_hba.conf") => {
                 Some("let pg_hba.conf have a line for this role, database and address, and reload it")
             }
-            "28000" => {
-                Some("create the role with LOGIN and REPLICATION, or correct the user of the database URL")
-            }
+            // That REPLICATION lacks is 42501, and only the source's role needs it.
+            "28000" => Some("create the role with LOGIN, or correct the user of the database URL"),
             "3D000" => Some("correct the database of the database URL, or create it"),
             "53300" => Some("raise max_connections, or let other programs use fewer connections"),
             "57P01" => Some("see whether the server was stopped, or somebody ended this session"),
@@ -395,7 +394,11 @@ mod tests {
             })
         };
         assert!(hint(error("no pg_hba.conf entry for host")).contains("pg_hba.conf"));
-        assert!(hint(error("role \"walcast\" does not exist")).contains("create the role"));
+        let unknown = hint(error("role \"walcast\" does not exist"));
+        assert!(
+            unknown.contains("create the role with LOGIN") && !unknown.contains("REPLICATION"),
+            "{unknown}"
+        );
         // Of several hosts what only a person can mend.
         assert_eq!(hint(Error::NoHost(vec![refused(), forgotten()])), hint(forgotten()));
         assert_eq!(server("22012").hint(), None);

@@ -221,7 +221,7 @@ impl Error {
                 "stop the other consumer, or run SELECT pg_terminate_backend({pid}); walcast takes over as soon as \
                  the slot is free"
             )),
-            Self::SlotForeign { .. } => Some("or choose another name with --slot".to_owned()),
+            Self::SlotForeign { .. } => Some("--slot chooses another name".to_owned()),
             Self::SlotBlocked { blockers, .. } => blockers.first().map(Blocker::hint),
             Self::PublicationMissing { .. } => Some("run `walcast setup`".to_owned()),
             Self::Standby => Some("connect to the primary".to_owned()),

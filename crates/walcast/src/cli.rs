@@ -248,7 +248,7 @@ pub(crate) struct ReplayArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// Where the daemon listens [default: the setting listen]
+    /// Where the daemon listens, with TLS or without [default: admin_listen, else listen]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) daemon: Option<String>,
     /// List the clients that have acknowledged something, those that were seen last first

@@ -82,6 +82,23 @@ pub(crate) fn wrap(text: &str, indent: usize) -> String {
     out
 }
 
+/// Characters of a text of somebody else's that are shown.
+const FOREIGN_CHARACTERS_MAX: usize = 300;
+
+/// A text of somebody else's as one line for people: nothing in it moves the cursor, or looks like a line of ours.
+pub(crate) fn foreign(text: &str) -> String {
+    // They turn the direction of what follows.
+    let turns =
+        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let plain: String =
+        text.chars().filter(|c| !turns(*c)).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line = plain.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= FOREIGN_CHARACTERS_MAX {
+        return line;
+    }
+    line.chars().take(FOREIGN_CHARACTERS_MAX - 1).chain(['…']).collect()
+}
+
 /// How a command ended otherwise than well.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -124,8 +141,13 @@ impl Failure {
         Self::new(message)
     }
 
-    /// A database cannot be connected to.
-    pub(crate) fn away(error: &walcast_postgres::Error) -> Self {
+    /// A database cannot be connected to: `which` of the two.
+    pub(crate) fn away(which: &str, error: &walcast_postgres::Error) -> Self {
+        Self::new(format!("{which}: {error}")).hint(error.hint().map(str::to_owned))
+    }
+
+    /// The history cannot be read.
+    pub(crate) fn history(error: &walcast_history::Error) -> Self {
         Self::because(error).hint(error.hint().map(str::to_owned))
     }
 

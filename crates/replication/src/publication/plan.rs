@@ -1,5 +1,6 @@
 //! What to do about the publications: the difference between what is and what should be. No I/O.
 
+mod all_tables;
 mod finding;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,9 @@ pub struct Plan {
     pub steps: Vec<PlanStep>,
     /// What is not as it should be, and cannot or should not be changed by walcast.
     pub findings: Vec<Finding>,
+    /// The tables that are published when every step is done, with the partitioned ones; `None` where the publications stay
+    /// as they are, so that the catalog says it.
+    pub tables: Option<BTreeSet<Oid>>,
 }
 
 /// One step.
@@ -128,10 +132,11 @@ impl Plan {
 
     fn of(facts: &Facts, settings: &PublicationSettings, is_by_hand: bool) -> Self {
         if !settings.manage {
-            return Self { steps: Vec::new(), findings: finding::of_given(facts, &settings.name) };
+            let findings = finding::of_given(facts, &settings.name);
+            return Self { findings, ..Self::default() };
         }
         if settings.selection == Selection::ForAllTables {
-            return for_all_tables(facts, settings);
+            return all_tables::plan(facts, settings);
         }
         let mut planner = Planner::new(facts, settings, is_by_hand);
         planner.publications();
@@ -150,31 +155,6 @@ impl Plan {
     pub fn administrator_statements(&self) -> Vec<String> {
         self.steps.iter().filter(|step| !step.allowed).flat_map(|step| step.action.statements()).collect()
     }
-}
-
-fn for_all_tables(facts: &Facts, settings: &PublicationSettings) -> Plan {
-    let Some(publication) = facts.publication(&settings.name) else {
-        let statement = format!("CREATE PUBLICATION {} FOR ALL TABLES;", quote_identifier(&settings.name));
-        let action = Action::Publication { publication: settings.name.clone(), statement };
-        let step = PlanStep { action, allowed: facts.role.superuser };
-        let planned = PublicationFacts {
-            name: settings.name.clone(),
-            all_tables: true,
-            operations: [true; 4],
-            ..PublicationFacts::default()
-        };
-        return Plan { steps: vec![step], findings: finding::of_publication(facts, &planned) };
-    };
-    let mut findings = finding::of_publication(facts, publication);
-    if !publication.all_tables {
-        findings.push(Finding {
-            kind: FindingKind::Publication,
-            subject: settings.name.clone(),
-            problem: "it exists and is not FOR ALL TABLES, which cannot be changed afterwards".to_owned(),
-            statement: None,
-        });
-    }
-    Plan { steps: Vec::new(), findings }
 }
 
 /// How much of a table is published.
@@ -407,6 +387,7 @@ impl<'a> Planner<'a> {
         for step in self.steps.iter().filter(|step| !step.allowed) {
             self.findings.push(finding::privilege(step, &self.facts.role.name));
         }
-        Plan { steps: self.steps, findings: self.findings }
+        let tables = Some(self.wanted.into_keys().collect());
+        Plan { steps: self.steps, findings: self.findings, tables }
     }
 }

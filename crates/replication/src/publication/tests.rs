@@ -177,3 +177,22 @@ fn for_all_tables_is_made_only_when_asked_for_and_needs_a_superuser() {
     assert_eq!(plan.administrator_statements(), ["CREATE PUBLICATION \"feed\" FOR ALL TABLES;"]);
     assert!(plan.findings[0].problem.contains("UPDATE and DELETE on it fail"), "{:?}", plan.findings);
 }
+
+#[test]
+fn the_plan_knows_what_is_published_at_its_end() {
+    let usable = || IdentityFacts::Usable;
+    let all = facts(vec![table(1, usable()), table(2, NO_KEY), root(3), leaf(4, 3, usable())], &[1, 2], &[]);
+    let published = |settings: &PublicationSettings| {
+        let tables = Plan::by_hand(&all, settings).tables?;
+        Some(tables.into_iter().map(Oid::get).collect::<Vec<_>>())
+    };
+    let mut settings = PublicationSettings::new("feed");
+    assert_eq!(published(&settings), Some(vec![1, 2, 3, 4]));
+    // Not what the publications have and are to lose.
+    settings.selection = Selection::Listed(vec![RelationName::new("public", "t3")]);
+    assert_eq!(published(&settings), Some(vec![3, 4]));
+    settings.manage = false;
+    assert_eq!(published(&settings), None);
+    let every = PublicationSettings { selection: Selection::ForAllTables, ..PublicationSettings::new("new") };
+    assert_eq!(published(&every), Some(vec![1, 2, 3, 4]));
+}

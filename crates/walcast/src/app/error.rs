@@ -7,7 +7,7 @@ use walcast_auth::KeyError;
 use walcast_broadcaster::doors;
 
 use crate::commands::setup::{self, SetupError, Target};
-use crate::commands::status::Daemon;
+use crate::commands::status::{Daemon, Listener};
 
 /// How long the databases may take to answer when the daemon cannot start anyway.
 const LOOK_MAX: Duration = Duration::from_secs(5);
@@ -82,10 +82,14 @@ impl ServeError {
     /// What a person can do about it.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            Self::Listen { setting, error, holder, foundations, .. } => {
-                let stop = match holder {
-                    Some(holder) if holder.reachable => "stop that walcast, or ",
-                    Some(_) => "stop that program, or ",
+            Self::Listen { address, setting, error, holder, foundations } => {
+                let stop = match holder.as_ref().map(|holder| holder.listener) {
+                    Some(Listener::Walcast) => "stop that walcast, or ",
+                    Some(Listener::Silent | Listener::Stranger) => "stop that program, or ",
+                    Some(Listener::Nobody) if address.starts_with("unix:") => {
+                        "remove that file if nothing needs it, or "
+                    }
+                    Some(Listener::Nobody) => "try again, or ",
                     None if error.kind() == io::ErrorKind::PermissionDenied => {
                         "give this user the right to it, or "
                     }
@@ -98,5 +102,31 @@ impl ServeError {
             Self::Setup(error) => error.hint(Self::COMMAND),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::ServeError;
+
+    #[tokio::test]
+    async fn where_nobody_listens_there_is_no_program_to_stop() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("walcast.sock");
+        std::fs::write(&path, "").unwrap();
+        let address = format!("unix:{}", path.display());
+        let error = ServeError::listen(&address, "listen", ErrorKind::AddrInUse.into()).await;
+        let (said, hint) = (error.to_string(), error.hint().unwrap());
+        assert!(said.contains("it is taken, though nobody listens there"), "{said}");
+        assert!(
+            hint.starts_with("remove that file if nothing needs it, or choose another address"),
+            "{hint}"
+        );
+        let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let error = ServeError::listen(&free, "listen", ErrorKind::AddrInUse.into()).await;
+        let hint = error.hint().unwrap();
+        assert!(!hint.contains("that program") && hint.contains("with --listen"), "{hint}");
     }
 }

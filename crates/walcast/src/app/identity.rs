@@ -27,6 +27,7 @@ use walcast_replication::{
     FeedEnd, Keeper, ReplicationConnection, ReplicationSettings, StoredTransactions, slot,
 };
 
+use super::ServeError;
 use super::again::{Again, Ending, Why};
 use crate::commands::setup::{SetupError, Target};
 use crate::settings::OnHole;
@@ -200,7 +201,8 @@ pub(super) async fn prove(
             Ok::<_, SetupError>(())
         };
         let Err(error) = proving.await else { return };
-        tracing::warn!(%error, "history does not say yet how far earlier cursors are good; trying again");
+        let hint = error.hint(ServeError::COMMAND);
+        tracing::warn!(%error, hint, "history does not say yet how far earlier cursors are good; trying again");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

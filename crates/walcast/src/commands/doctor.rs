@@ -23,6 +23,7 @@ use walcast_replication::publication::Facts;
 use walcast_replication::slot::blockers;
 
 pub(crate) use finding::{Finding, Severity};
+pub(crate) use platform::Platform;
 pub(crate) use policies::policies_findings;
 pub(crate) use server::ServerFacts;
 pub(crate) use slot::Slot;
@@ -33,13 +34,16 @@ pub(crate) use walsender::login_finding;
 use super::setup::Target;
 
 use history::HistoryFacts;
-use platform::Platform;
 use walsender::WalsenderFacts;
 
 /// Looks at everything once; the findings in the order in which one would mend them. `wal_budget`: the setting, in bytes.
 pub(crate) async fn examine(target: &Target, wal_budget: Option<u64>) -> Vec<Finding> {
-    let (history, position) = history::examine(target).await;
-    let mut findings = match Session::connect(&target.source, "walcast doctor").await {
+    // Boxed: connecting is large. At once, so that two that do not answer are waited for once.
+    let ((history, position), source) = tokio::join!(
+        Box::pin(history::examine(target)),
+        Box::pin(Session::connect(&target.source, "walcast doctor"))
+    );
+    let mut findings = match source {
         Ok(session) => {
             let connected = format!("connected to {} as {:?}", target.source, target.source.user());
             let mut findings = vec![Finding::ok("connection", connected)];
@@ -96,7 +100,6 @@ async fn examine_source(
     };
     let walsender = WalsenderFacts::gather(&target.source).await;
     let facts = Facts::read(session).await;
-    let role = facts.as_ref().map_or_else(|_| target.source.user(), |facts| facts.role.name.as_str());
     match &walsender {
         Ok(facts) => {
             findings.extend(facts.findings());
@@ -110,12 +113,12 @@ async fn examine_source(
     match &facts {
         Ok(facts) => {
             findings.extend(tables::publication_findings(facts, &target.publication, position.is_some()));
+            match TableAccess::gather(session, facts, &target.publication).await {
+                Ok(access) => findings.extend(access_findings(&access, &facts.role.name)),
+                Err(error) => findings.push(unanswered("select_privilege", &error)),
+            }
         }
         Err(error) => findings.push(unanswered("publication", error)),
-    }
-    match TableAccess::gather(session, &target.publication.names()).await {
-        Ok(access) => findings.extend(access_findings(&access, role)),
-        Err(error) => findings.push(unanswered("select_privilege", &error)),
     }
     let mut has_slot = false;
     match Slot::gather(session, &target.slot.name).await {

@@ -44,7 +44,7 @@ pub(crate) async fn run(
 async fn explain(request: &Request, settings: &ServeSettings, printer: Printer) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::because(error);
     let source = Session::connect(&settings.database, APPLICATION_NAME).await;
-    let source = source.map_err(|error| Failure::away(&error))?;
+    let source = source.map_err(|error| Failure::away("the source", &error))?;
     // A table locked by a migration is not worth hanging for.
     source.batch_execute("SET lock_timeout = '5s'").await.map_err(|error| failed(&error))?;
     let table = Table::find(&source, &settings.publication, &request.table).await?;

@@ -2,6 +2,7 @@
 
 mod selection;
 
+use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::str::FromStr;
 use std::time::Duration;
@@ -32,6 +33,15 @@ pub(crate) enum Place {
     Time(Timestamp),
 }
 
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cursor(cursor) => cursor.fmt(f),
+            Self::Time(time) => time.fmt(f),
+        }
+    }
+}
+
 impl FromStr for Place {
     type Err = String;
 
@@ -60,7 +70,7 @@ pub(crate) async fn run(
     };
     let work = async {
         let session = Session::connect(&settings.history, APPLICATION_NAME).await;
-        let session = session.map_err(|error| Failure::away(&error))?;
+        let session = session.map_err(|error| Failure::away("the history", &error))?;
         let pool = Pool::new(settings.history.clone(), APPLICATION_NAME, 1);
         let mut replay = Replay { session, pool, slot: settings.slot.name.clone(), selection, printer };
         replay.print(args.follow).await
@@ -92,7 +102,7 @@ impl Replay {
             while next < stored.min(self.selection.to()) {
                 let to = stored.min(self.selection.to());
                 let page = reader.read_kept(next, to, PageLimits::default()).await;
-                let page = page.map_err(|error| Failure::because(&error))?;
+                let page = page.map_err(|error| Failure::history(&error))?;
                 for part in &page.parts {
                     self.part(part)?;
                     if self.selection.is_done() {
@@ -103,7 +113,8 @@ impl Replay {
             }
             self.printer.flush()?;
             if !std::mem::replace(&mut told, true) {
-                self.tell_absent(&format!("from {from} to {next}")).await?;
+                let end = if from > stored { format!(" (history ends at {stored})") } else { String::new() };
+                self.tell_absent(&format!("{}{end}", self.selection.range(from, next))).await?;
             }
             if !follow || next >= self.selection.to() {
                 return Ok(());
@@ -121,17 +132,18 @@ impl Replay {
     }
 
     /// Says of each table that was asked for by name and has no change in the range that it has none: a name that is
-    /// misspelt is no empty history.
+    /// misspelt is no empty history. Where none was named, that nothing was there at all.
     async fn tell_absent(&self, range: &str) -> Result<(), Failure> {
+        if self.selection.is_empty() {
+            aside(&format!("history has no change in the range, {range}"));
+        }
         let absent: Vec<&TablePattern> = self.selection.absent().collect();
         if absent.is_empty() {
             return Ok(());
         }
-        let known = FeedRecord::tables(&self.session).await.map_err(|error| Failure::because(&error))?;
+        let known = FeedRecord::tables(&self.session).await.map_err(|error| Failure::history(&error))?;
         for table in absent {
-            // Nobody to tell when standard error is gone.
-            let _ =
-                writeln!(anstream::stderr(), "{YELLOW}walcast:{YELLOW:#} {}", without(table, range, &known));
+            aside(&without(table, range, &known));
         }
         Ok(())
     }
@@ -141,8 +153,8 @@ impl Replay {
             Ok(found) => found,
             Err(error) => {
                 // Says what to do when there is no history at all.
-                schema::check(&self.session).await.map_err(|error| Failure::because(&error))?;
-                return Err(Failure::because(&error));
+                schema::check(&self.session).await.map_err(|error| Failure::history(&error))?;
+                return Err(Failure::history(&error));
             }
         };
         found.ok_or_else(|| {
@@ -157,6 +169,12 @@ impl Replay {
         }
         Ok(())
     }
+}
+
+/// On standard error: standard output has the changes alone.
+fn aside(text: &str) {
+    // Nobody to tell when standard error is gone.
+    let _ = writeln!(anstream::stderr(), "{YELLOW}walcast:{YELLOW:#} {text}");
 }
 
 /// That there is no change of `table` in `range`; `known`: the tables of which history has had any.

@@ -28,12 +28,12 @@ use walcast_replication::publication::PublicationSettings;
 use walcast_replication::slot::{self, Ensured, SlotFacts, SlotSettings};
 
 pub(crate) use error::SetupError;
-pub(crate) use missing::look;
+pub(crate) use missing::{look, sessions};
 pub(crate) use print::print;
 pub(crate) use publications::published;
 pub(crate) use wal_limit::wal_limit_note;
 
-use super::doctor::{Finding, Severity, TableAccess, access_findings};
+use super::doctor::Finding;
 use crate::settings::ServeSettings;
 
 /// The name of setup's sessions in `pg_stat_activity`.
@@ -116,7 +116,7 @@ pub(crate) async fn prepare(
     say: &mut (dyn FnMut(Note) + Send),
 ) -> Result<FeedRecord, SetupError> {
     let mut missing = Vec::new();
-    let (mut history, source) = missing::sessions(target).await?;
+    let (mut history, source) = sessions(target).await?;
     let has_schema = apply_schema(&mut history, &mut missing, say).await?;
     // One setup of a history at a time, until its session ends: two would take each other's slot for a left-over.
     history.execute("SELECT pg_advisory_lock(hashtext('walcast'), hashtext('setup'))", &[]).await?;
@@ -138,7 +138,7 @@ pub(crate) async fn prepare(
     let secret = feed.as_ref().map(|feed| feed.secret.reveal());
     let database = publications::prepare(&source, &target.publication, secret, &mut missing, say).await?;
     let Some(identity) = identity.filter(|_| missing.is_empty()) else {
-        missing.extend(missing::of_tables(&source).await?);
+        missing.extend(missing::of_tables(&source, &target.publication).await?);
         return Err(SetupError::Missing(missing));
     };
     say_unreadable(&source, &target.publication, say).await?;
@@ -226,7 +226,7 @@ pub(crate) async fn require_free_slot(target: &Target) -> Result<(), SetupError>
     let source = match Session::connect(&target.source, APPLICATION_NAME).await {
         Ok(source) => source,
         // A spare asks the source alone, again and again; what is wrong with the history is said with it.
-        Err(error) => return Err(missing::sessions(target).await.err().unwrap_or_else(|| error.into())),
+        Err(error) => return Err(sessions(target).await.err().unwrap_or_else(|| error.into())),
     };
     let slot = &target.slot.name;
     // A slot of another kind will never do, which is said by what looks at it next.
@@ -244,18 +244,9 @@ async fn say_unreadable(
     publication: &PublicationSettings,
     say: &mut (dyn FnMut(Note) + Send),
 ) -> Result<(), SetupError> {
-    let role: String = source.query_one("SELECT current_user::text", &[]).await?.try_get(0)?;
-    let access = match TableAccess::gather(source, &publication.names()).await {
-        Ok(access) => access,
-        Err(walcast_snapshot::Error::Source(error)) => return Err(error.into()),
-        Err(error) => {
-            say(Note::unchanged("publication", error.to_string()));
-            return Ok(());
-        }
-    };
-    for finding in access_findings(&access, &role).into_iter().filter(|found| found.severity != Severity::Ok)
-    {
-        say(Note { fix: finding.fix, ..Note::unchanged("table", finding.message) });
+    for finding in missing::of_tables(source, publication).await? {
+        let subject = if finding.check == "publication" { "publication" } else { "table" };
+        say(Note { fix: finding.fix, ..Note::unchanged(subject, finding.message) });
     }
     Ok(())
 }

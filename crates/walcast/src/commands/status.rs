@@ -3,17 +3,21 @@
 mod clients;
 mod daemon;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use serde::Serialize;
 use walcast_history::{ClientName, History, Inspection};
 use walcast_model::{Cursor, Lsn};
 use walcast_postgres::{Pool, Session};
+use walcast_replication::Error;
+use walcast_replication::slot;
 
 use super::doctor::{Slot, WalCost};
 use super::setup::Target;
 
 use clients::ClientStatus;
-pub(crate) use daemon::Daemon;
+pub(crate) use daemon::{Daemon, Listener};
 
 const APPLICATION_NAME: &str = "walcast status";
 
@@ -42,6 +46,9 @@ pub(crate) struct Status {
     pub(crate) daemon: Daemon,
     /// What could not be asked, and why.
     pub(crate) problems: Vec<String>,
+    /// The feed cannot go on from its slot.
+    #[serde(skip)]
+    has_hole: bool,
 }
 
 /// The slot, as the source has it.
@@ -100,28 +107,40 @@ pub(crate) struct ImagesStatus {
 }
 
 impl Status {
-    /// Asks all three; each may be away. `listen`: where `walcast serve` listens.
+    /// Asks all three at once; each may be away. `listen`: where `walcast serve` listens.
     pub(crate) async fn gather(target: &Target, listen: &str, wal_budget: Option<u64>) -> Self {
-        let (database, daemon) = (target.source.to_string(), Daemon::ask(listen).await);
-        let mut status = Self { database, daemon, ..Self::default() };
-        let source = Self::slot(target, wal_budget).await;
-        let history = History::new(Pool::new(target.history.clone(), APPLICATION_NAME, 1)).inspect().await;
-        // One database that is away is one problem.
-        let is_said = source.is_err() && target.source == target.history;
-        let mut has_none = false;
+        let past = History::new(Pool::new(target.history.clone(), APPLICATION_NAME, 1));
+        // Boxed: connecting is large.
+        let (daemon, source, history) = tokio::join!(
+            Box::pin(Daemon::ask(listen)),
+            Box::pin(Self::slot(target, wal_budget)),
+            Box::pin(past.inspect())
+        );
+        let mut status = Self { database: target.source.to_string(), daemon, ..Self::default() };
+        let (mut slot, mut away, mut has_none) = (None, None, false);
         match source {
-            Ok((slot, cost)) => status.set_slot(&slot, cost.as_ref()),
-            Err(error) => status.problem("the source: ", &error, error.hint()),
+            Ok((found, cost)) => {
+                status.set_slot(&found, cost.as_ref());
+                slot = Some(found);
+            }
+            Err(error) => {
+                status.problem("the source: ", &error, error.hint());
+                away = Some(error.to_string()).filter(|_| target.source == target.history);
+            }
         }
         match history {
             Ok(inspection) => status.set_history(&inspection, &target.slot.name),
-            Err(error @ walcast_history::Error::Postgres { .. }) if is_said => {
-                tracing::debug!(%error, "the history is away with the source");
+            // One database that is away is one problem.
+            Err(walcast_history::Error::Postgres { source, .. }) if away == Some(source.to_string()) => {
+                tracing::debug!(error = %source, "the history is away with the source");
             }
             Err(error) => {
                 has_none = matches!(error, walcast_history::Error::SchemaMissing);
                 status.problem("", &error, error.hint().map(str::to_owned));
             }
+        }
+        if let Some(slot) = slot {
+            status.check_slot(&slot);
         }
         has_none |= status.feed.is_none() && status.history.is_some();
         status.behind_bytes =
@@ -138,7 +157,7 @@ impl Status {
     /// What it says is of the feed that was asked about, or of another one. `has_none`: there is none, surely.
     fn set_daemon(&mut self, has_none: bool) {
         self.daemon.same_feed = match (self.daemon.feed(), &self.feed) {
-            (Some(served), Some(asked)) => Some(served == asked),
+            (Some(served), Some(asked)) => Some(served.as_str() == asked),
             (Some(_), None) if has_none => Some(false),
             _ => None,
         };
@@ -152,7 +171,8 @@ impl Status {
         if self.daemon.same_feed != Some(false) {
             return;
         }
-        let (address, served) = (&self.daemon.address, self.daemon.feed().unwrap_or_default());
+        let Some(served) = self.daemon.feed() else { return };
+        let address = &self.daemon.address;
         let asked = self.feed.as_deref().map_or_else(|| "none".to_owned(), |feed| format!("feed {feed}"));
         self.problems.push(format!(
             "the walcast at {address} serves feed {served}, and this database has {asked}: name this one's address with \
@@ -166,10 +186,7 @@ impl Status {
         self.daemon.ready && self.daemon.feed().is_none() && self.source.is_some() && !is_read
     }
 
-    async fn slot(
-        target: &Target,
-        wal_budget: Option<u64>,
-    ) -> Result<(Slot, Option<WalCost>), walcast_replication::Error> {
+    async fn slot(target: &Target, wal_budget: Option<u64>) -> Result<(Slot, Option<WalCost>), Error> {
         let session = Session::connect(&target.source, APPLICATION_NAME).await?;
         let slot = Slot::gather(&session, &target.slot.name).await?;
         let cost = WalCost::measure(&session, &slot, wal_budget).await?;
@@ -191,8 +208,29 @@ impl Status {
             wal_bytes_per_second: cost.map_or(0.0, |cost| cost.bytes_per_second.round()),
             seconds_left: cost.and_then(WalCost::left).map(|left| left.as_secs()),
         });
-        if self.slot.is_none() {
-            self.problems.push(format!("there is no slot {:?}: run walcast setup", slot.name));
+    }
+
+    /// Whether the feed can go on from the slot, as far as that is certain: slot and history were not asked at one moment,
+    /// so the slot may well look as if it were past what history has.
+    fn check_slot(&mut self, found: &Slot) {
+        let (facts, name) = (found.facts.as_ref(), &found.name);
+        if facts.is_none() && self.feed.is_none() {
+            self.problems.push(format!("there is no slot {name:?}: run walcast setup"));
+            return;
+        }
+        let acknowledged = facts.and_then(|facts| facts.confirmed_flush).map(Cursor::from);
+        let position = self.stored.or(acknowledged).unwrap_or_default();
+        match slot::check(facts, name, &found.database, position) {
+            Ok(()) | Err(Error::SlotAhead { .. } | Error::SlotInUse { .. }) => {}
+            Err(error @ Error::SlotForeign { .. }) => {
+                // What it keeps, and who reads it, is not of this feed.
+                self.slot = None;
+                self.problem("", &error, error.hint());
+            }
+            Err(error) => {
+                self.has_hole = error.is_hole();
+                self.problem("", &error, error.hint());
+            }
         }
     }
 
@@ -203,7 +241,11 @@ impl Status {
                 self.stored = Some(feed.position);
                 self.oldest = Some(feed.oldest);
             }
-            Some(feed) => self.problems.push(format!("the history holds the feed of slot {:?}", feed.slot)),
+            Some(feed) => self.problems.push(format!(
+                "the history holds the feed of slot {:?}, and slot {slot:?} was asked about: name the other one with --slot, \
+                 or the other history with --history-url",
+                feed.slot
+            )),
             None => self.problems.push("the history has no feed yet: run walcast setup".to_owned()),
         }
         self.history = Some(HistoryStatus {

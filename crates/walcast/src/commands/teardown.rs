@@ -7,7 +7,7 @@ use walcast_replication::publication::{Facts, Selection};
 use walcast_replication::slot;
 
 use super::doctor::size;
-use super::setup::{Note, SetupError, Target, can_be_ours};
+use super::setup::{Note, SetupError, Target, can_be_ours, sessions};
 
 const APPLICATION_NAME: &str = "walcast teardown";
 
@@ -35,11 +35,10 @@ impl Belongings {
     /// When a database cannot be asked, and when the history belongs to the feed of another slot.
     pub(crate) async fn find(target: &Target) -> Result<Self, SetupError> {
         let mut found = Self::default();
-        let source = Session::connect(&target.source, APPLICATION_NAME).await?;
+        let (history, source) = sessions(target).await?;
         let facts = Facts::read(&source).await?;
         found.find_slot(&source, &target.slot.name, &facts.database).await?;
         found.find_publications(target, &facts);
-        let history = Session::connect(&target.history, APPLICATION_NAME).await?;
         if schema::version(&history).await?.is_some() {
             found.schema = true;
             found.feed = FeedRecord::load(&history, &target.slot.name).await?.map(|feed| feed.id.to_string());

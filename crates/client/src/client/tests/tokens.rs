@@ -102,7 +102,7 @@ async fn a_client_without_a_token_learns_at_once_that_one_is_wanted() {
     let mut client = builder.build().unwrap();
     let begun = tokio::time::Instant::now();
     let error = item(&mut client).await.unwrap().unwrap_err();
-    assert_eq!((error.kind(), begun.elapsed().as_secs()), (ErrorKind::Unauthorized, 0));
+    assert_eq!((error.kind(), begun.elapsed().as_secs()), (ErrorKind::NoToken, 0));
     assert!(error.to_string().contains("serves nobody without a token"), "{error}");
     assert!(item(&mut client).await.is_none());
     drop(client);

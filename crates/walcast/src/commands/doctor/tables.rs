@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use walcast_model::Oid;
 use walcast_postgres::{Session, quote_identifier};
 use walcast_replication::publication::{self, Action, Facts, FindingKind, Plan, PublicationSettings};
 
@@ -53,7 +54,7 @@ fn planned(found: &publication::Finding) -> Finding {
 
 const USE_ANOTHER: &str = "choose other tables, or another name with --publication";
 
-/// What walcast's role may do with one table of the publications.
+/// What walcast's role may do with one table that is published, or is to be.
 #[derive(Clone, Debug)]
 pub(crate) struct TableAccess {
     pub(crate) schema: String,
@@ -62,20 +63,42 @@ pub(crate) struct TableAccess {
     pub(crate) select: bool,
     /// Row security hides rows of it.
     pub(crate) hidden: bool,
+    /// Its schema has no other tables than those that were asked for.
+    pub(crate) is_schema_whole: bool,
 }
 
 impl TableAccess {
-    /// Asks for the tables of these publications.
+    /// Asks for the tables that are published when all is done that `facts` and `settings` ask for.
+    ///
+    /// # Errors
+    /// When the publications do not go together, and those of the session.
     pub(crate) async fn gather(
         session: &Session,
-        publications: &[String],
+        facts: &Facts,
+        settings: &PublicationSettings,
     ) -> Result<Vec<Self>, walcast_snapshot::Error> {
-        let published = walcast_snapshot::published_tables(session, publications).await?;
-        let oids: Vec<u32> = published.iter().map(|table| table.oid.get()).collect();
+        let oids: Vec<u32> = match Plan::by_hand(facts, settings).tables {
+            // The rows of a partitioned table are its partitions'.
+            Some(tables) => {
+                let has_rows = |oid: &Oid| facts.table(*oid).is_some_and(|table| !table.partitioned);
+                tables.into_iter().filter(has_rows).map(Oid::get).collect()
+            }
+            None => {
+                let published = walcast_snapshot::published_tables(session, &settings.names()).await?;
+                published.iter().map(|table| table.oid.get()).collect()
+            }
+        };
         let rows = session
             .query(
-                "SELECT n.nspname::text, c.relname::text, has_schema_privilege(n.oid, 'USAGE'),
-                        has_table_privilege(c.oid, 'SELECT'), row_security_active(c.oid)
+                "WITH whole AS (
+                     SELECT c.relnamespace FROM pg_class c LEFT JOIN unnest($1::oid[]) AS asked (oid) USING (oid)
+                     WHERE c.relkind = 'r' AND c.relpersistence = 'p'
+                       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                                       AND d.objid = c.oid AND d.deptype = 'e')
+                     GROUP BY 1 HAVING count(*) = count(asked.oid))
+                 SELECT n.nspname::text, c.relname::text, has_schema_privilege(n.oid, 'USAGE'),
+                        has_table_privilege(c.oid, 'SELECT'), row_security_active(c.oid),
+                        n.oid IN (SELECT relnamespace FROM whole)
                  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                  WHERE c.oid = ANY ($1) ORDER BY 1, 2",
                 &[&oids],
@@ -88,6 +111,7 @@ impl TableAccess {
                 usage: row.try_get(2)?,
                 select: row.try_get(3)?,
                 hidden: row.try_get(4)?,
+                is_schema_whole: row.try_get(5)?,
             })
         };
         rows.iter().map(access).collect()
@@ -110,12 +134,18 @@ pub(crate) fn access_findings(tables: &[TableAccess], role: &str) -> Vec<Finding
         }
         let unreadable: Vec<&str> =
             tables.iter().filter(|table| !table.select).map(|table| table.table.as_str()).collect();
+        let is_whole = tables.iter().any(|table| table.is_schema_whole);
         match unreadable.as_slice() {
             [] => {}
-            [table] => {
-                grants.push(format!("GRANT SELECT ON {in_schema}.{} TO {quoted};", quote_identifier(table)))
+            [_, _, ..] if is_whole => {
+                grants.push(format!("GRANT SELECT ON ALL TABLES IN SCHEMA {in_schema} TO {quoted};"))
             }
-            _ => grants.push(format!("GRANT SELECT ON ALL TABLES IN SCHEMA {in_schema} TO {quoted};")),
+            // Nothing is asked for that is not to be in the feed.
+            named => {
+                let named = named.iter().map(|table| format!("{in_schema}.{}", quote_identifier(table)));
+                let named = named.collect::<Vec<_>>().join(", ");
+                grants.push(format!("GRANT SELECT ON {named} TO {quoted};"))
+            }
         }
         let named = match tables.as_slice() {
             [one] => format!("table {:?}", one.table),
@@ -148,17 +178,23 @@ mod tests {
     use crate::commands::doctor::finding::Severity;
 
     fn table(name: &str, usage: bool, select: bool, hidden: bool) -> TableAccess {
-        TableAccess { schema: "s".into(), table: name.into(), usage, select, hidden }
+        let is_schema_whole = true;
+        TableAccess { schema: "s".into(), table: name.into(), usage, select, hidden, is_schema_whole }
     }
 
     #[test]
     fn one_statement_mends_all_tables_of_a_schema() {
-        let found = access_findings(&[table("a", false, false, false), table("b", false, false, false)], "w");
+        let mut both = [table("a", false, false, false), table("b", false, false, false)];
+        let found = access_findings(&both, "w");
         let fixes: Vec<_> = found.iter().map(|finding| finding.fix.as_deref().unwrap()).collect();
         assert_eq!(
             fixes,
             [r#"GRANT USAGE ON SCHEMA "s" TO "w"; GRANT SELECT ON ALL TABLES IN SCHEMA "s" TO "w";"#]
         );
+        // Of which others are nobody's business.
+        both.iter_mut().for_each(|table| table.is_schema_whole = false);
+        let fix = access_findings(&both, "w")[0].fix.clone().unwrap();
+        assert_eq!(fix, r#"GRANT USAGE ON SCHEMA "s" TO "w"; GRANT SELECT ON "s"."a", "s"."b" TO "w";"#);
         let found = access_findings(&[table("a", true, false, false), table("b", true, true, false)], "w");
         assert_eq!(found[0].fix.as_deref(), Some(r#"GRANT SELECT ON "s"."a" TO "w";"#));
     }

@@ -24,9 +24,9 @@ struct History {
 impl History {
     async fn open(settings: &ServeSettings) -> Result<Self, Failure> {
         let session = Session::connect(&settings.history, APPLICATION_NAME).await;
-        let session = session.map_err(|error| Failure::away(&error))?;
+        let session = session.map_err(|error| Failure::away("the history", &error))?;
         let slot = &settings.slot.name;
-        let feed = FeedRecord::load(&session, slot).await.map_err(|error| Failure::because(&error))?;
+        let feed = FeedRecord::load(&session, slot).await.map_err(|error| Failure::history(&error))?;
         let feed = feed.ok_or_else(|| {
             Failure::new(format!("history has no feed of slot {slot}"))
                 .hint(Some("start walcast serve, or name the slot with --slot".into()))
@@ -84,7 +84,7 @@ pub(super) async fn transaction(
     let end = after.min(position);
     while next < end {
         let page = history.reader.read_kept(next, end, PageLimits::default()).await;
-        let page = page.map_err(|error| Failure::because(&error))?;
+        let page = page.map_err(|error| Failure::history(&error))?;
         for (part, change, seq) in page.parts.iter().flat_map(located) {
             if wanted.only_one && seq != from.seq() {
                 continue;
@@ -110,7 +110,7 @@ pub(super) async fn transaction(
     }
     let limits = PageLimits { changes_max: 1, ..PageLimits::default() };
     let page = history.reader.read_kept(from, position, limits).await;
-    let page = page.map_err(|error| Failure::because(&error))?;
+    let page = page.map_err(|error| Failure::history(&error))?;
     let next = page.parts.first().map(|part| part.transaction().start.lsn());
     let hint = next.map_or_else(
         || "--lsn is the lsn of a transaction message, not its cursor".to_owned(),
@@ -174,7 +174,7 @@ pub(super) async fn newest(
     let at = Cursor::new(lsn, Seq::new(row.get(1)));
     let limits = PageLimits { changes_max: 1, ..PageLimits::default() };
     let page = history.reader.read_kept(at, Cursor::new(lsn, at.seq().plus(1)), limits).await;
-    let page = page.map_err(|error| Failure::because(&error))?;
+    let page = page.map_err(|error| Failure::history(&error))?;
     for (part, change, seq) in page.parts.iter().flat_map(located).take(1) {
         printer.delivery(&of_change(&history, access, part, change, seq))?;
     }

@@ -19,6 +19,8 @@ pub(super) struct Selection {
     left: Option<u64>,
     /// A part of the transaction was printed, its end was not.
     inside: bool,
+    /// Whether anything was printed.
+    has_found: bool,
 }
 
 impl Selection {
@@ -28,7 +30,7 @@ impl Selection {
             pattern.map(|pattern| (pattern, false)).map_err(|error| Failure::usage(error.to_string()))
         };
         let tables = args.tables.iter().map(parse).collect::<Result<_, _>>()?;
-        Ok(Self { tables, from: args.from, to: args.to, left: args.limit, inside: false })
+        Ok(Self { tables, from: args.from, to: args.to, left: args.limit, inside: false, has_found: false })
     }
 
     /// The cursor to begin at, when one was given. A time is no place: commit times do not follow the order of the
@@ -46,6 +48,20 @@ impl Selection {
             Some(Place::Cursor(cursor)) => cursor,
             _ => Cursor::MAX,
         }
+    }
+
+    /// What was looked at, as it was asked for: `from` and `to` are where history was read. Where times were given it is they
+    /// that leave changes out.
+    pub(super) fn range(&self, from: Cursor, to: Cursor) -> String {
+        let time = |place: Option<Place>| place.filter(|place| matches!(place, Place::Time(_)));
+        let from = time(self.from).unwrap_or(Place::Cursor(from));
+        let to = time(self.to).unwrap_or(Place::Cursor(to));
+        format!("from {from} to {to}")
+    }
+
+    /// Whether all tables were asked for, and nothing was found.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.tables.is_empty() && !self.has_found
     }
 
     /// Whether `--limit` is reached.
@@ -69,6 +85,7 @@ impl Selection {
         let is_end = part.end().is_some();
         let shown = !changes.is_empty() || (self.inside && is_end);
         if shown {
+            self.has_found = true;
             self.inside = !is_end;
             if is_end {
                 self.left = self.left.map(|left| left.saturating_sub(1));
@@ -117,7 +134,7 @@ mod tests {
 
     fn selection(tables: &[&str], left: Option<u64>) -> Selection {
         let tables = tables.iter().map(|table| (table.parse().unwrap(), false)).collect();
-        Selection { tables, from: None, to: None, left, inside: false }
+        Selection { tables, from: None, to: None, left, inside: false, has_found: false }
     }
 
     #[test]
@@ -139,6 +156,23 @@ mod tests {
         selection.take(&part(0, &["a", "c"], true));
         let absent: Vec<String> = selection.absent().map(ToString::to_string).collect();
         assert_eq!(absent, ["public.b", "shop.*"]);
+    }
+
+    #[test]
+    fn the_range_is_said_as_it_was_asked_for() {
+        let cursor = |text: &str| text.parse::<walcast_model::Cursor>().unwrap();
+        let time: Place = "2026-11-21T14:05:00Z".parse().unwrap();
+        let mut selection = selection(&[], None);
+        let said = |selection: &Selection| selection.range(cursor("0/1"), cursor("0/9"));
+        assert_eq!(said(&selection), "from 0/1 to 0/9");
+        selection.from = Some(time);
+        assert_eq!(said(&selection), format!("from {time} to 0/9"));
+        assert!(time.to_string().starts_with("2026-11-21T14:05:00"), "{time}");
+        (selection.from, selection.to) = (Some(Place::Cursor(cursor("0/1"))), Some(time));
+        assert_eq!(said(&selection), format!("from 0/1 to {time}"));
+        assert!(selection.is_empty());
+        selection.take(&part(0, &["a"], true));
+        assert!(!selection.is_empty());
     }
 
     #[test]

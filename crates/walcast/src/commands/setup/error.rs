@@ -2,6 +2,7 @@
 
 use walcast_postgres::ErrorClass;
 
+use crate::app::ServeError;
 use crate::commands::doctor::Finding;
 
 /// Why the feed's foundations are not there.
@@ -126,6 +127,14 @@ impl SetupError {
                 hints.dedup();
                 (!hints.is_empty()).then(|| hints.join("; "))
             }
+            // What only waits goes on by itself, these commands do not.
+            Self::Replication(walcast_replication::Error::SlotInUse { .. })
+                if command != ServeError::COMMAND =>
+            {
+                Some(format!(
+                    "stop the walcast serve, or the other program, that reads the slot; then run {command} again"
+                ))
+            }
             Self::Replication(error) => error.hint(),
             // The server's own proposal is in its message.
             Self::Postgres(error) => error.hint().map(str::to_owned),
@@ -165,6 +174,18 @@ mod tests {
         assert!(hint.contains("start the server") && hint.contains("correct the password"), "{hint}");
         // One database is not two.
         assert_eq!(SetupError::Away(Away::Both(refused())).to_string(), refused().to_string());
+    }
+
+    #[test]
+    fn a_slot_in_use_is_waited_for_by_the_daemon_alone() {
+        let busy = walcast_replication::Error::SlotInUse { slot: "walcast".into(), pid: Some(7) };
+        let busy = SetupError::from(busy);
+        assert!(busy.hint("walcast serve").unwrap().contains("takes over as soon as"));
+        let hint = busy.hint("walcast teardown").unwrap();
+        assert!(
+            hint.starts_with("stop the walcast serve") && hint.ends_with("then run walcast teardown again"),
+            "{hint}"
+        );
     }
 
     #[test]

@@ -1,18 +1,18 @@
 //! What only a person can bring: found in one go, so that somebody has to act once.
 
 use walcast_postgres::{Session, quote_identifier};
-use walcast_replication::publication::Facts;
+use walcast_replication::publication::{Facts, PublicationSettings};
 use walcast_replication::{ReplicationConnection, ReplicationSettings, SystemIdentity};
 
 use super::error::Away;
-use super::{APPLICATION_NAME, SetupError, Target, print};
-use crate::commands::doctor::{Finding, ServerFacts, Severity, login_finding};
+use super::{APPLICATION_NAME, SetupError, Target};
+use crate::commands::doctor::{Finding, ServerFacts, Severity, TableAccess, access_findings, login_finding};
 
 /// Sessions with history and source, in this order.
 ///
 /// # Errors
 /// [`SetupError::Away`]: both are asked, so that what keeps one away does not hide what keeps the other away.
-pub(super) async fn sessions(target: &Target) -> Result<(Session, Session), SetupError> {
+pub(crate) async fn sessions(target: &Target) -> Result<(Session, Session), SetupError> {
     // Boxed: connecting is large, and there are three of them.
     let connect = |config| Box::pin(Session::connect(config, APPLICATION_NAME));
     if target.history == target.source {
@@ -74,14 +74,27 @@ pub(super) async fn of_source(
     Ok(identity)
 }
 
-/// The schemas whose tables the role cannot read, as findings: their changes would come, an initial sync would not.
-pub(super) async fn of_tables(source: &Session) -> Result<Vec<Finding>, SetupError> {
-    let finding = |(schema, role, grants): (String, String, String)| {
-        let message =
-            format!("role {role:?} may not read all tables of schema {schema:?}: no initial sync of those");
-        Finding::error("select_privilege", message, grants)
+/// The tables that are to be published and that the role cannot read: their changes come, an initial sync is not to be
+/// had.
+///
+/// # Errors
+/// When the source cannot be asked.
+pub(super) async fn of_tables(
+    source: &Session,
+    publication: &PublicationSettings,
+) -> Result<Vec<Finding>, SetupError> {
+    let facts = Facts::read(source).await?;
+    let access = match TableAccess::gather(source, &facts, publication).await {
+        Ok(access) => access,
+        Err(walcast_snapshot::Error::Source(error)) => return Err(error.into()),
+        Err(error) => {
+            let fix = "alter the publications, or choose others with --publication";
+            return Ok(vec![Finding::error("publication", error.to_string(), fix)]);
+        }
     };
-    Ok(print::grants(source).await?.into_iter().map(finding).collect())
+    let mut findings = access_findings(&access, &facts.role.name);
+    findings.retain(|found| found.severity != Severity::Ok);
+    Ok(findings)
 }
 
 /// That the role may not make the schema, which `statement` does.

@@ -6,14 +6,14 @@ use walcast_history::schema;
 use walcast_postgres::{Session, quote_identifier};
 use walcast_replication::publication::{Facts, Finding, FindingKind, Plan};
 
-use super::{APPLICATION_NAME, SetupError, Target};
+use super::{SetupError, Target, missing};
 
 /// The SQL of what setup would do now, with what an administrator must add for walcast's role. Changes nothing.
 ///
 /// # Errors
 /// When a database cannot be asked.
 pub(crate) async fn print(target: &Target) -> Result<String, SetupError> {
-    let source = Session::connect(&target.source, APPLICATION_NAME).await?;
+    let (history, source) = missing::sessions(target).await?;
     let facts = Facts::read(&source).await?;
     let plan = Plan::by_hand(&facts, &target.publication);
     let role = quote_identifier(&facts.role.name);
@@ -40,14 +40,13 @@ pub(crate) async fn print(target: &Target) -> Result<String, SetupError> {
             finding.statement.as_deref().unwrap_or_default()
         );
     }
-    for (schema, _, grants) in grants(&source).await? {
-        let _ = writeln!(
-            text,
-            "\n-- For initial syncs of the tables in {}.\n{grants}",
-            quote_identifier(&schema)
-        );
+    for finding in missing::of_tables(&source, &target.publication).await? {
+        let (problem, fix) = (&finding.message, finding.fix.as_deref().unwrap_or_default());
+        // What lets the role read more than these tables is for the administrator to decide.
+        let mark = if finding.check == "select_privilege" { "" } else { "--   " };
+        let _ = writeln!(text, "\n-- {}:\n{mark}{fix}", comment(problem));
     }
-    print_schema(target, &mut text).await?;
+    print_schema(target, &history, &mut text).await?;
     let (slot, name) = (&target.slot.name, &facts.role.name);
     let _ = writeln!(
         text,
@@ -57,37 +56,22 @@ pub(crate) async fn print(target: &Target) -> Result<String, SetupError> {
     Ok(text)
 }
 
-/// The schemas of which the role cannot read all tables, with the role and the statements that let it. The changes come
-/// without, an initial sync does not.
-pub(super) async fn grants(source: &Session) -> Result<Vec<(String, String, String)>, SetupError> {
-    let sql = "SELECT DISTINCT n.nspname::text, current_user::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-               WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
-                 AND n.nspname <> ALL (ARRAY['pg_catalog', 'information_schema', 'walcast'])
-                 AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'))
-               ORDER BY 1";
-    let statements = |row: &tokio_postgres::Row| {
-        let (schema, role): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        let (quoted, to) = (quote_identifier(&schema), quote_identifier(&role));
-        let grants = format!(
-            "GRANT USAGE ON SCHEMA {quoted} TO {to};\nGRANT SELECT ON ALL TABLES IN SCHEMA {quoted} TO {to};"
-        );
-        Ok((schema, role, grants))
-    };
-    source.query(sql, &[]).await?.iter().map(statements).collect()
+/// A text that stays in its comment: names may have line breaks.
+fn comment(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
 }
 
-async fn print_schema(target: &Target, text: &mut String) -> Result<(), SetupError> {
-    let history = Session::connect(&target.history, APPLICATION_NAME).await?;
+async fn print_schema(target: &Target, history: &Session, text: &mut String) -> Result<(), SetupError> {
     let row = history.query_one("SELECT current_database()::text, current_user::text", &[]).await?;
     let (database, role): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-    if schema::version(&history).await? == Some(schema::LATEST) {
+    if schema::version(history).await? == Some(schema::LATEST) {
         let _ = writeln!(text, "\n-- The history's schema in database {database} is as it should be.");
         return Ok(());
     }
     if target.history != target.source {
         let _ = writeln!(text, "\n-- The history, in database {database} at {}:", target.history.server());
     }
-    let (_, _, statement) = schema_statement(&history).await?;
+    let (_, _, statement) = schema_statement(history).await?;
     let role = quote_identifier(&role);
     let sql = schema::print();
     let _ = writeln!(text, "\n-- The history.\n{statement}\nSET ROLE {role};\n{sql}RESET ROLE;");

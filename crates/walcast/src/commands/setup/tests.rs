@@ -1,12 +1,12 @@
 //! Setup and teardown against real servers.
 
 use walcast_postgres::ConnectionConfig;
-use walcast_replication::publication::PublicationSettings;
+use walcast_replication::publication::{PublicationSettings, Selection};
 use walcast_replication::slot::SlotSettings;
 use walcast_testkit::{TestDatabase, for_each_version, shared_cluster};
 
 use super::{Note, SetupError, StartOver, Target, prepare, print};
-use crate::commands::status::Status;
+use crate::commands::status::{Listener, Status};
 use crate::commands::teardown::Belongings;
 
 fn target(database: &TestDatabase, url: &str) -> Target {
@@ -146,6 +146,42 @@ async fn what_print_prints_is_what_setup_needs() {
 }
 
 #[tokio::test]
+async fn only_tables_that_are_to_be_published_are_to_be_read() {
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        let role = database.unique("plain");
+        database
+            .run(&format!(
+                "CREATE ROLE {role} LOGIN; CREATE SCHEMA app; CREATE SCHEMA hidden;
+                 CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.u (id int PRIMARY KEY);
+                 CREATE TABLE app.salary (id int PRIMARY KEY); CREATE TABLE hidden.key (id int PRIMARY KEY)"
+            ))
+            .await;
+        let mut target = target(&database, &database.url_as(&role));
+        let listed = ["app.t", "app.u"].map(|name| name.parse().unwrap());
+        target.publication.selection = Selection::Listed(listed.into());
+        let error = prepare(&target, StartOver::Never, &mut |_| {}).await.unwrap_err();
+        let SetupError::Missing(missing) = error else { panic!("{error}") };
+        let asked = missing.iter().find(|finding| finding.check == "select_privilege").unwrap();
+        let sql = print(&target).await.unwrap();
+        for text in [asked.fix.as_deref().unwrap(), &sql] {
+            let grant = format!("GRANT SELECT ON \"app\".\"t\", \"app\".\"u\" TO \"{role}\";");
+            assert!(text.contains(&grant) && !text.contains("salary") && !text.contains("hidden"), "{text}");
+        }
+        database.run(&sql).await;
+        let (_, notes) = set_up(&target, false).await;
+        assert!(notes.iter().all(|note| note.fix.is_none()), "{notes:#?}");
+        let may_read =
+            |table: &str| format!("SELECT has_table_privilege('{role}', '{table}', 'SELECT')::text");
+        assert_eq!(database.scalar(&may_read("app.t")).await.as_deref(), Some("true"));
+        assert_eq!(database.scalar(&may_read("app.salary")).await.as_deref(), Some("false"));
+        database.run("DROP PUBLICATION walcast, walcast_inserts; DROP SCHEMA walcast CASCADE").await;
+        database.run(&format!("DROP OWNED BY {role}")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_table_that_cannot_be_published_does_not_keep_the_others_from_it() {
     let database = TestDatabase::create(shared_cluster().await).await;
     database
@@ -211,7 +247,7 @@ async fn status_says_where_the_feed_stands() {
     assert!(status.stored.unwrap().lsn() <= status.source.unwrap());
     let slot = status.slot.as_ref().unwrap();
     assert_eq!((slot.active_pid, slot.wal_status.as_deref()), (None, Some("reserved")));
-    assert!(!status.daemon.reachable);
+    assert_eq!(status.daemon.listener, Listener::Nobody);
     let lines: Vec<&str> = status.lines().iter().map(|(name, _)| *name).collect();
     assert!(lines.contains(&"WAL retained"), "{lines:?}");
 }

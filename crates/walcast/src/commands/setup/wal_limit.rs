@@ -3,6 +3,7 @@
 use walcast_postgres::Session;
 
 use super::{Note, SetupError, Target};
+use crate::commands::doctor::Platform;
 
 /// What is to be said about it; nothing when it is bounded, or cannot be asked.
 ///
@@ -18,6 +19,6 @@ pub(crate) async fn wal_limit_note(target: &Target) -> Result<Option<Note>, Setu
     let message = "max_slot_wal_keep_size is not limited: while walcast is away, WAL can fill the disk (wal_budget is \
                    watched only while it runs)";
     let mut note = Note::unchanged("server", message);
-    note.fix = Some("ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf();".to_owned());
+    note.fix = Some(Platform::detect(&session).await?.set("max_slot_wal_keep_size", "50GB"));
     Ok(Some(note))
 }

@@ -1,25 +1,41 @@
 //! What the running daemon says of itself.
 
-use std::io;
-use std::time::Duration;
+mod answer;
+#[cfg(test)]
+mod tests;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use walcast_model::FeedId;
 
-/// How long the daemon may take to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-/// Bytes of an answer that are read; more is not expected.
-const ANSWER_BYTES_MAX: u64 = 64 << 10;
+use crate::output::foreign;
+use answer::Answer;
+
+/// Reasons of a daemon that are shown.
+const REASONS_MAX: usize = 10;
+
+/// Who is at an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Listener {
+    /// Nobody listens there.
+    #[default]
+    Nobody,
+    /// Somebody who does not answer.
+    Silent,
+    /// Another program.
+    Stranger,
+    /// A walcast.
+    Walcast,
+}
 
 /// The walcast that listens at an address, as `GET /readyz` tells.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub(crate) struct Daemon {
     /// Where it was looked for.
     pub(crate) address: String,
-    /// Whether a walcast answered.
-    pub(crate) reachable: bool,
+    /// Who is there; for programs, whether it is a walcast.
+    #[serde(rename = "reachable", serialize_with = "is_walcast")]
+    pub(crate) listener: Listener,
     /// Whether it is ready: the initial poll is done.
     pub(crate) ready: bool,
     /// Whether it serves the feed that was asked about; absent where one of the two is not known.
@@ -30,40 +46,50 @@ pub(crate) struct Daemon {
     pub(crate) problem: Option<String>,
 }
 
+fn is_walcast<S: Serializer>(listener: &Listener, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bool(*listener == Listener::Walcast)
+}
+
 impl Daemon {
-    /// Asks whoever listens at `listen`; an address that stands for all interfaces is asked on the loopback one.
+    /// Asks whoever listens at `listen`, in HTTP or HTTPS; an address that stands for all interfaces is asked on the
+    /// loopback one. A URL is good for its host and port.
     pub(crate) async fn ask(listen: &str) -> Self {
-        let address = listen.replacen("0.0.0.0:", "127.0.0.1:", 1).replacen("[::]:", "[::1]:", 1);
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, get_readyz(&address)).await;
+        let place =
+            listen.split_once("://").map_or(listen, |(_, rest)| rest.split('/').next().unwrap_or(rest));
+        let address = place.replacen("0.0.0.0:", "127.0.0.1:", 1).replacen("[::]:", "[::1]:", 1);
+        let answer = Answer::of(&address).await;
         let asked = Self { address, ..Self::default() };
-        let away = |problem| Self { problem: Some(problem), ..asked.clone() };
         match answer {
-            Ok(Ok(answer)) => asked.clone().told(&answer),
-            Ok(Err(error)) => away(error.to_string()),
-            Err(_) => away(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())),
+            Answer::Said(bytes) => asked.told(&bytes),
+            Answer::Silence(why) => Self { listener: Listener::Silent, problem: Some(why), ..asked },
+            Answer::Nobody(why) => Self { problem: Some(why), ..asked },
         }
     }
 
     /// With what was answered.
     fn told(self, answer: &[u8]) -> Self {
         let text = String::from_utf8_lossy(answer);
+        let stranger = |what: &str| Self {
+            listener: Listener::Stranger,
+            problem: Some(format!("another program answers{what}")),
+            ..self.clone()
+        };
         if !text.starts_with("HTTP/") {
-            let problem = "what answers does not speak plain HTTP; where clients use TLS, set admin_listen";
-            return Self { problem: Some(problem.to_owned()), ..self };
+            return stranger(", which does not speak HTTP");
         }
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let is_ok = head.split_whitespace().nth(1) == Some("200");
         let said: Value = serde_json::from_str(body).unwrap_or_default();
         if said["ready"].is_boolean() {
-            return Self { reachable: true, ready: is_ok, report: Some(said), ..self };
+            return Self { listener: Listener::Walcast, ready: is_ok, report: Some(said), ..self };
         }
         // So answers one whose feed is not set up yet.
         if said["code"] == "not_ready" {
-            let words = [&said["message"], &said["hint"]].into_iter().filter_map(Value::as_str);
+            let words = [&said["message"], &said["hint"]].into_iter().filter_map(Value::as_str).map(foreign);
             let problem = words.collect::<Vec<_>>().join("; ");
-            return Self { reachable: true, problem: Some(problem), ..self };
+            return Self { listener: Listener::Walcast, problem: Some(problem), ..self };
         }
-        Self { problem: Some("another program answers".to_owned()), ..self }
+        stranger("")
     }
 
     /// Something it said, by its place: `/feed/id`.
@@ -72,103 +98,36 @@ impl Daemon {
     }
 
     /// The id of the feed that it serves, where it tells.
-    pub(crate) fn feed(&self) -> Option<&str> {
-        self.said("/feed/id")?.as_str()
+    pub(crate) fn feed(&self) -> Option<FeedId> {
+        self.said("/feed/id")?.as_str()?.parse().ok()
+    }
+
+    /// Whether it lets nobody in any more; `None` where it does not tell whether it has done so before.
+    pub(super) fn is_stopping(&self) -> Option<bool> {
+        let gate = self.said("/gate").and_then(Value::as_str);
+        // What is not set up yet has no report.
+        if self.report.is_some() { gate.map(|gate| gate == "open" && !self.ready) } else { Some(false) }
     }
 
     /// What is wrong, in its own words.
-    pub(super) fn reasons(&self) -> impl Iterator<Item = &str> {
-        self.said("/reasons").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+    pub(super) fn reasons(&self) -> impl Iterator<Item = String> {
+        let reasons = self.said("/reasons").and_then(Value::as_array);
+        reasons.into_iter().flatten().filter_map(Value::as_str).take(REASONS_MAX).map(foreign)
     }
 
     /// Who listens there, for those who wanted to listen there themselves.
     pub(crate) fn who(&self) -> String {
         let problem = self.problem.as_deref().unwrap_or_default();
-        match (self.reachable, self.feed()) {
-            (true, Some(feed)) => format!("another walcast listens there, with feed {feed}"),
-            (true, None) if self.report.is_some() => "another walcast listens there".to_owned(),
-            (true, None) => format!("another walcast listens there, which is not set up: {problem}"),
-            (false, _) => format!("what listens there does not answer as a walcast ({problem})"),
+        match (self.listener, self.feed()) {
+            (Listener::Walcast, Some(feed)) => format!("another walcast listens there, with feed {feed}"),
+            (Listener::Walcast, None) if self.report.is_some() => "another walcast listens there".to_owned(),
+            (Listener::Walcast, None) => {
+                format!("another walcast listens there, which is not set up: {problem}")
+            }
+            (Listener::Silent | Listener::Stranger, _) => {
+                format!("what listens there does not answer as a walcast ({problem})")
+            }
+            (Listener::Nobody, _) => format!("it is taken, though nobody listens there ({problem})"),
         }
-    }
-}
-
-/// One request in HTTP/1.0, so that the answer ends with the connection.
-async fn get_readyz(address: &str) -> io::Result<Vec<u8>> {
-    match address.strip_prefix("unix:") {
-        Some(path) => exchange(UnixStream::connect(path).await?, "localhost").await,
-        None => exchange(TcpStream::connect(address).await?, address).await,
-    }
-}
-
-async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, host: &str) -> io::Result<Vec<u8>> {
-    stream.write_all(format!("GET /readyz HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
-    Ok(answer)
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-
-    use super::Daemon;
-
-    async fn answered(answer: &'static str) -> Daemon {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let server = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = [0; 1024];
-            let _ = stream.read(&mut request).await.unwrap();
-            stream.write_all(answer.as_bytes()).await.unwrap();
-        });
-        let daemon = Daemon::ask(&address).await;
-        server.await.unwrap();
-        daemon
-    }
-
-    #[tokio::test]
-    async fn a_daemon_is_ready_when_it_says_200() {
-        let daemon = answered(
-            "HTTP/1.1 200 OK\r\n\r\n{\"ready\": true, \"feed\": {\"id\": \"f1\"}, \"reasons\": [\"slow\"]}",
-        )
-        .await;
-        assert_eq!((daemon.reachable, daemon.ready, daemon.feed()), (true, true, Some("f1")));
-        assert_eq!(daemon.reasons().collect::<Vec<_>>(), ["slow"]);
-        assert!(daemon.who().contains("another walcast listens there, with feed f1"), "{}", daemon.who());
-        let daemon = answered("HTTP/1.1 503 Service Unavailable\r\n\r\n{\"ready\": false}").await;
-        assert_eq!((daemon.reachable, daemon.ready, daemon.feed()), (true, false, None));
-    }
-
-    #[tokio::test]
-    async fn one_that_is_not_set_up_yet_says_what_it_waits_for() {
-        let said = "HTTP/1.1 503 Service Unavailable\r\n\r\n{\"code\": \"not_ready\", \"message\": \"it waits\", \"hint\": \"wait too\"}";
-        let daemon = answered(said).await;
-        assert_eq!((daemon.reachable, daemon.ready), (true, false));
-        assert_eq!(daemon.problem.as_deref(), Some("it waits; wait too"));
-    }
-
-    #[tokio::test]
-    async fn another_program_is_no_daemon() {
-        for answer in ["HTTP/1.1 200 OK\r\n\r\n<html>", "HTTP/1.1 404 Not Found\r\n\r\n", "SSH-2.0"] {
-            let daemon = answered(answer).await;
-            assert!(!daemon.reachable && !daemon.ready, "{answer}");
-            assert!(
-                daemon.who().starts_with("what listens there does not answer as a walcast"),
-                "{}",
-                daemon.who()
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn nobody_at_the_address_is_a_daemon_that_does_not_run() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        drop(listener);
-        let daemon = Daemon::ask(&address).await;
-        assert!(!daemon.reachable && daemon.problem.is_some());
     }
 }

@@ -2,9 +2,9 @@
 
 use walcast_model::Cursor;
 
-use super::{Daemon, HistoryStatus, SlotStatus, Status};
+use super::{Daemon, HistoryStatus, Listener, SlotStatus, Status};
 use crate::commands::doctor::{size, span};
-use crate::output::count;
+use crate::output::{count, foreign};
 
 /// Tables that are named; there may be hundreds.
 const NAMED_MAX: usize = 3;
@@ -24,7 +24,7 @@ impl Status {
         lines.extend(self.history.iter().flat_map(|history| history.lines(from)));
         lines.extend(self.clients_lines());
         lines.push(("daemon", self.daemon.line()));
-        lines.extend(self.daemon.own_reasons().map(|reason| ("", reason.to_owned())));
+        lines.extend(self.daemon.own_reasons().map(|reason| ("", reason)));
         lines.extend(self.problems.iter().map(|problem| ("problem", problem.clone())));
         lines
     }
@@ -32,26 +32,42 @@ impl Status {
     /// What one wants to know first.
     fn state(&self) -> String {
         let daemon = &self.daemon;
+        let address = &daemon.address;
+        let is_ours = self.is_ours();
         let interrupted = || Some(daemon.said("/source/state")?.as_str()? == "interrupted");
         let is_streamed = self.slot.as_ref().is_some_and(|slot| slot.active_pid.is_some());
+        // That the source has none is known only when it was asked.
+        let lacks_slot = self.source.is_some() && self.slot.is_none();
         match () {
-            () if self.is_ours() && daemon.ready && interrupted() == Some(true) => {
+            () if is_ours && daemon.ready && interrupted() == Some(true) => {
                 "serving what history has; the source is not read".to_owned()
             }
-            () if self.is_ours() && daemon.ready => "serving".to_owned(),
-            () if self.is_ours() => "starting: nobody is served yet".to_owned(),
-            () if is_streamed => {
-                format!("running, but not at {}: say where with --daemon", daemon.address)
+            () if is_ours && daemon.ready => "serving".to_owned(),
+            () if is_ours && daemon.is_stopping() == Some(true) => {
+                "stopping: nobody is let in any more".to_owned()
             }
+            () if self.has_hole && lacks_slot => "the feed cannot go on: its slot is gone".to_owned(),
+            () if self.has_hole => "the feed cannot go on: its slot is lost".to_owned(),
+            () if lacks_slot => "not set up".to_owned(),
+            () if is_ours && daemon.is_stopping().is_none() => {
+                "starting or stopping: nobody is let in".to_owned()
+            }
+            () if is_ours => "starting: nobody is served yet".to_owned(),
+            () if is_streamed && daemon.listener == Listener::Silent => format!(
+                "running, and nothing answers at {address}: it is going down, is stuck, or listens elsewhere (say where \
+                 with --daemon)"
+            ),
+            () if is_streamed => format!("running, but not at {address}: say where with --daemon"),
             () if self.slot.is_some() => "stopped: nobody reads the slot, which keeps WAL".to_owned(),
-            () if self.source.is_some() => "not set up".to_owned(),
             () => "unknown".to_owned(),
         }
     }
 
     /// Whether the daemon is this feed's, as far as is known.
     fn is_ours(&self) -> bool {
-        self.daemon.reachable && self.daemon.same_feed != Some(false) && !self.is_doubtful()
+        self.daemon.listener == Listener::Walcast
+            && self.daemon.same_feed != Some(false)
+            && !self.is_doubtful()
     }
 
     fn feed_line(&self) -> String {
@@ -152,26 +168,27 @@ impl HistoryStatus {
 
 impl Daemon {
     fn line(&self) -> String {
+        let address = &self.address;
         let problem = self.problem.as_deref().map(|problem| format!(": {problem}")).unwrap_or_default();
-        let text = |place: &str| self.said(place).and_then(serde_json::Value::as_str);
-        let state = match (self.reachable, self.ready, self.same_feed) {
-            (false, ..) => return format!("none at {}{problem}", self.address),
-            (true, _, Some(false)) => {
-                return format!("{} serves another feed, {}", self.address, self.feed().unwrap_or_default());
+        let text = |place: &str| self.said(place).and_then(serde_json::Value::as_str).map(foreign);
+        let state = match (self.listener, self.ready, self.feed().filter(|_| self.same_feed == Some(false))) {
+            (Listener::Nobody | Listener::Silent | Listener::Stranger, ..) => {
+                return format!("none at {address}{problem}");
             }
-            (true, true, _) => "ready",
-            (true, false, _) => "not ready",
+            (Listener::Walcast, _, Some(other)) => return format!("{address} serves another feed, {other}"),
+            (Listener::Walcast, true, None) => "ready",
+            (Listener::Walcast, false, None) => "not ready",
         };
         let source = text("/source/state").map(|state| format!(", source {state}"));
         // It is asked in a way that strangers can ask too.
         let silent = (self.report.is_some() && self.feed().is_none())
             .then(|| ", and tells only its own machine which feed it serves".to_owned());
         let more: String = [source, silent].into_iter().flatten().collect();
-        format!("{state} at {}{more}{problem}", self.address)
+        format!("{state} at {address}{more}{problem}")
     }
 
     /// What it says is wrong with the feed that was asked about.
-    fn own_reasons(&self) -> impl Iterator<Item = &str> {
+    fn own_reasons(&self) -> impl Iterator<Item = String> {
         self.reasons().filter(|_| self.same_feed != Some(false))
     }
 }

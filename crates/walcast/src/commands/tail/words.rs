@@ -27,13 +27,20 @@ impl Words {
     pub(super) fn failure(self, error: &Error) -> Failure {
         match error.kind() {
             ErrorKind::Argument => Failure { code: USAGE, ..Failure::because(error) },
-            ErrorKind::Unauthorized if !self.has_token => {
+            ErrorKind::NoToken => {
                 Failure::new("the daemon serves nobody without a token").hint(Some(WITH_TOKEN.to_owned()))
             }
+            // What is in front of the daemon refuses too, and its words say which of the two it was.
             ErrorKind::Unauthorized => {
-                let said = error.answer().map_or_else(|| error.to_string(), |answer| answer.message.clone());
-                Failure::new(format!("the daemon does not take this token: {said}"))
-                    .hint(Some(format!("for another one: {WITH_TOKEN}")))
+                let said = match error.answer() {
+                    Some(answer) if self.has_token => {
+                        format!("the daemon does not take this token: {}", answer.message)
+                    }
+                    Some(answer) => format!("{}: {}", answer.code, answer.message),
+                    None => error.to_string(),
+                };
+                let another = if self.has_token { "for another token: " } else { "for a token: " };
+                Failure::new(said).hint(Some(format!("{another}{WITH_TOKEN}")))
             }
             ErrorKind::Protocol => Failure::because(error).hint(Some(WHERE.to_owned())),
             ErrorKind::TooBig => Failure::new("a row is larger than tail takes")
@@ -106,7 +113,9 @@ fn short(delay: Duration) -> String {
 mod tests {
     use std::time::Duration;
 
-    use walcast_client::{ErrorCode, ErrorMessage};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use walcast_client::{Client, ErrorCode, ErrorKind, ErrorMessage};
 
     use super::{Words, connecting_again};
 
@@ -136,6 +145,27 @@ mod tests {
             assert!(told.contains(flag) && !told.contains("subscribe"), "{told}");
         }
         assert_eq!(told(ErrorCode::NotReady, "subscribe again after a while"), "not_ready: m");
+    }
+
+    #[tokio::test]
+    async fn what_a_proxy_refuses_is_told_in_its_words() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/v1/stream", listener.local_addr().unwrap());
+        let proxy = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            let answer = "HTTP/1.1 403 Forbidden\r\nServer: gate\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        let mut client = Client::builder(&url).build().unwrap();
+        let error = client.next().await.unwrap().unwrap_err();
+        proxy.await.unwrap();
+        assert_eq!(error.kind(), ErrorKind::Unauthorized);
+        for has_token in [false, true] {
+            let said = Words { has_token }.failure(&error).message;
+            assert!(said.contains("403 Forbidden") && said.contains("the server is gate"), "{said}");
+            assert!(said.contains("--token-file") && !said.contains("the daemon"), "{said}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use serde_json::json;
 use walcast_model::{Cursor, Lsn, Seq};
 
-use super::{Daemon, HistoryStatus, SlotStatus, Status};
+use super::{Daemon, HistoryStatus, Listener, SlotStatus, Status};
 use crate::commands::status::ImagesStatus;
 use crate::output::wrap;
 
@@ -13,7 +13,7 @@ fn daemon(feed: &str) -> Daemon {
     let report = json!({"ready": true, "source": {"state": "streaming"}, "feed": {"id": feed, "memory_bytes": 419},
                         "history": {"lag_bytes": 0}, "reasons": []});
     let address = "127.0.0.1:4700".to_owned();
-    Daemon { address, reachable: true, ready: true, report: Some(report), ..Daemon::default() }
+    Daemon { address, listener: Listener::Walcast, ready: true, report: Some(report), ..Daemon::default() }
 }
 
 /// A feed that is served; by the daemon that is given.
@@ -122,7 +122,8 @@ fn the_state_is_what_daemon_and_slot_say_together() {
         alone.lines()[..2],
         [("state", "serving".to_owned()), ("feed", "c243a8dc5908a21a, as the daemon says".to_owned()),]
     );
-    let starting = Daemon { reachable: true, problem: Some("the feed is not set up yet".into()), ..away };
+    let starting =
+        Daemon { listener: Listener::Walcast, problem: Some("the feed is not set up yet".into()), ..away };
     let starting = status(starting);
     assert!(state(&starting).starts_with("starting"), "{}", state(&starting));
     assert!(shown(&starting).contains("not ready at 127.0.0.1:4700: the feed is not set up yet"));
@@ -147,4 +148,28 @@ fn what_the_daemon_complains_about_is_shown() {
     silent.set_daemon(false);
     assert!(silent.lines()[0].1.starts_with("stopped"), "{:?}", silent.lines());
     assert!(silent.problems[0].contains("does not say which feed it serves"), "{:?}", silent.problems);
+}
+
+#[test]
+fn one_that_lets_nobody_in_is_told_apart_by_what_it_says_and_by_its_slot() {
+    let state = |status: &Status| status.lines()[0].1.clone();
+    let says = |report: serde_json::Value| {
+        let mut daemon = daemon("c243a8dc5908a21a");
+        (daemon.ready, daemon.report) = (false, Some(report));
+        status(daemon)
+    };
+    let feed = json!({"id": "c243a8dc5908a21a"});
+    assert!(
+        state(&says(json!({"ready": false, "gate": "closed", "feed": feed}))).starts_with("starting: nobody")
+    );
+    assert!(state(&says(json!({"ready": false, "gate": "open", "feed": feed}))).starts_with("stopping: "));
+    assert!(state(&says(json!({"ready": false}))).starts_with("starting or stopping: "));
+    let mut without = says(json!({"ready": false, "gate": "closed", "feed": feed}));
+    without.slot = None;
+    assert_eq!(state(&without), "not set up");
+    without.has_hole = true;
+    assert_eq!(state(&without), "the feed cannot go on: its slot is gone");
+    // While it goes down it takes nobody's connection, and its slot is still read.
+    let silent = Daemon { listener: Listener::Silent, ..Daemon::default() };
+    assert!(state(&status(silent)).starts_with("running, and nothing answers at "));
 }

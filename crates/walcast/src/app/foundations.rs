@@ -1,0 +1,79 @@
+//! What the feed stands on, waited for.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use walcast_history::FeedRecord;
+use walcast_postgres::ErrorClass;
+
+use super::ServeError;
+use super::again::{Again, Why};
+use super::identity::{self, Settled};
+use crate::commands::setup::{Note, SetupError, StartOver, Target, prepare, require_free_slot};
+use crate::settings::{OnHole, ServeSettings};
+
+/// The longest pause between two tries to set up.
+const SETUP_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// The longest pause between two looks whether the slot is free: a part of how long a take-over takes.
+const STANDBY_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Retries what may pass by itself for ever; a mistake in the configuration is for a person.
+pub(super) async fn until_set_up(
+    settings: &ServeSettings,
+    target: &Target,
+    again: Option<&Again>,
+) -> Result<Settled, SetupError> {
+    let mut wait = Duration::from_millis(250);
+    let has_hole = |feed: &FeedRecord| again.and_then(|again| again.of(feed)) == Some(Why::Hole);
+    let start_over = match settings.on_hole {
+        OnHole::Stop => StartOver::Never,
+        OnHole::StartOver => StartOver::OnHole(&has_hole),
+    };
+    // Who has the slot is said once: a spare waits for days.
+    let mut said = String::new();
+    // What each try finds again too, and what is said by who looks after the publications.
+    let mut noted = HashSet::new();
+    let is_looked_after = settings.publication.manage;
+    let mut note = |note: Note| {
+        if !(is_looked_after && note.is_standing) && noted.insert(note.clone()) {
+            log_note(note);
+        }
+    };
+    loop {
+        let prepared = async {
+            require_free_slot(target).await?;
+            let record = prepare(target, start_over, &mut note).await?;
+            identity::settle(target, record, again).await
+        };
+        let error = match prepared.await {
+            Ok(settled) => return Ok(settled),
+            Err(error) if error.class() == ErrorClass::Transient || is_overtaken(&error) => error,
+            Err(error) => return Err(error),
+        };
+        let longest = if error.is_slot_in_use() { STANDBY_PAUSE_MAX } else { SETUP_PAUSE_MAX };
+        // Full jitter, so that many daemons do not come back together.
+        let pause = wait.min(longest).mul_f64(rand::random_range(0.5..1.0));
+        let text = error.to_string();
+        if error.is_slot_in_use() && said == text {
+            tracing::debug!(%error, "still not set up; trying again in {pause:.1?}");
+        } else {
+            let hint = error.hint(ServeError::COMMAND);
+            tracing::warn!(%error, hint, "not set up yet; trying again in {pause:.1?}");
+        }
+        said = text;
+        tokio::time::sleep(pause).await;
+        wait = (wait * 2).min(longest);
+    }
+}
+
+/// Another daemon that starts at the same time has continued the feed under another id.
+const fn is_overtaken(error: &SetupError) -> bool {
+    matches!(error, SetupError::History(walcast_history::Error::FeedGone { .. }))
+}
+
+fn log_note(note: Note) {
+    match note.fix {
+        Some(fix) => tracing::warn!(subject = note.subject, fix, "{}", note.message),
+        None => tracing::info!(subject = note.subject, "{}", note.message),
+    }
+}
