@@ -47,6 +47,7 @@ mod past;
 mod refusal;
 mod request;
 mod router;
+mod scans;
 mod session;
 mod shape;
 #[cfg(test)]
