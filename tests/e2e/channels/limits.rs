@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use walcast_testkit::{
-    Daemon, Direction, LIMIT, Proxy, TestDatabase, eventually, for_each_version, shared_cluster,
+    Daemon, Direction, LIMIT, Proxy, TestDatabase, eventually, for_each_version, shared_cluster, within,
 };
 
 use super::Client;
@@ -21,7 +21,7 @@ async fn what_others_are_told_is_counted_once_for_each_of_them_and_is_too_much_a
     let filler = "z".repeat(5000);
     clients[0].say(json!({"type": "publish", "channel": "room", "payload": filler, "ref": "1"})).await;
     clients[0].say(json!({"type": "publish", "channel": "room", "payload": 2, "ref": "2"})).await;
-    let error = clients[0].until("error").await;
+    let error = within("the refusal", LIMIT, clients[0].until("error")).await;
     assert_eq!((&error["code"], &error["ref"]), (&json!("limit_exceeded"), &json!("2")), "{error}");
     assert!(error["message"].as_str().is_some_and(|text| text.contains("fan_out_bytes_per_second_max")));
     assert_eq!(clients[10].until("message").await["payload"], filler);

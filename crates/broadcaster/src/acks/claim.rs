@@ -66,11 +66,12 @@ impl Claim {
         }
         let waiting = desk.due.len();
         let due = Due { cursor, tables: Arc::clone(&self.tables), is_acknowledged, rights, outcome };
+        let due = match desk.due.get(&self.key).or_else(|| desk.storing.get(&self.key)) {
+            Some(former) => due.instead_of(former),
+            None => due,
+        };
         match desk.due.entry(self.key.clone()) {
-            Entry::Occupied(mut entry) => {
-                let due = due.instead_of(entry.get());
-                entry.insert(due);
-            }
+            Entry::Occupied(mut entry) => drop(entry.insert(due)),
             Entry::Vacant(_) if waiting >= WAITING_MAX => return Err(not_now()),
             Entry::Vacant(entry) => drop(entry.insert(due)),
         }

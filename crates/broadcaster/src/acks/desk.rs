@@ -60,12 +60,8 @@ impl Due {
 impl Desk {
     /// Takes back what was not stored, unless something newer is there.
     pub(super) fn put_back(&mut self) {
-        for (key, former) in self.storing.drain() {
-            let due = match self.due.remove(&key) {
-                Some(due) => due.instead_of(&former),
-                None => former,
-            };
-            self.due.insert(key, due);
+        for (key, due) in self.storing.drain() {
+            self.due.entry(key).or_insert(due);
         }
     }
 

@@ -191,20 +191,24 @@ async fn where_a_client_began_was_acknowledged_under_no_other_rights() {
     let store = Arc::new(FakeClients::default());
     let acks = Acks::new(store.clone(), Duration::ZERO);
     let claim = acks.claim(key("ada", "a"), String::new());
-    claim.acknowledge(at(5), Some("one".into())).unwrap();
-    assert_eq!(claim.position().await.unwrap(), Some(here(at(5), Some("one"))));
-    // While it is being stored, before it is, and after it was.
-    claim.acknowledge(at(7), Some("one".into())).unwrap();
-    acks.desk().take(1);
-    claim.correct(at(8)).unwrap();
+    let position = async || claim.position().await.unwrap().unwrap();
+    let acknowledge = |cursor, rights: &str| claim.acknowledge(cursor, Some(rights.into())).unwrap();
+    acknowledge(at(5), "one");
+    assert_eq!(position().await, here(at(5), Some("one")));
     acks.flush().await.unwrap();
-    claim.acknowledge(at(9), Some("two".into())).unwrap();
+    // Before what was acknowledged is stored, while it is being stored, and after it was.
+    acknowledge(at(6), "two");
+    claim.correct(at(7)).unwrap();
+    assert_eq!(position().await, here(at(7), Some("two")));
+    acknowledge(at(8), "three");
+    acks.desk().take(1);
+    claim.correct(at(9)).unwrap();
+    assert_eq!(position().await, here(at(9), Some("three")));
     acks.flush().await.unwrap();
     claim.correct(at(10)).unwrap();
-    assert_eq!(claim.position().await.unwrap(), Some(here(at(10), Some("two"))));
+    assert_eq!(position().await, here(at(10), Some("three")));
     acks.flush().await.unwrap();
-    let position = claim.position().await.unwrap().unwrap();
-    assert_eq!((position.cursor, position.rights.as_deref()), (at(10), Some("two")));
+    assert_eq!((position().await.cursor, position().await.rights.as_deref()), (at(10), Some("three")));
 }
 
 #[tokio::test(start_paused = true)]
