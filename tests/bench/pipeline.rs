@@ -21,7 +21,7 @@ use walcast_history::{
     Acknowledged, AppendLimits, Appender, ClientKey, FeedRecord, KnownClient, NewFeed, Page, PageLimits,
     Reader, schema,
 };
-use walcast_model::{Cursor, FeedId, Lsn, Snapshot};
+use walcast_model::{Cursor, Lsn, Snapshot};
 use walcast_postgres::{ConnectionConfig, Pool, Session};
 use walcast_replication::{BarrierEmitter, Replicator, ReplicatorSettings};
 use walcast_snapshot::{SnapshotLimits, Snapshots};
@@ -266,10 +266,7 @@ impl ClientPositions for NoClients {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    fn position<'a>(
-        &'a self,
-        _: &'a ClientKey,
-    ) -> BoxFuture<'a, Result<Option<(FeedId, Cursor)>, Unanswered>> {
+    fn position<'a>(&'a self, _: &'a ClientKey) -> BoxFuture<'a, Result<Option<KnownClient>, Unanswered>> {
         Box::pin(async { Ok(None) })
     }
 

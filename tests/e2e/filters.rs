@@ -8,7 +8,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use walcast_model::Cursor;
-use walcast_testkit::{Daemon, LIMIT, TestDatabase, TestSession, for_each_version, within};
+use walcast_testkit::{Daemon, LIMIT, TestDatabase, TestSession, for_each_version, shared_cluster, within};
 
 use crate::observer::{Socket, open, receive, send, wal_position};
 
@@ -251,7 +251,7 @@ async fn each_filter_gives_the_rows_that_postgres_gives_from_the_sync_live_and_f
 /// A label that is new, and a column, are found when a filter names them; a column that is dropped ends the filter.
 #[tokio::test]
 async fn filters_follow_the_table() {
-    let database = TestDatabase::create(walcast_testkit::shared_cluster().await).await;
+    let database = TestDatabase::create(shared_cluster().await).await;
     database.run(TABLE).await;
     database.run("CREATE TABLE plain (id int PRIMARY KEY, owner int)").await;
     let daemon = Daemon::of(&database)
@@ -329,4 +329,49 @@ async fn filters_follow_the_table() {
     assert!(refused["hint"].as_str().expect("a hint").contains("REPLICA IDENTITY FULL"), "{refused}");
     send(&mut socket, subscribe("key", "id IN (1, 2)")).await;
     assert_eq!(until(&mut socket, "key", "caught_up").await["type"], "caught_up");
+}
+
+#[tokio::test]
+async fn a_client_has_so_many_filters_that_no_index_finds_and_no_more() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    database.run(TABLE).await;
+    let daemon = Daemon::of(&database)
+        .flag("--scans-per-user-max", 2)
+        .flag("--subscribes-per-second-max", 1000)
+        .start()
+        .await;
+    let (mut socket, _) = open(&daemon.ws_url()).await;
+    for (id, condition, is_taken) in [
+        ("a", "t LIKE '%a%'", true),
+        ("b", "t LIKE '%b%'", true),
+        ("c", "doc ->> 'kind' = 'x'", false),
+        ("the same", "t LIKE '%a%'", true),
+        ("found", "owner = 7 AND t LIKE '%c%'", true),
+    ] {
+        let entry = json!({"table": "public.things", "where": condition});
+        send(&mut socket, json!({"type": "subscribe", "id": id, "tables": [entry]})).await;
+        let told = loop {
+            let message = within("an answer", LIMIT, receive(&mut socket)).await.expect("it goes on");
+            if message["id"] == id && (message["type"] == "caught_up" || message["type"] == "error") {
+                break message;
+            }
+        };
+        assert_eq!(told["type"] == "caught_up", is_taken, "{told}");
+        if !is_taken {
+            assert_eq!(told["code"], "limit_exceeded");
+            assert!(told["message"].as_str().is_some_and(|text| text.contains("scans_per_user_max")));
+        }
+    }
+    assert_eq!(daemon.metric("walcast_filter_scans").await, Some(2.0));
+    // What is given back may be had for another one.
+    send(&mut socket, json!({"type": "unsubscribe", "id": "b"})).await;
+    let entry = json!({"table": "public.things", "where": "doc ->> 'kind' IN ('x', 'y')"});
+    send(&mut socket, json!({"type": "subscribe", "id": "d", "tables": [entry]})).await;
+    loop {
+        let message = within("an answer", LIMIT, receive(&mut socket)).await.expect("it goes on");
+        assert_ne!(message["type"], "error", "{message}");
+        if message["id"] == "d" && message["type"] == "caught_up" {
+            return;
+        }
+    }
 }

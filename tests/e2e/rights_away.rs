@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use walcast_client::{Client, Event, MemoryStore, Mode, Subscription};
 use walcast_testkit::{Daemon, LIMIT, TestDatabase, for_each_version, within};
 
+use crate::observer::{open, receive, send};
 use crate::rights::{POLICIES, TABLES, daemon, token};
 
 /// A program that keeps a copy of the notes that Ann may have, and the cursor with it.
@@ -102,6 +103,55 @@ async fn a_copy_that_was_made_under_other_rights_is_made_again() {
         daemon.restart().await;
         assert_eq!(program.run(&daemon).await, (true, Mode::Snapshot));
         assert_eq!(program.owners(), BTreeMap::from([("ann", 21)]));
+    })
+    .await;
+}
+
+/// How a client that leaves it to the daemon to know where it was begins, and how many rows it is sent. It acknowledges what
+/// it got, until that is durable.
+async fn resume_where_acknowledged(daemon: &Daemon) -> (Value, u64) {
+    let (mut socket, _) = open(&format!("{}?token={}", daemon.ws_url(), token("ann", "user"))).await;
+    let subscribe = json!({"type": "subscribe", "id": "notes", "tables": [{"table": "public.notes"}],
+                           "client_id": "laptop", "cursor": "acked"});
+    send(&mut socket, subscribe).await;
+    let (mut mode, mut rows, mut asked) = (Value::Null, 0, Value::Null);
+    loop {
+        let message = within("a message", LIMIT, receive(&mut socket)).await.expect("the connection goes on");
+        match message["type"].as_str() {
+            Some("subscribed") => mode = message["mode"].clone(),
+            Some("snapshot") => rows += message["rows"].as_array().expect("rows").len() as u64,
+            Some("caught_up") => {
+                asked = message["cursor"].clone();
+                send(&mut socket, json!({"type": "ack", "id": "notes", "cursor": asked})).await;
+            }
+            Some("acked") if message["cursor"] == asked => return (mode, rows),
+            Some("error") => panic!("{message}"),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_under_other_rights_is_made_again() {
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        database.run(TABLES).await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut daemon, path) = daemon(&database, &folder).await;
+        assert_eq!(resume_where_acknowledged(&daemon).await, (json!("snapshot"), 20));
+        let (mode, rows) = resume_where_acknowledged(&daemon).await;
+        assert!(mode != "snapshot" && rows == 0, "the same rights: it goes on where it was");
+        // Other ones while it is away, and then while the daemon is.
+        let wider = POLICIES.replace("owner = claims.sub", "owner IN ('ann', 'bob')");
+        std::fs::write(&path, &wider).expect("a file");
+        daemon.hang_up();
+        daemon.until_metric("walcast_policies_reloads_total", 1.0).await;
+        assert_eq!(resume_where_acknowledged(&daemon).await, (json!("snapshot"), 40));
+        daemon.terminate().await;
+        std::fs::write(&path, POLICIES).expect("a file");
+        daemon.restart().await;
+        assert_eq!(resume_where_acknowledged(&daemon).await, (json!("snapshot"), 20));
+        assert_ne!(resume_where_acknowledged(&daemon).await.0, "snapshot");
     })
     .await;
 }

@@ -23,7 +23,7 @@ use walcast_protocol::ErrorCode;
 use crate::metrics as names;
 use crate::past::Unanswered;
 use crate::refusal::Refusal;
-pub(crate) use claim::Claim;
+pub(crate) use claim::{Claim, Position};
 pub(crate) use desk::Outcome;
 use desk::{Desk, Holder};
 pub use store::ClientPositions;

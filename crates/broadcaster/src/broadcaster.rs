@@ -24,6 +24,7 @@ use crate::past::{InitialSync, PastPages};
 use crate::refusal::Refusal;
 use crate::request::Request;
 use crate::router::Router;
+use crate::scans::Scans;
 use crate::session::World;
 use crate::subscription::{Client, Services, Subscription};
 use crate::turns::{Applicant, Turns};
@@ -81,7 +82,8 @@ impl Broadcaster {
         let acks = Acks::new(clients, limits.ack_interval);
         let tasks = TaskTracker::new();
         let services = Services { past, source, turns, lookups, catalog, barriers, acks, folds, tasks };
-        let world = World { feed_id, lineage, feed, gate, router, limits };
+        let scans = Scans::new(limits.scans_per_user_max);
+        let world = World { feed_id, lineage, feed, gate, router, scans, limits };
         let (world, services) = (Arc::new(world), Arc::new(services));
         let channels = Channels::new(limits);
         Self { shared: Arc::new(Shared { world, services, channels, oldest: Mutex::default() }) }
@@ -100,11 +102,15 @@ impl Broadcaster {
             }
         };
         let (catalog, acks) = (&self.shared.services.catalog, &self.shared.services.acks);
+        // A task of its own: the feed is not to wait while channels are told who is there.
+        let channels = self.shared.channels.clone();
+        let presence = self.shared.services.tasks.spawn(async move { channels.follow().await });
+        let presence = AbortOnDropHandle::new(presence);
         tokio::select! {
             // Both end when they are told to, or not at all.
             ((), ()) = async { tokio::join!(router.follow(catalog, cancel.clone()), acks.run(cancel.clone())) } => {}
             () = oldest => {}
-            () = self.shared.channels.follow() => {}
+            ended = presence => tracing::error!(?ended, "nobody is told any more who is in channels"),
         }
     }
 

@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
+use tokio::task::consume_budget;
 use tokio::time::{Instant, sleep_until};
 use walcast_model::DatabaseMessage;
 
@@ -128,11 +129,16 @@ impl Channels {
         Some(answer)
     }
 
-    /// Takes a client in, and makes the room where there is none.
+    /// Takes a client in, and makes the room where there is none. With the bytes that it takes to tell everybody.
     ///
     /// # Errors
     /// When there are as many as there may be.
-    fn join(&self, channel: &str, newcomer: Newcomer, now: Instant) -> Result<(Arc<str>, MemberId), Full> {
+    fn join(
+        &self,
+        channel: &str,
+        newcomer: Newcomer,
+        now: Instant,
+    ) -> Result<(Arc<str>, MemberId, usize), Full> {
         let (shared, limits) = (&self.shared, &self.shared.limits);
         let mut shard = self.shard(channel);
         let name = match shard.rooms.get(channel) {
@@ -150,9 +156,13 @@ impl Channels {
             }
         };
         let id = MemberId(shared.next_member.fetch_add(1, Ordering::Relaxed));
-        shard.within(&name, now, shared, |room| room.join(id, newcomer));
+        let told = shard.within(&name, now, shared, |room| {
+            let bytes = room.cost_of(newcomer.state.as_deref());
+            room.join(id, newcomer);
+            bytes
+        });
         metrics::gauge!(names::CHANNEL_MEMBERS).increment(1.0);
-        Ok((name, id))
+        Ok((name, id, told.map_or(0, |(bytes, _)| bytes)))
     }
 
     fn leave(&self, channel: &str, id: MemberId, now: Instant) {
@@ -161,8 +171,14 @@ impl Channels {
         }
     }
 
-    fn set_state(&self, channel: &str, id: MemberId, state: Option<Box<RawValue>>, now: Instant) {
-        self.within(channel, now, |room| room.set_state(id, state));
+    /// The bytes that it takes to tell everybody.
+    fn set_state(&self, channel: &str, id: MemberId, state: Option<Box<RawValue>>, now: Instant) -> usize {
+        let told = self.within(channel, now, |room| {
+            let bytes = room.cost_of(state.as_deref());
+            room.set_state(id, state);
+            bytes
+        });
+        told.unwrap_or_default()
     }
 
     /// Whether it may see who is there from now on.
@@ -175,14 +191,11 @@ impl Channels {
         self.within(channel, now, |room| room.tell_anew(id));
     }
 
-    /// Hands something out to everybody in a channel.
-    fn say(&self, channel: &str, saying: Saying) {
+    /// Hands something out to everybody in a channel: the bytes of all that are told.
+    fn say(&self, channel: &str, saying: Saying) -> usize {
         let from = if matches!(saying, Saying::Client { .. }) { "client" } else { "database" };
         metrics::counter!(names::CHANNEL_MESSAGES, "from" => from).increment(1);
-        let mut shard = self.shard(channel);
-        if let Some(room) = shard.rooms.get_mut(channel) {
-            room.say(saying);
-        }
+        self.shard(channel).rooms.get(channel).map_or(0, |room| room.say(saying))
     }
 
     /// Hands out what the database says.
@@ -207,7 +220,7 @@ impl Channels {
     /// Tells who came and went when it is due, until it is dropped.
     pub(crate) async fn follow(&self) {
         loop {
-            let next = self.tell_due(Instant::now());
+            let next = self.tell_due(Instant::now()).await;
             let pause = async {
                 match next {
                     Some(at) => sleep_until(at).await,
@@ -222,7 +235,7 @@ impl Channels {
     }
 
     /// Tells what is due, and when the next is.
-    fn tell_due(&self, now: Instant) -> Option<Instant> {
+    async fn tell_due(&self, now: Instant) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         for shard in &self.shared.shards {
             let mut due = Vec::new();
@@ -240,6 +253,7 @@ impl Channels {
             // One by one, so that others have their turn.
             for name in due {
                 self.within(&name, now, |_| ());
+                consume_budget().await;
             }
         }
         next

@@ -21,6 +21,7 @@ use walcast_model::{
 use walcast_protocol::encode as protocol;
 
 use crate::wanted::{Choice, Wanted};
+pub(crate) use crossing::write_key;
 pub(crate) use frame::{Frame, Heads, Piece, Says, relation};
 pub(crate) use projection::{Projection, project_rows};
 

@@ -44,9 +44,11 @@ mod lineage;
 mod lookup;
 mod metrics;
 mod past;
+mod preview;
 mod refusal;
 mod request;
 mod router;
+mod scans;
 mod session;
 mod shape;
 #[cfg(test)]
@@ -64,4 +66,5 @@ pub use gate::Gate;
 pub use limits::Limits;
 pub use lineage::Lineage;
 pub use past::{InitialSync, KnownTable, PastPages, Unanswered, WantsTable};
+pub use preview::{Preview, key_of};
 pub use refusal::Refusal;

@@ -42,6 +42,10 @@ pub struct Limits {
     /// `publishes_per_second_max`: messages and states that one connection publishes in a second, four times as many at once.
     /// What is faster is answered `limit_exceeded`.
     pub publishes_per_second_max: usize,
+    /// `fan_out_bytes_per_second_max`: bytes of messages and states that one user has others told in channels in a second, or
+    /// one connection of which nobody knows whose it is: each counts once for everybody who is told. Four times as much at
+    /// once, and more by one. What is faster is answered `limit_exceeded`.
+    pub fan_out_bytes_per_second_max: usize,
     /// `presence_interval`: it is told at most this often who came to a channel and went. Who did both meanwhile is not.
     pub presence_interval: Duration,
     /// `presence_silence_max`: how long a client that is shown in a channel may say nothing, not even answer a ping, which
@@ -88,6 +92,10 @@ pub struct Limits {
     pub subscriptions_max: usize,
     /// `tables_max`: entries of `tables` in one subscription. More are answered `limit_exceeded`.
     pub tables_max: usize,
+    /// `scans_per_user_max`: conditions in filters of one user, or of one connection of which nobody knows whose it is, that
+    /// each change of their table has to be looked at for: filters that no index finds, and paths into a column. Equal ones
+    /// count once. A subscription that would make more is answered `limit_exceeded`.
+    pub scans_per_user_max: usize,
     /// `message_bytes_max`: a message from a client, in bytes. A longer one ends the connection with 1009.
     pub message_bytes_max: usize,
     /// `bad_messages_max`: messages in a row that cannot be understood or are refused. The connection then ends
@@ -155,6 +163,7 @@ impl Default for Limits {
             payload_bytes_max: 32 << 10,
             state_bytes_max: 1 << 10,
             publishes_per_second_max: 25,
+            fan_out_bytes_per_second_max: 16 << 20,
             presence_interval: Duration::from_millis(100),
             presence_silence_max: Duration::from_secs(45),
             channel_queue_bytes_max: 256 << 10,
@@ -174,6 +183,7 @@ impl Default for Limits {
             snapshots_per_user_max: 2,
             subscriptions_max: 64,
             tables_max: 256,
+            scans_per_user_max: 32,
             message_bytes_max: 64 << 10,
             bad_messages_max: 100,
             handshake_max: Duration::from_secs(10),

@@ -45,6 +45,11 @@ pub(crate) const OVERTAKEN: &str = "walcast_router_overtaken_total";
 /// Times that what is granted did not fit a definition of a table, of which nothing is given then.
 pub(crate) const UNFIT: &str = "walcast_policies_unfit_total";
 
+/// Conditions of filters that each change of their table is looked at for (gauge).
+pub(crate) const SCANS: &str = "walcast_filter_scans";
+/// Subscriptions refused because their user has as many of these as may be.
+pub(crate) const SCANS_REFUSED: &str = "walcast_filter_scans_refused_total";
+
 /// Channels that somebody is in (gauge).
 pub(crate) const CHANNELS: &str = "walcast_channels";
 /// Connections in channels, one for each channel (gauge).
@@ -87,6 +92,8 @@ pub(crate) fn describe() {
         metrics::describe_gauge!(ENCODED_BYTES, metrics::Unit::Bytes, "Frames kept encoded");
         metrics::describe_counter!(FELL_BACK, "History pages served to sessions behind the feed");
         metrics::describe_counter!(RETRIED, "Questions to history or source that were asked again");
+        metrics::describe_gauge!(SCANS, "Conditions that each change of their table is looked at for");
+        metrics::describe_counter!(SCANS_REFUSED, "Subscriptions refused because of such conditions");
         metrics::describe_gauge!(CHANNELS, "Channels that somebody is in");
         metrics::describe_gauge!(CHANNEL_MEMBERS, "Connections in channels");
         metrics::describe_counter!(CHANNEL_MESSAGES, "Messages said in channels");

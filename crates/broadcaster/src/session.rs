@@ -33,6 +33,7 @@ use walcast_protocol::{
 };
 use walcast_snapshot::SnapshotEvent;
 
+use crate::acks::Position;
 use crate::catalog::Freshness;
 use crate::encode::{self, Frame, Heads};
 use crate::gate::Gate;
@@ -42,6 +43,8 @@ use crate::past::KnownTable;
 use crate::refusal::Refusal;
 use crate::request::{Asked, Request};
 use crate::router::{Router, ShapeHandle};
+use crate::scans::{Scanning, Scans};
+use crate::turns::Applicant;
 use crate::wanted::{Entries, ShapeKey};
 use binding::Binding;
 pub(crate) use compacted::Folded;
@@ -57,6 +60,7 @@ pub(crate) struct World {
     pub(crate) feed: Feed,
     pub(crate) gate: Gate,
     pub(crate) router: Arc<Router>,
+    pub(crate) scans: Scans,
     pub(crate) limits: Limits,
 }
 
@@ -100,8 +104,7 @@ pub(crate) enum Question {
 /// The answer to a [`Question`]. Failures that pass by themselves are not among them: the driver asks again.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// `None` for the feed: this one.
-    Acked(Result<Option<(Option<FeedId>, Cursor)>, Refusal>),
+    Acked(Result<Option<Position>, Refusal>),
     Tables(Result<Arc<Vec<KnownTable>>, Refusal>),
     Oldest(Result<Cursor, Refusal>),
     Page(Result<Page, Refusal>),
@@ -161,6 +164,8 @@ pub(crate) struct Session {
     /// What the client asks for, whatever it may have of it.
     asked: Entries<Asked>,
     shape: ShapeHandle,
+    /// What its client's filters make of every change.
+    scanning: Scanning,
     start: StartAt,
     catchup: Catchup,
     /// Transactions that come from here are not sent back.
@@ -188,7 +193,12 @@ impl Session {
     ///
     /// # Errors
     /// When the cursor is from another feed, and when the client may not have what it asks for.
-    pub(crate) fn new(request: Request, rights: &Rights, world: Arc<World>) -> Result<Self, Refusal> {
+    pub(crate) fn new(
+        request: Request,
+        rights: &Rights,
+        applicant: Applicant,
+        world: Arc<World>,
+    ) -> Result<Self, Refusal> {
         let Request { id, tables, start, feed, client_id: _, origin, catchup } = request;
         let shape = ShapeKey::resolve(&tables, rights)?;
         // `latest` and `0/0` mean the same in every feed.
@@ -199,6 +209,7 @@ impl Session {
         Ok(Self {
             heads: Heads::new(&id),
             id,
+            scanning: world.scans.clone().by(applicant),
             world,
             asked: tables.into(),
             may_know_all: rights.is_everything(),
@@ -221,6 +232,11 @@ impl Session {
 
     pub(crate) const fn id(&self) -> &SubscriptionId {
         &self.id
+    }
+
+    /// In whose line its initial syncs stand.
+    pub(crate) const fn applicant(&self) -> &Applicant {
+        self.scanning.applicant()
     }
 
     pub(crate) const fn shape(&self) -> &ShapeHandle {
@@ -248,6 +264,7 @@ impl Session {
         self.frames.clear();
         self.told.clear();
         self.shape = self.world.router.shape(key);
+        self.scanning.clear();
         (self.start, self.feed) = (StartAt::Snapshot, None);
         self.phase = Phase::Gate;
         true
@@ -317,6 +334,11 @@ impl Session {
         }
     }
 
+    /// A name for what policies give its client of what it asks for; `None` where none are in force.
+    pub(crate) fn rights(&self) -> Option<String> {
+        (!self.may_know_all).then(|| self.shape.key().rights())
+    }
+
     /// Which cursors its client can have stored by now: from the first to the last. `None` while there is none.
     pub(crate) fn storable(&self) -> Option<(Cursor, Cursor)> {
         match &self.phase {
@@ -365,7 +387,7 @@ impl Session {
 
     fn subscribed(&mut self, mode: Mode, cursor: Cursor) {
         let id = self.id.clone();
-        let rights = (!self.may_know_all).then(|| self.shape.key().rights());
+        let rights = self.rights();
         self.send(Subscribed { id, mode, cursor, rights });
         self.last_cursor = self.last_cursor.max(cursor);
     }

@@ -74,13 +74,13 @@ struct Acknowledging {
     last: Cursor,
     /// Whether it begins where the client says, which counts for more than what was acknowledged before.
     corrects: bool,
+    /// A name for what policies give the client.
+    rights: Option<Arc<str>>,
 }
 
 /// A session and what it waits for.
 pub(crate) struct Subscription {
     session: Session,
-    /// In whose line its initial syncs stand.
-    applicant: Applicant,
     /// What its client is to be told before anything else.
     first: Option<Waiting>,
     world: Arc<World>,
@@ -110,15 +110,21 @@ impl Subscription {
         let key = client.key(&mut request)?;
         let tables = named(&request);
         let corrects = matches!(request.start, StartAt::At(_) | StartAt::Latest);
-        let session = Session::new(request, rights, Arc::clone(world))?;
+        let session = Session::new(request, rights, client.applicant.clone(), Arc::clone(world))?;
         let acknowledging = key.map(|key| {
             let claim = services.acks.claim(key, tables);
-            Acknowledging { outcome: next_outcome(claim.watch()), claim, last: Cursor::ZERO, corrects }
+            let rights = session.rights().map(Arc::from);
+            Acknowledging {
+                outcome: next_outcome(claim.watch()),
+                claim,
+                last: Cursor::ZERO,
+                corrects,
+                rights,
+            }
         });
         let barriers = services.barriers.clone();
         Ok(Self {
             session,
-            applicant: client.applicant.clone(),
             acknowledging,
             first: None,
             world: Arc::clone(world),
@@ -149,6 +155,7 @@ impl Subscription {
             if let Some(acknowledging) = &mut self.acknowledging {
                 acknowledging.last = Cursor::ZERO;
                 acknowledging.corrects = false;
+                acknowledging.rights = self.session.rights().map(Arc::from);
             }
         }
     }
@@ -178,7 +185,7 @@ impl Subscription {
                 Refusal::bad(message).hint("acknowledge cursors as they were sent, once they are stored")
             );
         }
-        acknowledging.claim.acknowledge(cursor)?;
+        acknowledging.claim.acknowledge(cursor, acknowledging.rights.clone())?;
         (acknowledging.last, acknowledging.corrects) = (cursor, false);
         Ok(())
     }
@@ -325,7 +332,7 @@ impl Subscription {
             SnapshotTable { rows, ..SnapshotTable::from(name) }
         };
         let tables: Vec<SnapshotTable> = tables.into_iter().map(with_rows).collect();
-        let mut turn = self.services.turns.queue(self.applicant.clone());
+        let mut turn = self.services.turns.queue(self.session.applicant().clone());
         let ticket = turn.ticket();
         let run = async move {
             let place = {

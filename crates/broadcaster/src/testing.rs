@@ -12,14 +12,14 @@ use walcast_feed::{Feed, FeedLimits, FeedWriter, Read};
 use walcast_filter::{Collation, Schema};
 use walcast_history::{Acknowledged, ClientKey, KnownClient, LatestPage, Page, PageLimits};
 use walcast_model::{
-    Column, CommitEnd, CommitStart, Cursor, FeedId, Lsn, Meta, Oid, Op, Part, PartBuilder, Relation,
-    RelationName, ReplicaIdentity, Seq, Snapshot, Timestamp, Transaction, Xid,
+    Column, CommitEnd, CommitStart, Cursor, Lsn, Meta, Oid, Op, Part, PartBuilder, Relation, RelationName,
+    ReplicaIdentity, Seq, Snapshot, Timestamp, Transaction, Xid,
 };
 use walcast_policy::Rights;
 use walcast_protocol::{ClientMessage, ServerMessage};
 use walcast_snapshot::{FoundRows, Key, SnapshotEvent, SnapshotTable};
 
-use crate::acks::ClientPositions;
+use crate::acks::{ClientPositions, Position};
 use crate::encode::Frame;
 use crate::gate::Gate;
 use crate::limits::Limits;
@@ -28,7 +28,9 @@ use crate::past::{InitialSync, KnownTable, PastPages, Unanswered};
 use crate::refusal::Refusal;
 use crate::request::Request;
 use crate::router::Router;
+use crate::scans::Scans;
 use crate::session::{Answer, Folded, Question, Session, Step, Wait, World};
+use crate::turns::Applicant;
 use crate::wanted::ShapeKey;
 
 pub(crate) fn at(lsn: u64) -> Cursor {
@@ -306,7 +308,7 @@ impl InitialSync for FakeSource {
 /// What clients acknowledged, in memory. A client that is called `poison` can never be stored.
 #[derive(Debug, Default)]
 pub(crate) struct FakeClients {
-    kept: Mutex<HashMap<ClientKey, Cursor>>,
+    kept: Mutex<HashMap<ClientKey, KnownClient>>,
     writes: AtomicUsize,
     is_away: AtomicBool,
     /// While it is set what is stored is not confirmed; then the connection breaks.
@@ -315,7 +317,7 @@ pub(crate) struct FakeClients {
 
 impl FakeClients {
     pub(crate) fn get(&self, key: &ClientKey) -> Option<Cursor> {
-        self.kept.lock().unwrap().get(key).copied()
+        self.kept.lock().unwrap().get(key).map(|known| known.cursor)
     }
 
     pub(crate) fn writes(&self) -> usize {
@@ -349,9 +351,20 @@ impl ClientPositions for FakeClients {
             {
                 let mut kept = self.kept.lock().unwrap();
                 for one in batch {
-                    if one.adds || kept.contains_key(&one.key) {
-                        kept.insert(one.key.clone(), one.cursor);
+                    let known = kept.get(&one.key);
+                    if !one.adds && known.is_none() {
+                        continue;
                     }
+                    let former = known.and_then(|known| known.rights.clone());
+                    let known = KnownClient {
+                        key: one.key.clone(),
+                        feed: "f_1".parse().unwrap(),
+                        cursor: one.cursor,
+                        tables: one.tables.clone(),
+                        seen_at: Timestamp::default(),
+                        rights: if one.adds { one.rights.clone() } else { one.rights.clone().or(former) },
+                    };
+                    kept.insert(one.key.clone(), known);
                 }
             }
             if *self.hangs.borrow() {
@@ -363,13 +376,10 @@ impl ClientPositions for FakeClients {
         .boxed()
     }
 
-    fn position<'a>(
-        &'a self,
-        key: &'a ClientKey,
-    ) -> BoxFuture<'a, Result<Option<(FeedId, Cursor)>, Unanswered>> {
+    fn position<'a>(&'a self, key: &'a ClientKey) -> BoxFuture<'a, Result<Option<KnownClient>, Unanswered>> {
         async move {
             self.there()?;
-            Ok(self.get(key).map(|cursor| ("f_1".parse().unwrap(), cursor)))
+            Ok(self.kept.lock().unwrap().get(key).cloned())
         }
         .boxed()
     }
@@ -380,15 +390,8 @@ impl ClientPositions for FakeClients {
         count_max: usize,
     ) -> BoxFuture<'a, Result<Vec<KnownClient>, Unanswered>> {
         let kept = self.kept.lock().unwrap();
-        let known = |(key, cursor): (&ClientKey, &Cursor)| KnownClient {
-            key: key.clone(),
-            feed: "f_1".parse().unwrap(),
-            cursor: *cursor,
-            tables: String::new(),
-            seen_at: Timestamp::default(),
-        };
-        let of_user = kept.iter().filter(|(key, _)| key.name.user == user).map(known).take(count_max);
-        std::future::ready(Ok(of_user.collect())).boxed()
+        let of_user = kept.values().filter(|known| known.key.name.user == user).take(count_max);
+        std::future::ready(Ok(of_user.cloned().collect())).boxed()
     }
 
     fn upkeep<'a>(&'a self, _: &'a [ClientKey]) -> BoxFuture<'a, Result<(), Unanswered>> {
@@ -407,7 +410,7 @@ pub(crate) struct Bench {
     pub(crate) past: FakePast,
     pub(crate) source: FakeSource,
     /// What every client has acknowledged.
-    pub(crate) acked: Option<(Option<FeedId>, Cursor)>,
+    pub(crate) acked: Option<Position>,
 }
 
 impl Bench {
@@ -418,7 +421,8 @@ impl Bench {
         gate.open();
         let router = Router::new(feed.clone(), limits);
         let (feed_id, lineage) = ("f_1".parse().unwrap(), Lineage::default());
-        let world = World { feed_id, lineage, feed, gate, router, limits };
+        let scans = Scans::new(limits.scans_per_user_max);
+        let world = World { feed_id, lineage, feed, gate, router, scans, limits };
         let past = FakePast { oldest: at(1), page_changes: 3, ..FakePast::default() };
         let source = FakeSource::default();
         let tables = ["a", "b", "c"].map(|name| table(name, &["x", "y"]));
@@ -464,7 +468,7 @@ impl Bench {
     }
 
     pub(crate) fn session_with(&self, fields: &str, rights: &Rights) -> Result<Session, Refusal> {
-        Session::new(request(fields)?, rights, Arc::clone(&self.world))
+        Session::new(request(fields)?, rights, Applicant::Connection(0), Arc::clone(&self.world))
     }
 
     /// Takes all messages that the session has, answering its questions; ends when it waits or is over.

@@ -6,7 +6,7 @@
 //!  eve:     2 1 ┘
 //! ```
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -31,16 +31,30 @@ struct Queue {
     free: usize,
     /// How many places one applicant may have at a time.
     each_max: usize,
-    has: HashMap<Applicant, usize>,
-    /// In the order in which they are served; one that was served goes to the end.
-    lines: VecDeque<Line>,
-    next_ticket: u64,
+    lines: HashMap<Applicant, Line>,
+    /// Who waits and may have another place, by [`Line::rank`]: the first is served next.
+    next: BTreeMap<Rank, Applicant>,
+    /// Tickets, and turns of lines, that were given out.
+    numbers: u64,
 }
 
-#[derive(Debug)]
+/// Those who have least come first, and of these whoever was served longest ago, or came first.
+type Rank = (usize, u64);
+
+/// Of one applicant: there while it has a place or waits for one.
+#[derive(Debug, Default)]
 struct Line {
-    of: Applicant,
-    waiting: VecDeque<(u64, oneshot::Sender<Place>)>,
+    has: usize,
+    /// A later one each time that it is served, and when it begins to wait.
+    turn: u64,
+    /// By their tickets, which grow.
+    waiting: BTreeMap<u64, oneshot::Sender<Place>>,
+}
+
+impl Line {
+    const fn rank(&self) -> Rank {
+        (self.has, self.turn)
+    }
 }
 
 /// A place in the queue, or in the end for an initial sync. Leaves it when dropped.
@@ -71,14 +85,14 @@ impl Turns {
         let queue = Queue {
             free: max.max(1),
             each_max: each_max.max(1),
-            has: HashMap::new(),
-            lines: VecDeque::new(),
-            next_ticket: 0,
+            lines: HashMap::new(),
+            next: BTreeMap::new(),
+            numbers: 0,
         };
         Self { queue: Arc::new(Mutex::new(queue)) }
     }
 
-    // Held for a look through the queue.
+    // Held for a look-up, and for a look at each line to tell a position.
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,50 +101,59 @@ impl Turns {
     pub(crate) fn queue(&self, of: Applicant) -> Turn {
         let (grant, granted) = oneshot::channel();
         let mut queue = self.lock();
-        let ticket = queue.next_ticket;
-        queue.next_ticket += 1;
-        match queue.lines.iter_mut().find(|line| line.of == of) {
-            Some(line) => line.waiting.push_back((ticket, grant)),
-            None => {
-                queue.lines.push_back(Line { of: of.clone(), waiting: VecDeque::from([(ticket, grant)]) });
+        let number = queue.number();
+        queue.change(&of, |line| {
+            if line.waiting.is_empty() {
+                line.turn = number;
             }
-        }
+            line.waiting.insert(number, grant);
+        });
         let unwanted = self.grant(&mut queue);
         drop(queue);
         // Gives them back, which takes the lock.
         drop(unwanted);
-        Turn { ticket: Ticket { turns: self.clone(), of, number: ticket }, granted }
+        Turn { ticket: Ticket { turns: self.clone(), of, number }, granted }
     }
 
     /// Gives out what is free. Returns places for which nobody waited any more.
     fn grant(&self, queue: &mut Queue) -> Vec<Place> {
         let mut unwanted = Vec::new();
         while queue.free > 0 {
-            // Those who have nothing yet come first.
-            let lines = queue.lines.iter().enumerate().filter(|(_, line)| queue.may_have(&line.of));
-            let next = lines.min_by_key(|(index, line)| (queue.has(&line.of), *index));
-            let Some((index, _)) = next else { break };
-            let Some(mut line) = queue.lines.remove(index) else { break };
-            let Some((_, grant)) = line.waiting.pop_front() else { continue };
-            let of = line.of.clone();
-            if !line.waiting.is_empty() {
-                queue.lines.push_back(line);
-            }
+            let Some(of) = queue.next.values().next().cloned() else { break };
             queue.free -= 1;
-            *queue.has.entry(of.clone()).or_default() += 1;
-            unwanted.extend(grant.send(Place { turns: self.clone(), of }).err());
+            let turn = queue.number();
+            let first = queue.change(&of, |line| {
+                (line.has, line.turn) = (line.has + 1, turn);
+                line.waiting.pop_first()
+            });
+            let place = Place { turns: self.clone(), of };
+            unwanted.extend(match first {
+                Some((_, grant)) => grant.send(place).err(),
+                None => Some(place),
+            });
         }
         unwanted
     }
 }
 
 impl Queue {
-    fn has(&self, of: &Applicant) -> usize {
-        self.has.get(of).copied().unwrap_or_default()
+    /// Later than all before.
+    const fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
     }
 
-    fn may_have(&self, of: &Applicant) -> bool {
-        self.has(of) < self.each_max
+    /// Changes a line, and where it stands.
+    fn change<T>(&mut self, of: &Applicant, what: impl FnOnce(&mut Line) -> T) -> T {
+        let line = self.lines.entry(of.clone()).or_default();
+        self.next.remove(&line.rank());
+        let answer = what(line);
+        if !line.waiting.is_empty() && line.has < self.each_max {
+            self.next.insert(line.rank(), of.clone());
+        } else if line.waiting.is_empty() && line.has == 0 {
+            self.lines.remove(of);
+        }
+        answer
     }
 }
 
@@ -139,17 +162,11 @@ impl Ticket {
     /// `None` when it has come.
     pub(crate) fn position(&self) -> Option<usize> {
         let queue = self.turns.lock();
-        let own = queue.lines.iter().position(|line| line.of == self.of)?;
-        let before = queue.lines.get(own)?.waiting.iter().position(|(number, _)| *number == self.number)?;
-        let rank = |index: usize, line: &Line| (queue.has(&line.of), index);
-        let own_rank = (queue.has(&self.of), own);
-        let others = queue.lines.iter().enumerate().map(|(index, line)| match index {
-            _ if index == own => before + 1,
-            // In the round in which this one is served, those before it are served first.
-            _ if rank(index, line) < own_rank => line.waiting.len().min(before + 1),
-            _ => line.waiting.len().min(before),
-        });
-        Some(others.sum())
+        let own = queue.lines.get(&self.of).filter(|line| line.waiting.contains_key(&self.number))?;
+        let before = own.waiting.range(..self.number).count();
+        // In the round in which this one is served, those before it are served first, and itself.
+        let served = |line: &Line| line.waiting.len().min(before + usize::from(line.rank() <= own.rank()));
+        Some(queue.lines.values().map(served).sum())
     }
 }
 
@@ -168,11 +185,7 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let Ticket { turns, of, number } = &self.ticket;
-        let mut queue = turns.lock();
-        if let Some(line) = queue.lines.iter_mut().find(|line| line.of == *of) {
-            line.waiting.retain(|(waiting, _)| waiting != number);
-        }
-        queue.lines.retain(|line| !line.waiting.is_empty());
+        drop(turns.lock().change(of, |line| line.waiting.remove(number)));
     }
 }
 
@@ -180,12 +193,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut queue = self.turns.lock();
         queue.free += 1;
-        if let Some(has) = queue.has.get_mut(&self.of) {
-            *has -= 1;
-            if *has == 0 {
-                queue.has.remove(&self.of);
-            }
-        }
+        queue.change(&self.of, |line| line.has -= 1);
         let unwanted = self.turns.grant(&mut queue);
         drop(queue);
         drop(unwanted);
@@ -221,7 +229,7 @@ mod tests {
             place = turn.come().await.unwrap();
             served.push(turn.ticket.number);
         }
-        assert_eq!(served, [1, 4, 5, 2, 6, 3]);
+        assert_eq!(served, [3, 6, 7, 4, 8, 5]);
     }
 
     #[tokio::test]
@@ -237,6 +245,6 @@ mod tests {
         drop(greedy);
         drop((place, other));
         let queue = turns.lock();
-        assert_eq!((queue.free, queue.has.len(), queue.lines.len()), (4, 0, 0));
+        assert_eq!((queue.free, queue.next.len(), queue.lines.len()), (4, 0, 0));
     }
 }

@@ -32,6 +32,31 @@ pub struct Candidate<'a, Id> {
     pub ids: &'a HashSet<Id>,
 }
 
+/// Work that a predicate makes of every row, whatever the row's values: its own evaluation where no lookup finds it, else
+/// each path into a column under which it is found. Equal for predicates that share it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Scan(Scanned);
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Scanned {
+    Predicate(Arc<Predicate>),
+    Path(GroupKey),
+}
+
+impl Scan {
+    /// The work that a predicate makes. Empty where it is found by the values of whole columns.
+    #[must_use]
+    pub fn of(predicate: &Arc<Predicate>) -> Vec<Self> {
+        let accesses = match Lookup::of(predicate) {
+            Lookup::Everything => return vec![Self(Scanned::Predicate(Arc::clone(predicate)))],
+            Lookup::Accesses(accesses) => accesses,
+        };
+        let paths: HashSet<&GroupKey> =
+            accesses.iter().map(Access::group).filter(|group| !group.operand.path.is_empty()).collect();
+        paths.into_iter().map(|group| Self(Scanned::Path(group.clone()))).collect()
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Entry<Id> {
     predicate: Arc<Predicate>,

@@ -74,7 +74,7 @@ mod value;
 pub use claims::{Claims, Policy};
 pub use error::{FilterError, Refusal};
 pub use filter::Filter;
-pub use index::{Candidate, PredicateIndex};
+pub use index::{Candidate, PredicateIndex, Scan};
 pub use predicate::{Predicate, Verdict};
 pub use row::Row;
 pub use schema::{Collation, Schema, SchemaBuilder, TypeFact};

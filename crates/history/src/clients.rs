@@ -98,6 +98,9 @@ pub struct Acknowledged {
     pub tables: String,
     /// Whether a client that is not known becomes so; otherwise nothing is stored of it.
     pub adds: bool,
+    /// A name for what policies gave it when it acknowledged; `None` when none were in force, and where nothing `adds`: what
+    /// is stored stays.
+    pub rights: Option<Arc<str>>,
 }
 
 /// A client that is known.
@@ -113,9 +116,11 @@ pub struct KnownClient {
     pub tables: String,
     /// When it was last known to be there, by the history's clock.
     pub seen_at: Timestamp,
+    /// A name for what policies gave it when it acknowledged; `None` when none were in force.
+    pub rights: Option<Arc<str>>,
 }
 
-const COLUMNS: &str = "user_name, client_id, subscription, feed_id, lsn, seq, tables, seen_at";
+const COLUMNS: &str = "user_name, client_id, subscription, feed_id, lsn, seq, tables, seen_at, rights";
 
 impl KnownClient {
     fn from_row(row: &Row) -> Result<Self, Error> {
@@ -129,6 +134,7 @@ impl KnownClient {
             cursor: Cursor::new(lsn(row, 4)?, Seq::new(get(row, 5)?)),
             tables: get(row, 6)?,
             seen_at: timestamp(row, 7)?,
+            rights: get::<Option<&str>>(row, 8)?.map(Arc::from),
         })
     }
 
@@ -181,11 +187,12 @@ impl Clients {
         let lsns: Vec<PgLsn> = acknowledged.iter().map(|one| parameter(one.cursor.lsn())).collect();
         let seqs: Vec<i64> = acknowledged.iter().map(|one| one.cursor.seq().get()).collect();
         let adds: Vec<bool> = acknowledged.iter().map(|one| one.adds).collect();
+        let rights: Vec<Option<&str>> = acknowledged.iter().map(|one| one.rights.as_deref()).collect();
         let max = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let (user_max, all_max) = (max(self.limits.clients_per_user_max), max(self.limits.clients_max));
         let away = self.limits.client_expiry.as_secs_f64();
         let batch = self.batches.fetch_add(1, Ordering::Relaxed) + 1;
-        let sql = "SELECT walcast.acknowledge($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+        let sql = "SELECT walcast.acknowledge($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
         let stored = session
             .query(
                 sql,
@@ -203,6 +210,7 @@ impl Clients {
                     &seqs,
                     &tables,
                     &adds,
+                    &rights,
                 ],
             )
             .await
@@ -219,12 +227,11 @@ impl Clients {
         }
     }
 
-    /// What a client has acknowledged, and of which feed that is a cursor: 0/0 when that was taken back, `None` when it is not
-    /// known.
+    /// What a client has acknowledged: 0/0 when that was taken back, `None` when it is not known.
     ///
     /// # Errors
     /// When the history's Postgres fails.
-    pub async fn position(&self, key: &ClientKey) -> Result<Option<(FeedId, Cursor)>, Error> {
+    pub async fn position(&self, key: &ClientKey) -> Result<Option<KnownClient>, Error> {
         let session = self.pool.get().await.doing(READ)?;
         let sql = format!(
             "SELECT {COLUMNS} FROM walcast.client WHERE user_name = $1 AND client_id = $2 AND subscription = $3"
@@ -233,8 +240,7 @@ impl Clients {
             .query_opt(&sql, &[&key.name.user, &key.name.client_id, &key.subscription])
             .await
             .doing(READ)?;
-        let known = row.as_ref().map(KnownClient::from_row).transpose()?;
-        Ok(known.map(|known| (known.feed, known.cursor)))
+        row.as_ref().map(KnownClient::from_row).transpose()
     }
 
     /// The clients of one user, those that were seen last first, `count_max` at most.

@@ -21,6 +21,7 @@ const FILES: &[(&str, &str)] = &[
     ("0008_whole.sql", include_str!("../../../sql/0008_whole.sql")),
     ("0009_meta.sql", include_str!("../../../sql/0009_meta.sql")),
     ("0010_publish.sql", include_str!("../../../sql/0010_publish.sql")),
+    ("0011_rights.sql", include_str!("../../../sql/0011_rights.sql")),
 ];
 
 /// Held while the schema is applied or removed: two daemons that start together do it one after the other.

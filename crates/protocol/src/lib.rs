@@ -50,9 +50,9 @@ pub use client_message::{
 pub use code::{CloseCode, ErrorCode};
 pub use decode::{DecodeError, Malformed};
 pub use server_message::{
-    Acked, AuthRequired, CaughtUp, Change, ClientList, ClientState, Column, ErrorMessage, Heartbeat, Limits,
-    Mode, Progress, RelationMessage, ServerMessage, SnapshotComplete, SnapshotRows, SourceStatus, Status,
-    Subscribed, TransactionMessage, Waiting, Welcome,
+    Acked, AuthRequired, CaughtUp, Change, ChannelLimits, ClientList, ClientState, Column, ErrorMessage,
+    Heartbeat, Limits, Mode, Progress, RelationMessage, ServerMessage, SnapshotComplete, SnapshotRows,
+    SourceStatus, Status, Subscribed, TransactionMessage, Waiting, Welcome,
 };
 pub use start_at::{ParseStartAtError, StartAt};
 pub use subscription_id::{ParseSubscriptionIdError, SubscriptionId};

@@ -102,6 +102,26 @@ pub struct Limits {
     pub subscriptions_max: u32,
     /// Entries of `tables` in one subscription.
     pub tables_max: u32,
+    /// What it accepts about channels; absent where an older daemon does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channels: Option<ChannelLimits>,
+}
+
+/// `welcome.limits.channels`: what the daemon accepts about channels from one connection. More is answered with
+/// `limit_exceeded`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ChannelLimits {
+    /// Channels at the same time.
+    pub channels_per_connection_max: u32,
+    /// The longest name of a channel, in bytes.
+    pub channel_name_bytes_max: u32,
+    /// The largest payload, in bytes.
+    pub payload_bytes_max: u64,
+    /// The largest state, in bytes.
+    pub state_bytes_max: u64,
+    /// Messages and states in a second; four times as many at once.
+    pub publishes_per_second_max: u32,
 }
 
 /// `waiting`: the subscription was understood and starts, or goes on, by itself as soon as it can.

@@ -78,7 +78,8 @@ In the file, keys are written with underscores: feed_memory = \"64MiB\"."))]
   walcast tail orders 'audit.*'
   walcast tail orders --columns id,total --from start
   walcast tail --from 16/B374D848 --json | jq .changes
-  walcast tail orders --client-id reports --json >> orders.jsonl"))]
+  walcast tail orders --client-id reports --json >> orders.jsonl
+  walcast tail --channel room:1"))]
     Tail(TailArgs),
     /// Print past changes from change_history, without the daemon
     #[command(after_help = concat_examples("\
@@ -190,7 +191,14 @@ pub(crate) struct TailArgs {
     /// Only these columns, besides the key's
     #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
     pub(crate) columns: Vec<String>,
-    /// End after this many transactions
+    /// Instead of tables: what is said in this channel and who is there; may be repeated
+    #[arg(
+        long = "channel",
+        value_name = "NAME",
+        conflicts_with_all = ["tables", "from", "client_id", "feed", "columns"]
+    )]
+    pub(crate) channels: Vec<String>,
+    /// End after this many transactions, or messages of channels
     #[arg(long, value_name = "COUNT")]
     pub(crate) limit: Option<u64>,
     /// The token to show to the daemon

@@ -274,6 +274,7 @@ fn broadcast(reader: &mut Reader<'_>) -> Limits {
     reader.size(&key::PAYLOAD_BYTES, &mut limits.payload_bytes_max, 1);
     reader.size(&key::STATE_BYTES, &mut limits.state_bytes_max, 1);
     reader.count(&key::PUBLISHES_PER_SECOND, &mut limits.publishes_per_second_max);
+    reader.size(&key::FAN_OUT_BYTES_PER_SECOND, &mut limits.fan_out_bytes_per_second_max, 1 << 10);
     reader.duration(&key::PRESENCE_INTERVAL, &mut limits.presence_interval);
     reader.duration(&key::PRESENCE_SILENCE, &mut limits.presence_silence_max);
     reader.size(&key::CHANNEL_QUEUE_BYTES, &mut limits.channel_queue_bytes_max, 1 << 10);
@@ -285,6 +286,7 @@ fn broadcast(reader: &mut Reader<'_>) -> Limits {
     reader.count(&key::SNAPSHOTS_PER_USER_MAX, &mut limits.snapshots_per_user_max);
     reader.count(&key::SUBSCRIPTIONS_MAX, &mut limits.subscriptions_max);
     reader.count(&key::TABLES_MAX, &mut limits.tables_max);
+    reader.count(&key::SCANS_PER_USER_MAX, &mut limits.scans_per_user_max);
     reader.size(&key::MESSAGE_BYTES, &mut limits.message_bytes_max, 1 << 10);
     reader.duration(&key::ACK_INTERVAL, &mut limits.ack_interval);
     reader.duration(&key::DRAIN, &mut limits.drain_max);

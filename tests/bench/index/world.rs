@@ -18,7 +18,7 @@ use walcast_feed::{Barriers, Feed, FeedLimits, FeedWriter};
 use walcast_filter::{Collation, Schema};
 use walcast_history::{Acknowledged, ClientKey, KnownClient, Page, PageLimits};
 use walcast_model::{
-    Column, CommitEnd, CommitStart, Cursor, FeedId, Lsn, Oid, Op, Part, PartBuilder, Relation, RelationName,
+    Column, CommitEnd, CommitStart, Cursor, Lsn, Oid, Op, Part, PartBuilder, Relation, RelationName,
     ReplicaIdentity, Seq, Snapshot, Timestamp, Transaction, Xid,
 };
 use walcast_snapshot::{SnapshotEvent, SnapshotTable};
@@ -195,10 +195,7 @@ impl ClientPositions for NoClients {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    fn position<'a>(
-        &'a self,
-        _: &'a ClientKey,
-    ) -> BoxFuture<'a, Result<Option<(FeedId, Cursor)>, Unanswered>> {
+    fn position<'a>(&'a self, _: &'a ClientKey) -> BoxFuture<'a, Result<Option<KnownClient>, Unanswered>> {
         Box::pin(async { Ok(None) })
     }
 

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 use walcast_client::{Channel, Client, ErrorKind, Event};
-use walcast_testkit::{Daemon, LIMIT, TestDatabase, shared_cluster, within};
+use walcast_testkit::{Daemon, LIMIT, TestDatabase, eventually, program, shared_cluster, within};
+
+use super::Client as Socket;
 
 fn client(daemon: &Daemon) -> Client {
     Client::builder(&format!("ws://127.0.0.1:{}", daemon.port())).build().expect("a client")
@@ -71,4 +73,30 @@ async fn the_rust_client_joins_again_by_itself_and_knows_who_is_there() {
     until_members(&mut ann, &ann_room, 1).await;
     ann_room.hide().expect("a connection");
     until_members(&mut ann, &ann_room, 0).await;
+}
+
+#[tokio::test]
+async fn tail_prints_what_is_said_in_a_channel() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    let daemon = Daemon::of(&database).start().await;
+    let mut tail = tokio::process::Command::new(program())
+        .args(["tail", "--channel", "room", "--json", "--limit", "1", "--url", &daemon.ws_url()])
+        .env_remove("WALCAST_TOKEN")
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("tail runs");
+    let mut ann = Socket::connect(&daemon.ws_url()).await;
+    ann.join(json!({"channel": "room", "state": "Ann"})).await;
+    let ended = eventually("tail has heard it", LIMIT, async || {
+        ann.say(json!({"type": "publish", "channel": "room", "payload": {"n": 1.10}})).await;
+        tail.try_wait().expect("a process")
+    })
+    .await;
+    assert!(ended.success(), "{ended}");
+    let output = within("tail", LIMIT, tail.wait_with_output()).await.expect("its output");
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let of = |kind: &str| lines.lines().filter(|line| line.contains(&format!("\"type\":\"{kind}\""))).count();
+    assert_eq!((of("joined"), of("message")), (1, 1), "{lines}");
 }

@@ -2,10 +2,41 @@
 
 use serde_json::{Value, json};
 use walcast_testkit::{
-    Daemon, Direction, LIMIT, Proxy, TestDatabase, eventually, for_each_version, shared_cluster,
+    Daemon, Direction, LIMIT, Proxy, TestDatabase, eventually, for_each_version, shared_cluster, within,
 };
 
 use super::Client;
+
+#[tokio::test]
+async fn what_others_are_told_is_counted_once_for_each_of_them_and_is_too_much_at_some_point() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    let daemon = Daemon::of(&database).flag("--fan-out-bytes-per-second-max", "10KiB").start().await;
+    let mut clients = Vec::new();
+    for _ in 0..11 {
+        let mut client = Client::connect(&daemon.ws_url()).await;
+        client.join(json!({"channel": "room"})).await;
+        clients.push(client);
+    }
+    // Ten are told 5 KB each, which is more than may be told at once: this one is, and the next has to wait.
+    let filler = "z".repeat(5000);
+    clients[0].say(json!({"type": "publish", "channel": "room", "payload": filler, "ref": "1"})).await;
+    clients[0].say(json!({"type": "publish", "channel": "room", "payload": 2, "ref": "2"})).await;
+    let error = within("the refusal", LIMIT, clients[0].until("error")).await;
+    assert_eq!((&error["code"], &error["ref"]), (&json!("limit_exceeded"), &json!("2")), "{error}");
+    assert!(error["message"].as_str().is_some_and(|text| text.contains("fan_out_bytes_per_second_max")));
+    assert_eq!(clients[10].until("message").await["payload"], filler);
+    // Others are not kept from talking, and it may again after a while.
+    clients[1].say(json!({"type": "publish", "channel": "room", "payload": "mine"})).await;
+    assert_eq!(clients[10].until("message").await["payload"], "mine");
+    let (first, others) = clients.split_at_mut(1);
+    eventually("it may talk again", LIMIT, async || {
+        first[0].say(json!({"type": "publish", "channel": "room", "payload": "again", "echo": true})).await;
+        let told = first[0].all_so_far().await;
+        told.iter().any(|message| message["payload"] == "again").then_some(())
+    })
+    .await;
+    assert_eq!(others[9].until("message").await["payload"], "again");
+}
 
 #[tokio::test]
 async fn each_limit_is_told_and_counted_by_its_name() {

@@ -16,6 +16,17 @@ use crate::refusal::Refusal;
 /// `acks_waiting_max`: clients whose cursors wait to be stored. What a further one acknowledges is refused.
 const WAITING_MAX: usize = 20_000;
 
+/// What was acknowledged under a name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Position {
+    /// Of which feed the cursor is; `None`: of this one.
+    pub(crate) feed: Option<FeedId>,
+    /// Everything before it is stored by the client.
+    pub(crate) cursor: Cursor,
+    /// A name for what policies gave it then; `None` when none were in force.
+    pub(crate) rights: Option<Arc<str>>,
+}
+
 /// The name under which a subscription acknowledges. Given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Claim {
@@ -32,17 +43,17 @@ impl Claim {
         self.seen.clone()
     }
 
-    /// Everything before `cursor` is stored by the client.
-    pub(crate) fn acknowledge(&self, cursor: Cursor) -> Result<(), Refusal> {
-        self.put(cursor, true)
+    /// Everything before `cursor` is stored by the client. `rights`: a name for what policies give it, where any are in force.
+    pub(crate) fn acknowledge(&self, cursor: Cursor, rights: Option<Arc<str>>) -> Result<(), Refusal> {
+        self.put(cursor, true, rights)
     }
 
     /// The client has begun at `cursor`, wherever it had acknowledged to be: who has acknowledged nothing still has not.
     pub(crate) fn correct(&self, cursor: Cursor) -> Result<(), Refusal> {
-        self.put(cursor, false)
+        self.put(cursor, false, None)
     }
 
-    fn put(&self, cursor: Cursor, is_acknowledged: bool) -> Result<(), Refusal> {
+    fn put(&self, cursor: Cursor, is_acknowledged: bool, rights: Option<Arc<str>>) -> Result<(), Refusal> {
         let mut desk = self.acks.desk();
         let outcome = match desk.holders.get(&self.key) {
             Some(holder) if holder.number == self.number => Arc::clone(&holder.outcome),
@@ -54,7 +65,11 @@ impl Claim {
             outcome.send_replace(Outcome::Nothing);
         }
         let waiting = desk.due.len();
-        let due = Due { cursor, tables: Arc::clone(&self.tables), is_acknowledged, outcome };
+        let due = Due { cursor, tables: Arc::clone(&self.tables), is_acknowledged, rights, outcome };
+        let due = match desk.due.get(&self.key).or_else(|| desk.storing.get(&self.key)) {
+            Some(former) => due.instead_of(former),
+            None => due,
+        };
         match desk.due.entry(self.key.clone()) {
             Entry::Occupied(mut entry) => drop(entry.insert(due)),
             Entry::Vacant(_) if waiting >= WAITING_MAX => return Err(not_now()),
@@ -66,25 +81,31 @@ impl Claim {
     }
 
     /// What was acknowledged under this name, by whoever had it.
-    pub(crate) async fn position(&self) -> Result<Option<(Option<FeedId>, Cursor)>, Unanswered> {
+    pub(crate) async fn position(&self) -> Result<Option<Position>, Unanswered> {
         let waiting = {
             let desk = self.acks.desk();
-            let due = desk.due.get(&self.key).or_else(|| desk.storing.get(&self.key));
-            due.map(|due| (due.cursor, due.is_acknowledged))
+            desk.due.get(&self.key).or_else(|| desk.storing.get(&self.key)).cloned()
         };
         let position = match waiting {
-            Some((cursor, true)) => Some((None, cursor)),
-            Some((Cursor::ZERO, false)) => None,
+            Some(Due { cursor, is_acknowledged: true, rights, .. }) => {
+                Some(Position { feed: None, cursor, rights })
+            }
+            Some(Due { cursor: Cursor::ZERO, .. }) => None,
             // Where it began counts for a client that is known, as it will once it is stored.
-            Some((cursor, false)) => {
-                self.acks.shared.store.position(&self.key).await?.map(|_| (None, cursor))
+            Some(Due { cursor, rights, .. }) => {
+                let found = self.acks.shared.store.position(&self.key).await?;
+                found.map(|known| Position { feed: None, cursor, rights: rights.or(known.rights) })
             }
             None => {
                 let found = self.acks.shared.store.position(&self.key).await?;
-                found.map(|(feed, cursor)| (Some(feed), cursor))
+                found.map(|known| Position {
+                    feed: Some(known.feed),
+                    cursor: known.cursor,
+                    rights: known.rights,
+                })
             }
         };
-        Ok(position.filter(|(_, cursor)| *cursor != Cursor::ZERO))
+        Ok(position.filter(|position| position.cursor != Cursor::ZERO))
     }
 
     /// Takes back what was acknowledged under this name, durably: the client is about to discard what it has.

@@ -42,7 +42,19 @@ pub(super) struct Due {
     pub(super) tables: Arc<str>,
     /// Whether it was acknowledged, and is confirmed; otherwise it corrects what was acknowledged before, if anything was.
     pub(super) is_acknowledged: bool,
+    /// A name for what policies gave the client when it acknowledged.
+    pub(super) rights: Option<Arc<str>>,
     pub(super) outcome: Arc<watch::Sender<Outcome>>,
+}
+
+impl Due {
+    /// Comes in place of what is not stored yet. Who only corrects it has acknowledged nothing under other rights.
+    pub(super) fn instead_of(mut self, former: &Self) -> Self {
+        if !self.is_acknowledged && self.rights.is_none() {
+            self.rights.clone_from(&former.rights);
+        }
+        self
+    }
 }
 
 impl Desk {
@@ -64,6 +76,7 @@ impl Desk {
                 cursor: due.cursor,
                 tables: due.tables.as_ref().to_owned(),
                 adds: due.is_acknowledged,
+                rights: due.rights.clone(),
             });
             self.storing.insert(key, due);
         }

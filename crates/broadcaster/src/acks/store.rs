@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use walcast_history::{Acknowledged, ClientKey, Clients, KnownClient};
-use walcast_model::{Cursor, FeedId};
 
 use super::BATCH_MAX;
 use crate::metrics as names;
@@ -18,12 +17,8 @@ pub trait ClientPositions: fmt::Debug + Send + Sync + 'static {
     /// when one of them can never be stored.
     fn store<'a>(&'a self, batch: &'a [Acknowledged]) -> BoxFuture<'a, Result<Vec<usize>, Unanswered>>;
 
-    /// What a client has acknowledged, and of which feed that is a cursor: 0/0 when that was taken back, `None` when it is not
-    /// known.
-    fn position<'a>(
-        &'a self,
-        key: &'a ClientKey,
-    ) -> BoxFuture<'a, Result<Option<(FeedId, Cursor)>, Unanswered>>;
+    /// What a client has acknowledged: 0/0 when that was taken back, `None` when it is not known.
+    fn position<'a>(&'a self, key: &'a ClientKey) -> BoxFuture<'a, Result<Option<KnownClient>, Unanswered>>;
 
     /// The clients of a user.
     fn of_user<'a>(
@@ -53,10 +48,7 @@ impl ClientPositions for Clients {
         })
     }
 
-    fn position<'a>(
-        &'a self,
-        key: &'a ClientKey,
-    ) -> BoxFuture<'a, Result<Option<(FeedId, Cursor)>, Unanswered>> {
+    fn position<'a>(&'a self, key: &'a ClientKey) -> BoxFuture<'a, Result<Option<KnownClient>, Unanswered>> {
         Box::pin(async move { Self::position(self, key).await.map_err(|error| of_history(&error)) })
     }
 

@@ -8,13 +8,17 @@ use tokio_util::sync::CancellationToken;
 use walcast_history::{ClientKey, ClientName};
 use walcast_model::Cursor;
 
-use super::{Acks, Outcome};
+use super::{Acks, Outcome, Position};
 use crate::refusal::Refusal;
 use crate::testing::{FakeClients, at};
 
 fn key(user: &str, client_id: &str) -> ClientKey {
     let name = ClientName { user: user.to_owned(), client_id: client_id.to_owned() };
     ClientKey { name, subscription: "s".to_owned() }
+}
+
+fn here(cursor: Cursor, rights: Option<&str>) -> Position {
+    Position { feed: None, cursor, rights: rights.map(Arc::from) }
 }
 
 fn acks() -> (Arc<FakeClients>, Acks, CancellationToken) {
@@ -34,7 +38,7 @@ async fn what_comes_within_an_interval_is_stored_once_and_confirmed_when_it_is()
     let claim = acks.claim(key("", "a"), String::new());
     let mut outcome = claim.watch();
     for position in 1..=50 {
-        claim.acknowledge(at(position)).unwrap();
+        claim.acknowledge(at(position), None).unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     outcome.wait_for(|outcome| *outcome == Outcome::Durable(at(50))).await.unwrap();
@@ -48,14 +52,14 @@ async fn nothing_is_confirmed_while_history_is_away_and_nothing_is_lost() {
     store.go_away(true);
     let claim = acks.claim(key("", "a"), String::new());
     let mut outcome = claim.watch();
-    claim.acknowledge(at(1)).unwrap();
+    claim.acknowledge(at(1), None).unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
-    claim.acknowledge(at(2)).unwrap();
+    claim.acknowledge(at(2), None).unwrap();
     assert_eq!(*outcome.borrow_and_update(), Outcome::Nothing);
     // Its client has gone meanwhile, and comes back.
     drop(claim);
     let claim = acks.claim(key("", "a"), String::new());
-    assert_eq!(claim.position().await.unwrap(), Some((None, at(2))));
+    assert_eq!(claim.position().await.unwrap(), Some(here(at(2), None)));
     store.go_away(false);
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(store.get(&claim.key), Some(at(2)));
@@ -65,9 +69,9 @@ async fn nothing_is_confirmed_while_history_is_away_and_nothing_is_lost() {
 async fn what_is_left_is_stored_when_the_daemon_goes_down() {
     let (store, acks, cancel) = acks();
     let (one, two) = (acks.claim(key("", "a"), String::new()), acks.claim(key("", "b"), String::new()));
-    one.acknowledge(at(1)).unwrap();
+    one.acknowledge(at(1), None).unwrap();
     one.watch().wait_for(|outcome| *outcome != Outcome::Nothing).await.unwrap();
-    two.acknowledge(at(2)).unwrap();
+    two.acknowledge(at(2), None).unwrap();
     cancel.cancel();
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(store.get(&two.key), Some(at(2)));
@@ -79,10 +83,10 @@ async fn whoever_came_last_under_a_name_has_it() {
     let first = acks.claim(key("ada", "a"), String::new());
     let second = acks.claim(key("ada", "a"), String::new());
     let other = acks.claim(key("bob", "a"), String::new());
-    assert!(first.acknowledge(at(9)).is_err());
+    assert!(first.acknowledge(at(9), None).is_err());
     drop(first);
-    second.acknowledge(at(1)).unwrap();
-    other.acknowledge(at(5)).unwrap();
+    second.acknowledge(at(1), None).unwrap();
+    other.acknowledge(at(5), None).unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!((store.get(&second.key), store.get(&other.key)), (Some(at(1)), Some(at(5))));
 }
@@ -92,7 +96,7 @@ async fn an_initial_sync_takes_back_what_was_acknowledged_before_it_begins() {
     let (store, acks, _cancel) = acks();
     let claim = acks.claim(key("", "a"), String::new());
     for _ in 0..2 {
-        claim.acknowledge(at(7)).unwrap();
+        claim.acknowledge(at(7), None).unwrap();
         claim.watch().wait_for(|outcome| *outcome == Outcome::Durable(at(7))).await.unwrap();
         claim.forget().await.unwrap();
         assert_eq!(store.get(&claim.key), Some(Cursor::ZERO));
@@ -100,7 +104,7 @@ async fn an_initial_sync_takes_back_what_was_acknowledged_before_it_begins() {
     }
     // Of one that is not the last under its name nothing is taken back.
     let newer = acks.claim(key("", "a"), String::new());
-    newer.acknowledge(at(8)).unwrap();
+    newer.acknowledge(at(8), None).unwrap();
     assert!(claim.forget().await.is_err());
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(store.get(&newer.key), Some(at(8)));
@@ -110,12 +114,12 @@ async fn an_initial_sync_takes_back_what_was_acknowledged_before_it_begins() {
 async fn nothing_counts_as_taken_back_while_something_newer_may_be_durable() {
     let (store, acks, _cancel) = acks();
     let claim = acks.claim(key("", "a"), String::new());
-    claim.acknowledge(at(1)).unwrap();
+    claim.acknowledge(at(1), None).unwrap();
     claim.watch().wait_for(|outcome| *outcome == Outcome::Durable(at(1))).await.unwrap();
     claim.forget().await.unwrap();
     // It is stored, and nobody hears of it.
     store.hang(true);
-    claim.acknowledge(at(5)).unwrap();
+    claim.acknowledge(at(5), None).unwrap();
     while store.get(&claim.key) != Some(at(5)) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -130,7 +134,7 @@ async fn nothing_counts_as_taken_back_while_something_newer_may_be_durable() {
 async fn what_is_refused_is_no_answer_to_what_came_after_it() {
     let acks = Acks::new(Arc::new(FakeClients::default()), Duration::ZERO);
     let claim = acks.claim(key("", "a"), String::new());
-    claim.acknowledge(at(6)).unwrap();
+    claim.acknowledge(at(6), None).unwrap();
     let taken = acks.desk().take(1);
     let mut forget = pin!(claim.forget());
     assert!(forget.as_mut().now_or_never().is_none());
@@ -147,7 +151,7 @@ async fn where_a_client_begins_corrects_what_it_acknowledged_and_is_not_confirme
     claim.correct(at(5)).unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!((store.get(&claim.key), claim.watch().borrow().clone()), (None, Outcome::Nothing));
-    claim.acknowledge(at(9)).unwrap();
+    claim.acknowledge(at(9), None).unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
     let claim = acks.claim(key("", "a"), String::new());
     claim.correct(at(5)).unwrap();
@@ -165,11 +169,11 @@ async fn where_a_client_began_is_no_position_unless_it_is_known() {
     // Also while that is on its way.
     acks.desk().take(1);
     assert_eq!(claim.position().await.unwrap(), None);
-    claim.acknowledge(at(9)).unwrap();
-    assert_eq!(claim.position().await.unwrap(), Some((None, at(9))));
+    claim.acknowledge(at(9), None).unwrap();
+    assert_eq!(claim.position().await.unwrap(), Some(here(at(9), None)));
     acks.flush().await.unwrap();
     claim.correct(at(5)).unwrap();
-    assert_eq!(claim.position().await.unwrap(), Some((None, at(5))));
+    assert_eq!(claim.position().await.unwrap(), Some(here(at(5), None)));
     store.go_away(true);
     assert!(claim.position().await.is_err(), "not known now");
     store.go_away(false);
@@ -179,7 +183,32 @@ async fn where_a_client_began_is_no_position_unless_it_is_known() {
     acks.flush().await.unwrap();
     assert_eq!(claim.position().await.unwrap(), None);
     claim.correct(at(5)).unwrap();
-    assert_eq!(claim.position().await.unwrap(), Some((None, at(5))));
+    assert_eq!(claim.position().await.unwrap(), Some(here(at(5), None)));
+}
+
+#[tokio::test]
+async fn where_a_client_began_was_acknowledged_under_no_other_rights() {
+    let store = Arc::new(FakeClients::default());
+    let acks = Acks::new(store.clone(), Duration::ZERO);
+    let claim = acks.claim(key("ada", "a"), String::new());
+    let position = async || claim.position().await.unwrap().unwrap();
+    let acknowledge = |cursor, rights: &str| claim.acknowledge(cursor, Some(rights.into())).unwrap();
+    acknowledge(at(5), "one");
+    assert_eq!(position().await, here(at(5), Some("one")));
+    acks.flush().await.unwrap();
+    // Before what was acknowledged is stored, while it is being stored, and after it was.
+    acknowledge(at(6), "two");
+    claim.correct(at(7)).unwrap();
+    assert_eq!(position().await, here(at(7), Some("two")));
+    acknowledge(at(8), "three");
+    acks.desk().take(1);
+    claim.correct(at(9)).unwrap();
+    assert_eq!(position().await, here(at(9), Some("three")));
+    acks.flush().await.unwrap();
+    claim.correct(at(10)).unwrap();
+    assert_eq!(position().await, here(at(10), Some("three")));
+    acks.flush().await.unwrap();
+    assert_eq!((position().await.cursor, position().await.rights.as_deref()), (at(10), Some("three")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,7 +217,7 @@ async fn one_that_cannot_be_stored_keeps_nobody_else_waiting() {
     let claims: Vec<_> =
         ["a", "poison", "b"].map(|name| acks.claim(key("", name), String::new())).into_iter().collect();
     for claim in &claims {
-        claim.acknowledge(at(3)).unwrap();
+        claim.acknowledge(at(3), None).unwrap();
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(

@@ -9,6 +9,9 @@ use futures_util::task::AtomicWaker;
 
 use crate::metrics as names;
 
+/// Room for so many letters is kept for those that come next.
+const LETTERS_FEW: usize = 16;
+
 /// What channels have for one connection, in their order. Bounded: when a message comes and there are `bytes_max` already,
 /// it is dropped, and so is everything that follows until the client has taken what there was. Then it is told what it
 /// missed: of messages their number, of presence who is there now.
@@ -87,6 +90,9 @@ impl Mailbox {
         let mut queue = self.queue();
         if let Some((_, frame)) = queue.letters.pop_front() {
             queue.bytes -= frame.len();
+            if queue.letters.is_empty() && queue.letters.capacity() > LETTERS_FEW {
+                queue.letters = VecDeque::new();
+            }
             return Some(Mail::Frame(frame));
         }
         // What is missed was said after it.

@@ -195,22 +195,29 @@ impl Room {
         message.into().to_json().into()
     }
 
-    /// Hands something out: one frame for all who may see who says it, and one for the others.
-    pub(super) fn say(&self, saying: Saying) {
+    /// What it takes to tell everybody of a state, in bytes.
+    pub(super) fn cost_of(&self, state: Option<&RawValue>) -> usize {
+        state.map_or(0, |state| state.get().len()).saturating_mul(self.members.len())
+    }
+
+    /// Hands something out: one frame for all who may see who says it, and one for the others. Returns the bytes of all that
+    /// are told.
+    pub(super) fn say(&self, saying: Saying) -> usize {
         let (payload, from, lsn, but) = match saying {
             Saying::Client { payload, from: id, echo } => {
-                let Some(member) = self.members.get(&id) else { return };
+                let Some(member) = self.members.get(&id) else { return 0 };
                 (payload, Some(member.who.clone()), None, (!echo).then_some(id))
             }
             Saying::Database { payload, lsn } => (payload, None, Some(lsn), None),
         };
         let mut message = ChannelMessage { channel: self.name.to_string(), payload, from, lsn };
-        let (mut whole, mut narrow) = (None, None);
+        let (mut whole, mut narrow, mut bytes) = (None, None, 0);
         let is_for = |(id, _): &(&MemberId, &Member)| Some(**id) != but;
         // First those who may see it, so that the message can be narrowed afterwards.
         for (_, member) in self.members.iter().filter(is_for).filter(|(_, member)| member.sees) {
             let frame = whole.get_or_insert_with(|| Self::frame(message.clone()));
             member.mailbox.post_message(&self.name, frame);
+            bytes += frame.len();
         }
         if let Some(from) = &mut message.from {
             (from.user, from.client_id) = (None, None);
@@ -218,6 +225,8 @@ impl Room {
         for (_, member) in self.members.iter().filter(is_for).filter(|(_, member)| !member.sees) {
             let frame = narrow.get_or_insert_with(|| Self::frame(message.clone()));
             member.mailbox.post_message(&self.name, frame);
+            bytes += frame.len();
         }
+        bytes
     }
 }

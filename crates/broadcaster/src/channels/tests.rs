@@ -24,7 +24,7 @@ fn join_message(channel: &str, state: Option<&Value>) -> JoinChannel {
     JoinChannel { channel: channel.into(), state: state.map(raw), client_id, reference }
 }
 
-fn publish(client: &Memberships, channel: &str, payload: &Value, echo: bool) {
+fn publish(client: &mut Memberships, channel: &str, payload: &Value, echo: bool) {
     let message = PublishMessage { channel: channel.into(), payload: raw(payload), echo, reference: None };
     client.publish(message).unwrap();
 }
@@ -67,7 +67,7 @@ async fn everybody_but_the_sender_hears_it_and_who_may_not_see_is_not_told_who_s
         })
         .collect();
     clients.iter().for_each(|client| drop(taken(client)));
-    publish(&clients[0], "a", &json!({"n": 1}), false);
+    publish(&mut clients[0], "a", &json!({"n": 1}), false);
     channels.say_for_database(said_by_database("a", &json!("hello")));
     channels.say_for_database(said_by_database("nobody is here", &json!("hello")));
     let of_database = json!({"type": "message", "channel": "a", "payload": "hello", "lsn": "0/2A"});
@@ -78,7 +78,7 @@ async fn everybody_but_the_sender_hears_it_and_who_may_not_see_is_not_told_who_s
     assert_eq!(blind[0]["from"], json!({"member": seen[0]["from"]["member"]}));
     assert_eq!((&blind[0]["payload"], &blind[1]), (&json!({"n": 1}), &of_database));
     // One frame for all who may see the same.
-    publish(&clients[0], "a", &json!(2), true);
+    publish(&mut clients[0], "a", &json!(2), true);
     let frame = |client: &Memberships| client.next().unwrap().tail;
     assert_eq!(frame(&clients[0]).as_ptr(), frame(&clients[1]).as_ptr());
     // The blind one cannot say or show anything.
@@ -86,6 +86,39 @@ async fn everybody_but_the_sender_hears_it_and_who_may_not_see_is_not_told_who_s
         PublishMessage { channel: "a".into(), payload: raw(&json!(1)), echo: false, reference: None };
     for refused in [clients[2].publish(publish), clients[2].set_state("a", Some(raw(&json!(1))))] {
         assert_eq!(refused.unwrap_err().code, ErrorCode::Forbidden);
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_costs_once_for_everybody_who_is_told() {
+    let channels = Channels::new(limits());
+    let mut clients: Vec<Memberships> = (0..4).map(|_| Memberships::new(channels.clone())).collect();
+    assert!(clients[0].seat.is_none(), "who is in no channel has nothing for it");
+    for client in &mut clients {
+        client.join(join_message("a", None), &ChannelRights::Everything, None).unwrap();
+    }
+    assert_eq!(clients[0].take_handed_out(), 0, "who is not shown costs nothing");
+    publish(&mut clients[0], "a", &json!("x".repeat(1000)), false);
+    clients.iter().for_each(|client| drop(taken(client)));
+    assert!((3000..3600).contains(&clients[0].take_handed_out()));
+    clients[0].set_state("a", Some(raw(&json!("s".repeat(98))))).unwrap();
+    assert_eq!((clients[0].take_handed_out(), clients[0].take_handed_out()), (400, 0));
+    clients[0].leave("a").unwrap();
+    assert!(clients[0].seat.is_none() && clients[1].seat.is_some());
+}
+
+#[tokio::test]
+async fn what_some_client_could_not_read_is_refused() {
+    let mut client = Memberships::new(Channels::new(limits()));
+    client.join(join_message("a", None), &ChannelRights::Everything, None).unwrap();
+    for text in [r#""\ud800""#.to_owned(), "[".repeat(200) + &"]".repeat(200)] {
+        let payload = RawValue::from_string(text).unwrap();
+        let message =
+            PublishMessage { channel: "a".into(), payload: payload.clone(), echo: true, reference: None };
+        for refused in [client.publish(message), client.set_state("a", Some(payload))] {
+            assert_eq!(refused.unwrap_err().code, ErrorCode::BadMessage);
+        }
+        assert!(taken(&client).iter().all(|told| told["type"] == "presence"));
     }
 }
 
@@ -259,7 +292,7 @@ async fn run(seed: u64) {
     let mut clients: Vec<Watched> = Vec::new();
     for step in 0..400_u64 {
         let now = Instant::now();
-        channels.tell_due(now);
+        channels.tell_due(now).await;
         let count = clients.len();
         let channel = NAMES[random.random_range(0..NAMES.len())];
         match random.random_range(0..20) {
@@ -283,7 +316,7 @@ async fn run(seed: u64) {
             taken(&one.client).iter().for_each(|message| one.copy.hear(message));
         }
         tokio::time::advance(Duration::from_millis(20)).await;
-        channels.tell_due(Instant::now());
+        channels.tell_due(Instant::now()).await;
     }
     for one in &clients {
         for (channel, (_, _, sees)) in &one.joined {
@@ -338,7 +371,7 @@ fn act(random: &mut StdRng, kind: u32, step: u64, channel: &str, at: usize, clie
         11..14 => taken(&one.client).iter().for_each(|message| one.copy.hear(message)),
         _ if one.client.has(channel) => {
             let echo = random.random_bool(0.3);
-            publish(&one.client, channel, &json!({"n": step, "text": "x".repeat(50)}), echo);
+            publish(&mut one.client, channel, &json!({"n": step, "text": "x".repeat(50)}), echo);
             for (other, watched) in clients.iter_mut().enumerate() {
                 if watched.joined.contains_key(channel) && (other != at || echo) {
                     *watched.owed.entry(channel.to_owned()).or_default() += 1;

@@ -5,9 +5,36 @@ use tokio::time::Instant;
 use walcast_protocol::{ErrorCode, ErrorMessage, JoinChannel, LeaveChannel, PublishMessage, SetPresence};
 
 use super::connection::{Connection, End};
+use super::pace::Pace;
 use crate::channels::not_granted;
+use crate::limits::Limits;
 use crate::metrics as names;
 use crate::refusal::Refusal;
+
+/// How fast one connection talks in channels.
+pub(super) struct Talk {
+    publishes: Pace,
+    /// What it has others told, where nobody knows whose it is.
+    fan_out: Pace,
+}
+
+impl Talk {
+    fn new(limits: &Limits, now: Instant) -> Self {
+        let pace = |rate: usize| Pace::new(rate, rate.saturating_mul(4), now);
+        Self {
+            publishes: pace(limits.publishes_per_second_max),
+            fan_out: pace(limits.fan_out_bytes_per_second_max),
+        }
+    }
+}
+
+/// What is said too fast, and what to do.
+struct TooFast {
+    limit: &'static str,
+    what: &'static str,
+    max: usize,
+    hint: &'static str,
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) fn join(&mut self, mut message: JoinChannel) -> Option<End> {
@@ -21,6 +48,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         match self.memberships.join(message, self.pass.channels(), self.pass.user()) {
             Ok(mut joined) => {
+                self.pay();
                 joined.reference = reference;
                 self.refused = 0;
                 self.push(joined);
@@ -41,36 +69,73 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     pub(super) fn publish(&mut self, mut message: PublishMessage) -> Option<End> {
         let reference = message.reference.take();
-        if self.is_too_fast() {
-            return self.say_too_fast(reference);
+        if let Err(too_fast) = self.keep_pace() {
+            return self.say_too_fast(&too_fast, reference);
         }
         let published = self.memberships.publish(message);
+        self.pay();
         self.answer(published, None, reference)
     }
 
     pub(super) fn set_presence(&mut self, message: SetPresence) -> Option<End> {
         let SetPresence { channel, state, reference } = message;
-        if self.is_too_fast() {
-            return self.say_too_fast(reference);
+        if let Err(too_fast) = self.keep_pace() {
+            return self.say_too_fast(&too_fast, reference);
         }
         let set = self.memberships.set_state(&channel, state);
+        self.pay();
         self.answer(set, None, reference)
     }
 
-    fn is_too_fast(&mut self) -> bool {
-        let now = Instant::now();
-        self.publishes.try_take(now, now).is_err()
+    /// Whether it may say something now.
+    fn keep_pace(&mut self) -> Result<(), TooFast> {
+        let (limits, now) = (self.broadcaster.limits(), Instant::now());
+        let talk = self.talk.get_or_insert_with(|| Box::new(Talk::new(limits, now)));
+        let fan_out = match self.pass.user() {
+            Some(user) => self.entrance.fan_out.free_at(user),
+            None => talk.fan_out.free_at(),
+        };
+        if fan_out.is_some_and(|free_at| free_at > now) {
+            return Err(TooFast {
+                limit: "fan_out_bytes_per_second_max",
+                what: "bytes that others are told in channels in a second, once for each of them",
+                max: limits.fan_out_bytes_per_second_max,
+                hint: "send less, less often, or to channels with fewer members",
+            });
+        }
+        talk.publishes.try_take(now, now).map(drop).map_err(|_| TooFast {
+            limit: "publishes_per_second_max",
+            what: "messages and states in a second",
+            max: limits.publishes_per_second_max,
+            hint: "send less often, and the newest of what replaces what was before",
+        })
+    }
+
+    /// What was handed out because of what it said is known only then, so it is waited for afterwards.
+    fn pay(&mut self) {
+        let bytes = self.memberships.take_handed_out();
+        if bytes == 0 {
+            return;
+        }
+        let (limits, now) = (self.broadcaster.limits(), Instant::now());
+        match self.pass.user() {
+            Some(user) => {
+                self.entrance.fan_out.take_many(user, limits.fan_out_bytes_per_second_max, bytes, now);
+            }
+            None => {
+                let talk = self.talk.get_or_insert_with(|| Box::new(Talk::new(limits, now)));
+                talk.fan_out.take_many(bytes, now);
+            }
+        }
     }
 
     /// Not held against it: whoever moves a pointer is too fast many times in a row.
-    fn say_too_fast(&mut self, reference: Option<String>) -> Option<End> {
-        const LIMIT: &str = "publishes_per_second_max";
-        metrics::counter!(names::CHANNELS_REFUSED, "limit" => LIMIT).increment(1);
-        let max = self.broadcaster.limits().publishes_per_second_max;
-        let text = format!("messages and states in a second ({LIMIT}): at most {max}; it was not published");
+    fn say_too_fast(&mut self, too_fast: &TooFast, reference: Option<String>) -> Option<End> {
+        let TooFast { limit, what, max, hint } = *too_fast;
+        metrics::counter!(names::CHANNELS_REFUSED, "limit" => limit).increment(1);
+        let text = format!("{what} ({limit}): at most {max}; it was not published");
         let error = ErrorMessage::new(ErrorCode::LimitExceeded, text);
-        let hint = Some("send less often, and the newest of what replaces what was before".to_owned());
-        self.tell_error(ErrorMessage { hint, reference, ..error });
+        self.tell_error(ErrorMessage { hint: Some(hint.to_owned()), reference, ..error });
         None
     }
 

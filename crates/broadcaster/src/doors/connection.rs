@@ -13,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use walcast_protocol::{ClientList, CloseCode, ServerMessage};
 
 use super::bell::Bell;
+use super::channels::Talk;
 use super::entrance::Entrance;
 use super::greeting;
 use super::pace::Pace;
@@ -50,7 +51,10 @@ pub(super) struct Connection<S> {
     pub(super) idle_since: Option<Instant>,
     pub(super) messages: Pace,
     pub(super) subscribes: Pace,
-    pub(super) publishes: Pace,
+    /// How it talks in channels, once it has: most clients do not.
+    pub(super) talk: Option<Box<Talk>>,
+    /// Until when nothing is read from it, because it talks too fast.
+    pub(super) paused_until: Option<Instant>,
     /// What the clients of its user have acknowledged, when that was asked for.
     pub(super) listing: Option<AbortOnDropHandle<Result<ClientList, Refusal>>>,
     /// When it said something last, also by answering a ping.
@@ -117,7 +121,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             idle_since: Some(now),
             messages: Pace::new(limits.messages_per_second_max, limits.messages_per_second_max * 4, now),
             subscribes: Pace::new(limits.subscribes_per_second_max, limits.subscriptions_max, now),
-            publishes: Pace::new(limits.publishes_per_second_max, limits.publishes_per_second_max * 4, now),
+            talk: None,
+            paused_until: None,
             listing: None,
             heard_at: now,
             refused: 0,

@@ -48,6 +48,8 @@ pub(super) struct Entrance {
     pub(super) untaken: Tally<Whose>,
     /// How fast users may ask.
     pub(super) paces: Paces,
+    /// How much users may have others told in channels.
+    pub(super) fan_out: Paces,
     /// Operators have a listener of their own.
     has_admin: bool,
     next_connection: AtomicU64,
@@ -77,6 +79,7 @@ impl Entrance {
             users: Tally::default(),
             untaken: Tally::default(),
             paces: Paces::default(),
+            fan_out: Paces::default(),
             has_admin,
             next_connection: AtomicU64::new(0),
         }

@@ -1,7 +1,9 @@
 //! What every connection is told first.
 
 use walcast_feed::SourceState;
-use walcast_protocol::{Limits as ClientLimits, PROTOCOL_VERSION, SourceStatus, Status, Welcome};
+use walcast_protocol::{
+    ChannelLimits, Limits as ClientLimits, PROTOCOL_VERSION, SourceStatus, Status, Welcome,
+};
 
 use crate::broadcaster::Broadcaster;
 
@@ -19,6 +21,13 @@ pub(super) fn welcome(broadcaster: &Broadcaster) -> Welcome {
             message_bytes_max: limits.message_bytes_max as u64,
             subscriptions_max: narrow(limits.subscriptions_max),
             tables_max: narrow(limits.tables_max),
+            channels: Some(ChannelLimits {
+                channels_per_connection_max: narrow(limits.channels_per_connection_max),
+                channel_name_bytes_max: narrow(limits.channel_name_bytes_max),
+                payload_bytes_max: limits.payload_bytes_max as u64,
+                state_bytes_max: limits.state_bytes_max as u64,
+                publishes_per_second_max: narrow(limits.publishes_per_second_max),
+            }),
         },
     }
 }

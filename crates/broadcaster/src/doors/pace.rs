@@ -25,8 +25,13 @@ impl Pace {
 
     /// One more was taken.
     pub(super) fn take(&mut self, now: Instant) {
+        self.take_many(1, now);
+    }
+
+    /// So many more were taken.
+    pub(super) fn take_many(&mut self, count: usize, now: Instant) {
         let earned = now.duration_since(self.at).as_secs_f64() * self.rate;
-        self.left = (self.left + earned).min(self.burst) - 1.0;
+        self.left = (self.left + earned).min(self.burst) - count as f64;
         self.at = now;
     }
 
@@ -96,17 +101,29 @@ impl Paces {
         now: Instant,
         until: Instant,
     ) -> Result<Option<Instant>, TooFast> {
+        self.of(user, rate, now, |pace| pace.try_take(now, until))
+    }
+
+    /// So many were taken by a user.
+    pub(super) fn take_many(&self, user: &str, rate: usize, count: usize, now: Instant) {
+        self.of(user, rate, now, |pace| pace.take_many(count, now));
+    }
+
+    /// When a user may take the next, where that is not known to be over.
+    pub(super) fn free_at(&self, user: &str) -> Option<Instant> {
+        let by_user = self.by_user.lock().unwrap_or_else(PoisonError::into_inner);
+        by_user.get(user).and_then(Pace::free_at)
+    }
+
+    fn of<T>(&self, user: &str, rate: usize, now: Instant, what: impl FnOnce(&mut Pace) -> T) -> T {
         let mut by_user = self.by_user.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pace) = by_user.get_mut(user) {
-            return pace.try_take(now, until);
+            return what(pace);
         }
         if by_user.len() >= USERS_FEW && by_user.len().is_power_of_two() {
             by_user.retain(|_, pace| !pace.is_rested(now));
         }
-        let mut pace = Pace::new(rate, rate.saturating_mul(4), now);
-        pace.take(now);
-        by_user.insert(Arc::from(user), pace);
-        Ok(None)
+        what(by_user.entry(Arc::from(user)).or_insert_with(|| Pace::new(rate, rate.saturating_mul(4), now)))
     }
 }
 

@@ -177,7 +177,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Hears the client while there is room for answers; ready when that is over.
     fn poll_read(&mut self, cx: &Context<'_>) -> Poll<End> {
-        while self.has_room() && !self.is_paused() {
+        loop {
+            self.paused_until = None;
+            if !self.has_room() {
+                return Poll::Pending;
+            }
+            let free_at = self.messages.free_at().max(self.subscribes.free_at());
+            if free_at.is_some_and(|free_at| free_at > Instant::now()) {
+                // Kept for [`Connection::due`]: were it asked again there, it could be over, and nobody would wake for it.
+                self.paused_until = free_at;
+                return Poll::Pending;
+            }
             ready!(self.reading.poll_rung(cx));
             let message = ready!(self.socket.poll_next_unpin(&mut self.reading.context()));
             self.reading.ring();
@@ -190,17 +200,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Poll::Ready(end);
             }
         }
-        Poll::Pending
-    }
-
-    /// When it talks too fast to be read now: until when.
-    fn paused_until(&self) -> Option<Instant> {
-        let free_at = self.messages.free_at().max(self.subscribes.free_at());
-        free_at.filter(|free_at| *free_at > Instant::now())
-    }
-
-    fn is_paused(&self) -> bool {
-        self.paused_until().is_some()
     }
 
     /// When something is due that nothing else wakes for.
@@ -212,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let idle_until =
             self.idle_since.and_then(|since| since.checked_add(self.broadcaster.limits().idle_max));
-        [self.ends_at, idle_until, self.paused_until()].into_iter().flatten().min()
+        [self.ends_at, idle_until, self.paused_until].into_iter().flatten().min()
     }
 
     /// How the connection ends now, if it does.

@@ -13,8 +13,11 @@ pub(super) fn write_entering(
 ) {
     begin(out, Op::Insert, &change.relation);
     let row = part.row(change).unwrap_or(b"{}");
-    // The change's own key is that of the row before, which the client never had.
-    write_key(out, &change.relation, row);
+    if change.relation.columns().iter().any(|column| column.key) {
+        // The change's own key is that of the row before, which the client never had.
+        out.extend_from_slice(b",\"key\":");
+        write_key(out, &change.relation, row);
+    }
     Projection::write_images(projection, out, Some(row), None, part.unchanged(change));
     out.push(b'}');
 }
@@ -44,14 +47,11 @@ fn begin(out: &mut Vec<u8>, op: Op, relation: &Relation) {
     }
 }
 
-/// The key of a row, where its table has one.
-fn write_key(out: &mut Vec<u8>, relation: &Relation, row: &[u8]) {
+/// Appends the key of a row, as an object.
+pub(crate) fn write_key(out: &mut Vec<u8>, relation: &Relation, row: &[u8]) {
     let keys = relation.columns().iter().enumerate().filter(|(_, column)| column.key);
     let keys: Vec<&[u8]> = keys.map(|(index, _)| column_key(relation, index)).collect();
-    if keys.is_empty() {
-        return;
-    }
-    out.extend_from_slice(b",\"key\":{");
+    out.push(b'{');
     let mut first = true;
     for (name, value) in json::fields(row).filter(|(name, _)| keys.contains(name)) {
         if !std::mem::take(&mut first) {

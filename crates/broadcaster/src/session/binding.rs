@@ -10,7 +10,7 @@ use super::{Phase, Question, Session, Turn, Wait};
 use crate::catalog::Freshness;
 use crate::past::KnownTable;
 use crate::refusal::Refusal;
-use crate::wanted::Unbindable;
+use crate::wanted::{Choice, Selection, Unbindable};
 
 /// What comes when the filters are bound.
 #[derive(Clone, Debug)]
@@ -73,13 +73,18 @@ impl Session {
             (Err(refusal), Then::Sync { .. }) => return self.refuse(refusal),
         };
         let mut failed = None;
-        for schema in schemas {
-            if let Err(why) = self.world.router.bind(&self.shape, &schema) {
+        for schema in &schemas {
+            if let Err(why) = self.world.router.bind(&self.shape, schema) {
                 failed = Some((schema, why));
                 break;
             }
         }
-        let Some((schema, why)) = failed else { return self.proceed(then) };
+        let Some((schema, why)) = failed else {
+            return match schemas.iter().try_for_each(|schema| self.scan(schema)) {
+                Ok(()) => self.proceed(then),
+                Err(refusal) => self.refuse(refusal),
+            };
+        };
         // It may be a column or a label that is new.
         let Phase::Binding(binding) = &mut self.phase else { return };
         if binding.freshness == Freshness::Lately && !matches!(why, Unbindable::Column(_)) {
@@ -87,6 +92,20 @@ impl Session {
             return;
         }
         self.refuse(why.into_refusal(schema.relation().name()));
+    }
+
+    /// Counts what its client's filter makes of every change of a table. What the operator's policies make of it alone is not
+    /// the client's.
+    fn scan(&mut self, schema: &Schema) -> Result<(), Refusal> {
+        let (wanted, relation) = (self.shape.wanted(), schema.relation());
+        match wanted.choice(relation) {
+            Some(Choice::Rows(filter))
+                if wanted.of(relation.name()).is_some_and(Selection::is_asked_filtered) =>
+            {
+                self.scanning.replace(relation, &filter)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A table of the part that is next, as filters are bound to it.
@@ -105,7 +124,10 @@ impl Session {
                     format!("the filter does not fit that: {why}")
                 }
             };
-            self.refuse(outlived(schema.relation().name(), after, &why));
+            return self.refuse(outlived(schema.relation().name(), after, &why));
+        }
+        if let Err(refusal) = self.scan(&schema) {
+            self.refuse(refusal);
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use walcast_model::{Cursor, FeedId};
+use walcast_model::Cursor;
 use walcast_protocol::{Mode, StartAt};
 
 use super::binding::Then;
 use super::streaming::Stream;
 use super::syncing::Sync;
 use super::{Phase, Question, Session, Turn, Wait, unknown_table};
+use crate::acks::Position;
 use crate::past::KnownTable;
 use crate::refusal::Refusal;
 use crate::wanted::Origin;
@@ -42,13 +43,18 @@ impl Session {
     }
 
     /// Goes on where the client has acknowledged, as if it had said so itself.
-    pub(super) fn acked(&mut self, acked: Option<(Option<FeedId>, Cursor)>) {
+    pub(super) fn acked(&mut self, acked: Option<Position>) {
         if !matches!(self.phase, Phase::Acked { .. }) {
             return;
         }
         self.start = match acked {
             None => StartAt::Snapshot,
-            Some((feed, cursor)) => {
+            // What changes from there on tell neither of rows that it may no longer have nor of those that it may have since.
+            Some(Position { rights, .. }) if rights.as_deref() != self.rights().as_deref() => {
+                tracing::debug!(id = %self.id, "a subscription starts over: its client acknowledged under other rights");
+                StartAt::Snapshot
+            }
+            Some(Position { feed, cursor, .. }) => {
                 if let Some(feed) = &feed
                     && let Err(refusal) = self.world.lineage.check(feed, cursor, &self.world.feed_id)
                 {

@@ -18,6 +18,7 @@ use crate::past::KnownTable;
 use crate::refusal::Refusal;
 use crate::session::{Answer, Question, Session, Step, Wait};
 use crate::testing::{decode, request, schema};
+use crate::turns::Applicant;
 
 /// An initial sync of a session, at the source.
 #[derive(Debug)]
@@ -108,7 +109,9 @@ impl Client {
             Some(names) => names.iter().map(|name| filtered(name)).collect::<Vec<_>>().join(","),
         };
         let asked = request(&format!(r#""tables":[{tables}],"cursor":"{cursor}""#)).unwrap();
-        let session = Session::new(asked, &Rights::Everything, Arc::clone(&daemon.world)).unwrap();
+        let session =
+            Session::new(asked, &Rights::Everything, Applicant::Connection(0), Arc::clone(&daemon.world))
+                .unwrap();
         self.barriers += 1;
         self.counts.resumed += u64::from(self.stored.is_some());
         let told = Told::new(self.names.clone(), self.rows, self.stored.take(), source.wal_end);

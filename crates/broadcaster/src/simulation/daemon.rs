@@ -20,6 +20,7 @@ use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::lineage::Lineage;
 use crate::router::Router;
+use crate::scans::Scans;
 use crate::session::World;
 
 /// The sizes of one run.
@@ -77,6 +78,7 @@ impl Daemon {
                 feed,
                 gate,
                 router,
+                scans: Scans::new(sizes.limits.scans_per_user_max),
                 limits: sizes.limits,
                 lineage: Lineage::default(),
             }),

@@ -120,6 +120,11 @@ impl Selection {
         self.asked.is_some() || self.granted.is_some()
     }
 
+    /// Whether its client has a filter of its own.
+    pub(crate) const fn is_asked_filtered(&self) -> bool {
+        self.asked.is_some()
+    }
+
     pub(crate) const fn is_restricted(&self) -> bool {
         self.granted.is_some()
     }

@@ -21,6 +21,7 @@ fn at(user: &str, client_id: &str, cursor: Cursor) -> Acknowledged {
         cursor,
         tables: "public.t".into(),
         adds: cursor != Cursor::ZERO,
+        rights: Some("some".into()),
     }
 }
 
@@ -43,13 +44,21 @@ async fn what_is_stored_is_read_again_and_0_0_takes_it_back() {
     for_each_version(async |cluster| {
         let world = World::create(cluster).await;
         let (record, clients) = clients(&world, ClientLimits::default()).await;
-        let position = async |user, id| clients.position(&key(user, id)).await.unwrap();
+        let known = async |user, id| clients.position(&key(user, id)).await.unwrap();
+        let position = async |user, id| known(user, id).await.map(|known| (known.feed, known.cursor));
         assert_eq!(position("ada", "a").await, None);
         let batch =
             [at("ada", "a", cursor(70, 3)), at("bob", "a", cursor(80, 0)), at("ada", "b", Cursor::ZERO)];
         assert_eq!(clients.store(&batch).await.unwrap(), [0; 0]);
         assert_eq!(position("ada", "a").await, Some((record.id.clone(), cursor(70, 3))));
         assert_eq!(position("bob", "a").await, Some((record.id.clone(), cursor(80, 0))));
+        // Who begins elsewhere has acknowledged nothing under the rights of now.
+        let moved = Acknowledged { adds: false, rights: None, ..at("ada", "a", cursor(60, 0)) };
+        clients.store(&[moved]).await.unwrap();
+        let moved = known("ada", "a").await.unwrap();
+        assert_eq!((moved.cursor, moved.rights.as_deref()), (cursor(60, 0), Some("some")));
+        clients.store(&[Acknowledged { rights: None, ..at("ada", "a", cursor(61, 0)) }]).await.unwrap();
+        assert_eq!(known("ada", "a").await.unwrap().rights, None);
         // It had acknowledged nothing, which takes no place.
         let of_ada = clients.of_user("ada", 10).await.unwrap();
         assert_eq!(of_ada.iter().map(|known| &*known.key.name.client_id).collect::<Vec<_>>(), ["a"]);
@@ -90,7 +99,7 @@ async fn a_batch_that_comes_late_changes_nothing_that_was_stored_instead() {
         let (record, clients) = clients(&world, ClientLimits::default()).await;
         let late = async |batch: i64, client_id: &str| {
             let sql = "SELECT walcast.acknowledge($1, $2, $3, 9, 9, 60, '{ada}', ARRAY[$4::text], '{s}', '{0/FF}', \
-                                                  '{0}', '{t}', '{true}')";
+                                                  '{0}', '{t}', '{true}', '{x}')";
             let parameters: [&(dyn ToSql + Sync); 4] =
                 [&record.id.as_str(), &record.writer, &batch, &client_id];
             let session = Session::connect(&world.config, "test late").await.unwrap();
@@ -99,7 +108,7 @@ async fn a_batch_that_comes_late_changes_nothing_that_was_stored_instead() {
         };
         clients.store(&[at("ada", "a", cursor(5, 0))]).await.unwrap();
         clients.store(&[at("ada", "a", cursor(6, 0))]).await.unwrap();
-        let position = async |id: &str| clients.position(&key("ada", id)).await.unwrap().map(|(_, at)| at);
+        let position = async |id: &str| clients.position(&key("ada", id)).await.unwrap().map(|known| known.cursor);
         // Neither who is known goes elsewhere, nor becomes known who has taken back what nobody had heard of.
         for id in ["a", "b"] {
             for batch in [1, 2] {

@@ -212,6 +212,8 @@ impl Daemon {
                     () = stop.cancelled() => return Ok(()),
                     message = messages.next() => teller.say(message),
                 }
+                // A queue that is full would keep others from the processor.
+                tokio::task::consume_budget().await;
             }
         };
         self.tasks.spawn("messages to channels", tell);

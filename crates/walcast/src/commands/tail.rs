@@ -1,12 +1,13 @@
 //! `walcast tail`: what happens, as it happens, through a running daemon.
 
+mod said;
 mod words;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
-use walcast_client::{Change, Client, Event, Mode, StartAt, Subscription, TransactionMessage};
+use walcast_client::{Change, Client, Error, Event, Mode, StartAt, Subscription, TransactionMessage};
 use walcast_model::{Cursor, FeedId};
 use walcast_protocol::ServerMessage;
 
@@ -29,18 +30,8 @@ pub(crate) fn qualified(table: &str) -> String {
 /// When the arguments do not fit, the daemon refuses, or standard output is gone. A daemon that is not there is waited
 /// for.
 pub(crate) async fn run(args: TailArgs, stop: CancellationToken) -> Result<(), Failure> {
-    let mut tables: Vec<String> = args.tables.iter().map(|table| qualified(table)).collect();
-    if tables.is_empty() {
-        tables.push("*".to_owned());
-    }
     let words = Words::of(&args);
-    let mut subscription = Subscription::new(ID, tables).map_err(|error| words.failure(&error))?;
-    if !args.columns.is_empty() {
-        subscription = subscription.columns(args.columns.clone());
-    }
-    if let Some(client_id) = &args.client_id {
-        subscription = subscription.client_id(client_id);
-    }
+    let subscription = subscription(&args).map_err(|error| words.failure(&error))?;
     let mut builder = Client::builder(&args.url);
     if let Some(token) = &args.token {
         builder = builder.token(token);
@@ -54,6 +45,25 @@ pub(crate) async fn run(args: TailArgs, stop: CancellationToken) -> Result<(), F
     client.close().await;
     tail.say_where_it_stopped();
     outcome.unwrap_or(Ok(()))
+}
+
+/// `None` for who listens to channels.
+fn subscription(args: &TailArgs) -> Result<Option<Subscription>, Error> {
+    if !args.channels.is_empty() {
+        return Ok(None);
+    }
+    let mut tables: Vec<String> = args.tables.iter().map(|table| qualified(table)).collect();
+    if tables.is_empty() {
+        tables.push("*".to_owned());
+    }
+    let mut subscription = Subscription::new(ID, tables)?;
+    if !args.columns.is_empty() {
+        subscription = subscription.columns(args.columns.clone());
+    }
+    if let Some(client_id) = &args.client_id {
+        subscription = subscription.client_id(client_id);
+    }
+    Ok(Some(subscription))
 }
 
 async fn read_token(path: PathBuf) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
@@ -89,23 +99,17 @@ impl Tail {
     async fn follow(
         &mut self,
         client: &mut Client,
-        subscription: Subscription,
+        subscription: Option<Subscription>,
         args: &TailArgs,
     ) -> Result<(), Failure> {
-        let id = subscription.id().clone();
         let words = self.words;
-        let mut waiting = match (args.from, &args.feed) {
-            // Only the daemon's welcome says what is the oldest.
-            (TailFrom::Oldest, _) => Some(subscription),
-            (TailFrom::Start(StartAt::At(cursor)), Some(feed)) => {
-                client
-                    .subscribe(subscription.resume(feed.clone(), cursor))
-                    .await
-                    .map_err(|error| words.failure(&error))?;
-                None
+        let id = subscription.as_ref().map(|subscription| subscription.id().clone());
+        let mut waiting = match subscription {
+            Some(subscription) => {
+                begin(client, subscription, args).await.map_err(|error| words.failure(&error))?
             }
-            (TailFrom::Start(start), _) => {
-                client.subscribe(subscription.start(start)).await.map_err(|error| words.failure(&error))?;
+            None => {
+                args.channels.iter().for_each(|name| client.channel(name).join());
                 None
             }
         };
@@ -120,8 +124,8 @@ impl Tail {
             }
             let printed = reached(&event);
             self.event(event)?;
-            if let (Some(cursor), Some(_)) = (printed, &args.client_id) {
-                client.ack(&id, cursor).map_err(|error| words.failure(&error))?;
+            if let (Some(cursor), Some(_), Some(id)) = (printed, &args.client_id, &id) {
+                client.ack(id, cursor).map_err(|error| words.failure(&error))?;
             }
         }
         Ok(())
@@ -134,7 +138,9 @@ impl Tail {
             }
             Event::Retrying { delay, error, .. } => warn(&self.words.asking_again(error, *delay)),
             Event::Failed { error, .. } => return Err(self.words.refused(error)),
+            Event::Error(error) if error.channel.is_some() => return Err(self.words.refused(error)),
             Event::Connected(welcome) => self.feed = Some(welcome.feed.clone()),
+            Event::Message(_) => self.left = self.left.map(|left| left.saturating_sub(1)),
             Event::Transaction(transaction) if !transaction.more => {
                 self.left = self.left.map(|left| left.saturating_sub(1));
             }
@@ -183,6 +189,19 @@ impl Tail {
                 }
             }
             Event::Transaction(transaction) => self.transaction(transaction)?,
+            Event::Joined(joined) => note(&format!("in the channel {:?}", joined.channel)),
+            Event::Message(message) => writeln!(anstream::stdout(), "{}", said::message(message))?,
+            Event::Presence(presence) => {
+                for line in said::presence(presence) {
+                    writeln!(anstream::stdout(), "{DIM}{line}{DIM:#}")?;
+                }
+            }
+            Event::Dropped(dropped) => {
+                warn(&format!(
+                    "{} messages of {:?} were not sent, since this did not read",
+                    dropped.count, dropped.channel
+                ));
+            }
             _ => {}
         }
         Ok(())
@@ -200,6 +219,22 @@ impl Tail {
             note(&format!("to go on from here: walcast tail --from {cursor} --feed {feed}"));
         }
     }
+}
+
+/// Subscribes; not yet where only the daemon's welcome says from where.
+async fn begin(
+    client: &mut Client,
+    subscription: Subscription,
+    args: &TailArgs,
+) -> Result<Option<Subscription>, Error> {
+    match (args.from, &args.feed) {
+        (TailFrom::Oldest, _) => return Ok(Some(subscription)),
+        (TailFrom::Start(StartAt::At(cursor)), Some(feed)) => {
+            client.subscribe(subscription.resume(feed.clone(), cursor)).await?;
+        }
+        (TailFrom::Start(start), _) => client.subscribe(subscription.start(start)).await?,
+    }
+    Ok(None)
 }
 
 fn line(change: &Change) -> ChangeLine<'_> {

@@ -197,6 +197,8 @@ keys! {
             "The largest state of a client that the others in a channel are told";
         PUBLISHES_PER_SECOND = Serve Value "publishes-per-second-max" "COUNT" "25"
             "Messages and states that one connection publishes in a second, four times as many at once; what is faster is refused";
+        FAN_OUT_BYTES_PER_SECOND = Serve Value "fan-out-bytes-per-second-max" "SIZE" "16MiB"
+            "Bytes that one user has others told in channels in a second, once for each of them; what is faster is refused";
         PRESENCE_INTERVAL = Serve Value "presence-interval" "DURATION" "100ms"
             "It is told at most this often who came to a channel and went";
         PRESENCE_SILENCE = Serve Value "presence-silence-max" "DURATION" "45s"
@@ -217,6 +219,8 @@ keys! {
             "Subscriptions of one connection";
         TABLES_MAX = Serve Value "tables-max" "COUNT" "256"
             "Entries of tables in one subscription";
+        SCANS_PER_USER_MAX = Serve Value "scans-per-user-max" "COUNT" "32"
+            "Conditions in filters of one user that each change of their table has to be looked at for";
         MESSAGE_BYTES = Serve Value "message-bytes-max" "SIZE" "64KiB"
             "The largest message from a client; a larger one closes its connection";
         SNAPSHOTS_MAX = Serve Value "snapshots-max" "COUNT" "4"

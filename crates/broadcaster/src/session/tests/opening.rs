@@ -3,6 +3,7 @@
 use walcast_protocol::{ErrorCode, ServerMessage};
 
 use super::super::Wait;
+use crate::acks::Position;
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::testing::{Bench, Insert, at, part, table, words};
@@ -108,12 +109,12 @@ async fn what_was_acknowledged_is_judged_like_any_other_cursor() {
     assert_eq!(begins(&bench), ("subscribed Snapshot 0/0".into(), None));
     // Of this daemon, and of this feed.
     for feed in [None, Some("f_1".parse().unwrap())] {
-        bench.acked = Some((feed, at(10)));
+        bench.acked = Some(Position { feed, cursor: at(10), rights: None });
         let (first, storable) = begins(&bench);
         assert_eq!(first, "subscribed Live 0/A");
         assert!(storable.is_some_and(|(first, last)| first == at(10) && last >= at(20)), "{storable:?}");
     }
-    bench.acked = Some((Some("f_0".parse().unwrap()), at(10)));
+    bench.acked = Some(Position { feed: Some("f_0".parse().unwrap()), cursor: at(10), rights: None });
     assert_eq!(begins(&bench).0, "error feed_changed");
     let world = std::sync::Arc::get_mut(&mut bench.world).unwrap();
     world.lineage = crate::Lineage::new([("f_0".parse().unwrap(), at(10))]);

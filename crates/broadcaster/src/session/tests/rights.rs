@@ -8,6 +8,7 @@ use walcast_policy::{Grant, Rights};
 use walcast_protocol::{ErrorCode, ServerMessage};
 use walcast_snapshot::SnapshotEvent;
 
+use crate::acks::Position;
 use crate::limits::Limits;
 use crate::refusal::Refusal;
 use crate::session::{Answer, Question, Step};
@@ -109,6 +110,29 @@ async fn what_may_not_be_had_is_refused_whether_or_not_it_exists() {
     assert!(text.contains("forbidden") && !text.contains("tenant"), "{text}");
     let mut all = bench.session_with(r#""tables":[{"table":"*"}],"cursor":"0/1""#, &broken).unwrap();
     assert_eq!(words(&bench.take(&mut all).0), ["subscribed Live 0/1"]);
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_under_other_rights_is_no_place_to_go_on_at() {
+    let mut bench = shared().await;
+    let ann = rights(&[("public.f", grant(None, Some("owner = 'ann'")))]);
+    let bob = rights(&[("public.f", grant(None, Some("owner = 'bob'")))]);
+    let fields = r#""tables":[{"table":"public.f"}],"client_id":"c","cursor":"acked""#;
+    let own = bench.session_with(fields, &ann).unwrap().rights();
+    assert!(own.is_some() && bench.session(fields).unwrap().rights().is_none());
+    for (acknowledged, now, first) in [
+        (own.as_deref(), &ann, "subscribed Live 0/1"),
+        (own.as_deref(), &bob, "subscribed Snapshot 0/0"),
+        // Before there were policies, or before it was noted; and since there are none.
+        (None, &ann, "subscribed Snapshot 0/0"),
+        (own.as_deref(), &Rights::Everything, "subscribed Snapshot 0/0"),
+        (None, &Rights::Everything, "subscribed Live 0/1"),
+    ] {
+        let rights = acknowledged.map(Arc::from);
+        bench.acked = Some(Position { feed: None, cursor: at(1), rights });
+        let mut session = bench.session_with(fields, now).unwrap();
+        assert_eq!(words(&bench.take(&mut session).0)[0], first, "{acknowledged:?}");
+    }
 }
 
 #[tokio::test]

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
+use walcast_broadcaster::{Preview, Refusal};
 use walcast_filter::{Filter, FilterError, Predicate, Schema, Undecided, Verdict};
-use walcast_model::{Change, Op, Part, Relation, json};
-use walcast_policy::Grant;
+use walcast_model::{Change, Op, Part, Relation};
+use walcast_policy::{Grant, Rights};
+use walcast_protocol::{TablePattern, TableSelection};
 use walcast_snapshot::Facts;
 
 use super::report::{Stage, passes};
@@ -27,14 +29,16 @@ struct Rules {
     filter: Option<Filter>,
     columns: Option<BTreeSet<String>>,
     facts: Facts,
+    /// What is sent, by the code that sends it.
+    preview: Preview,
 }
 
 /// The rules as they apply to one definition of the table.
 struct Bound {
     policy: Option<Predicate>,
     filter: Option<Predicate>,
-    /// Both; what is delivered.
-    both: Predicate,
+    /// Why the subscription would be refused, where neither of them alone says it.
+    refused: Option<Stage>,
 }
 
 /// What a row or a change comes to.
@@ -56,9 +60,19 @@ impl Access {
                 None
             }
         };
-        let rules = Rules { grant, filter, columns: request.columns.clone(), facts: facts.clone() };
+        let preview = match preview(request, filter.is_some()) {
+            Ok(preview) => preview,
+            Err(refusal) => {
+                stages.extend(passes(&stages).then(|| Stage::drops("sent", refusal.to_string())));
+                return Self { stages, rules: None };
+            }
+        };
+        let rules = Rules { grant, filter, columns: request.columns.clone(), facts: facts.clone(), preview };
         match rules.bind(relation) {
-            Ok(bound) => stages.extend(bound.stages(&rules, request, relation)),
+            Ok(bound) => {
+                stages.extend(bound.stages(&rules, request, relation));
+                stages.extend(bound.refused.filter(|_| passes(&stages)));
+            }
             Err(stage) => stages.push(stage),
         }
         let rules = passes(&stages).then_some(rules);
@@ -76,7 +90,7 @@ impl Access {
             Err(stage) => return Fate { stages: vec![stage], sent: None },
         };
         let (rules, bound) = rules;
-        let stages: Vec<Stage> = bound
+        let mut stages: Vec<Stage> = bound
             .each()
             .map(|(stage, predicate)| {
                 let (holds, text) = said(predicate.evaluate(row), relation);
@@ -84,9 +98,11 @@ impl Access {
                 if holds { Stage::keeps(stage, message) } else { Stage::drops(stage, message) }
             })
             .collect();
-        let sent = bound.both.evaluate(row).matches().unwrap_or(false);
-        let sent = sent.then(|| rules.project(relation, row)).and_then(|row| raw(&row));
-        Fate { stages, sent }
+        if let Some(refused) = bound.refused {
+            stages.push(refused);
+            return Fate { stages, sent: None };
+        }
+        Fate { stages, sent: rules.preview.of_row(relation, row) }
     }
 
     /// What becomes of a change.
@@ -98,23 +114,27 @@ impl Access {
         };
         let mut stages: Vec<Stage> =
             bound.each().map(|(stage, predicate)| judged(stage, predicate, part, change)).collect();
-        let op = match bound.both.decide(part, change) {
-            Ok(op) => op,
+        if let Some(refused) = bound.refused {
+            stages.push(refused);
+            return Fate { stages, sent: None };
+        }
+        let index = part.changes().iter().position(|one| std::ptr::eq(one, change)).unwrap_or(usize::MAX);
+        let sent = match rules.preview.of_change(part, index) {
+            Ok(sent) => sent,
             Err(Undecided { column }) => {
-                let mut stage =
-                    Stage::drops("sent", format!("it cannot be told: {}", unknown(column, relation)));
-                stage.hint = bound.both.requirements().remedy;
-                stages.push(stage);
+                let message = format!("it cannot be told: {}", unknown(column, relation));
+                stages.push(Stage::drops("sent", message));
                 return Fate { stages, sent: None };
             }
         };
-        let Some(op) = op else { return Fate { stages, sent: None } };
-        if op != change.op {
-            let how = if op == Op::Insert { "comes into view" } else { "leaves the view" };
-            let message = format!("the {} arrives as {}: the row {how}", change.op.as_str(), op.as_str());
+        let Some(sent) = sent else { return Fate { stages, sent: None } };
+        if sent.op != change.op {
+            let how = if sent.op == Op::Insert { "comes into view" } else { "leaves the view" };
+            let message =
+                format!("the {} arrives as {}: the row {how}", change.op.as_str(), sent.op.as_str());
             stages.push(Stage::notes("sent", message));
         }
-        Fate { stages, sent: raw(&rules.change(op, part, change)) }
+        Fate { stages, sent: to_raw_value(&sent).ok() }
     }
 
     fn rules_for(&self, relation: &Arc<Relation>) -> Result<(&Rules, Bound), Stage> {
@@ -123,6 +143,15 @@ impl Access {
             rules.ok_or_else(|| Stage::drops("table", "nothing of the table is delivered, see above"))?;
         Ok((rules, rules.bind(relation)?))
     }
+}
+
+/// The subscription, with its `where` only if that can be read.
+fn preview(request: &Request, with_filter: bool) -> Result<Preview, Refusal> {
+    let filter = request.filter.as_ref().filter(|_| with_filter).map(|(text, _)| text.clone());
+    let columns = request.columns.as_ref().map(|columns| columns.iter().cloned().collect());
+    let table = TableSelection { filter, columns, ..TablePattern::Table(request.table.clone()).into() };
+    let rights = request.bearer.as_ref().map_or(&Rights::Everything, |bearer| &bearer.rights);
+    Preview::new(table, rights)
 }
 
 /// What the policies grant, and what there is to say about it.
@@ -176,9 +205,9 @@ impl Rules {
             policy.map(|rows| bind(rows, "policy", "the policy's where cannot be applied (forbidden)"));
         let policy = policy.transpose()?;
         let filter = self.filter.as_ref().map(|filter| self.bind_filter(filter, &schema)).transpose()?;
-        let both = Filter::all(self.grant.rows.iter().chain(&self.filter).cloned());
-        let both = bind(&both, "where", "the where cannot be joined with the policy's (forbidden)")?;
-        Ok(Bound { policy, filter, both })
+        let refused = self.preview.bind(&schema).err();
+        let refused = refused.map(|refusal| Stage::drops("sent", refusal.to_string()));
+        Ok(Bound { policy, filter, refused })
     }
 
     /// The subscription's filter knows of no column that the client may not have: it would tell what is in them.
@@ -194,85 +223,6 @@ impl Rules {
             }
         })
     }
-
-    /// Whether a column is sent.
-    fn sends(&self, relation: &Relation, name: &[u8]) -> bool {
-        let named = |index: &usize| {
-            relation.column_json(*index).as_bytes().get(1..) == Some(&[name, b"\":"].concat())
-        };
-        let index = (0..relation.columns().len()).find(named);
-        let column = index.and_then(|index| relation.columns().get(index));
-        column.is_some_and(|column| {
-            let asked = self.columns.as_ref().is_none_or(|columns| columns.contains(&column.name));
-            self.grant.shows(column) && (asked || column.key)
-        })
-    }
-
-    fn project(&self, relation: &Relation, object: &[u8]) -> Vec<u8> {
-        let mut out = b"{".to_vec();
-        for (name, value) in json::fields(object).filter(|(name, _)| self.sends(relation, name)) {
-            if out.len() > 1 {
-                out.push(b',');
-            }
-            out.extend([b"\"".as_slice(), name, b"\":", value].concat());
-        }
-        out.push(b'}');
-        out
-    }
-
-    /// The change as the client gets it: a row that leaves what the client may see is a delete with its key alone.
-    fn change(&self, op: Op, part: &Part, change: &Change) -> Vec<u8> {
-        let relation = &change.relation;
-        let mut out = format!("{{\"op\":\"{}\",{}", op.as_str(), relation.table_json()).into_bytes();
-        let mut field = |name: &str, value: Option<Vec<u8>>| {
-            if let Some(value) = value {
-                out.extend(format!(",\"{name}\":").into_bytes());
-                out.extend(value);
-            }
-        };
-        let row = part.row(change);
-        let turned = op != change.op;
-        // A row that comes into view is named by the key that it has now.
-        let key = if turned && op == Op::Insert { row.map(|row| key_of(relation, row)) } else { None };
-        field("key", key.or_else(|| part.key(change).map(<[u8]>::to_vec)));
-        if op != Op::Delete {
-            field("row", row.map(|row| self.project(relation, row)));
-        }
-        if !turned {
-            field("old", part.old(change).map(|old| self.project(relation, old)));
-        }
-        if op == Op::Update || (turned && op == Op::Insert) {
-            field(
-                "unchanged",
-                part.unchanged(change)
-                    .map(|names| self.names(relation, names))
-                    .filter(|names| names != b"[]"),
-            );
-        }
-        out.push(b'}');
-        out
-    }
-
-    fn names(&self, relation: &Relation, names: &[u8]) -> Vec<u8> {
-        let inner = |name: &[u8]| name.get(1..name.len().saturating_sub(1)).unwrap_or_default().to_vec();
-        let sent: Vec<&[u8]> =
-            json::elements(names).filter(|name| self.sends(relation, &inner(name))).collect();
-        [b"[".to_vec(), sent.join(b",".as_slice()), b"]".to_vec()].concat()
-    }
-}
-
-/// The key columns of a row, as an object.
-pub(super) fn key_of(relation: &Relation, row: &[u8]) -> Vec<u8> {
-    let is_key = |name: &[u8]| {
-        relation.columns().iter().enumerate().any(|(index, column)| {
-            column.key && relation.column_json(index).as_bytes().get(1..) == Some(&[name, b"\":"].concat())
-        })
-    };
-    let fields: Vec<Vec<u8>> = json::fields(row)
-        .filter(|(name, _)| is_key(name))
-        .map(|(name, value)| [b"\"".as_slice(), name, b"\":", value].concat())
-        .collect();
-    [b"{".to_vec(), fields.join(b",".as_slice()), b"}".to_vec()].concat()
 }
 
 impl Bound {
@@ -376,8 +326,4 @@ fn judged(stage: &'static str, predicate: &Predicate, part: &Part, change: &Chan
             stage
         }
     }
-}
-
-fn raw(json: &[u8]) -> Option<Box<RawValue>> {
-    RawValue::from_string(String::from_utf8_lossy(json).into_owned()).ok()
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
+use walcast_broadcaster::key_of;
 use walcast_model::{Relation, json};
 use walcast_postgres::{Session, quote_identifier};
 
-use super::access::{Access, key_of};
+use super::access::Access;
 use super::report::{Delivery, Printer, Stage};
 use super::table::Table;
 use crate::output::Failure;
