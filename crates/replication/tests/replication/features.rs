@@ -1,6 +1,6 @@
 //! Section 10 of the reference: publications that users made, generated columns, two-phase commit, messages.
 
-use walcast_testkit::{for_each_version, installations, own_cluster};
+use walcast_testkit::{LIMIT, for_each_version, installations, own_cluster, within};
 
 use crate::source::{Options, Source};
 
@@ -170,7 +170,7 @@ async fn case_34_what_a_transaction_makes_and_uses_is_known_although_nobody_else
             .await;
         source.database.run("ALTER SYSTEM RESET synchronous_standby_names").await;
         source.database.run("SELECT pg_reload_conf()").await;
-        hanging.await.unwrap().unwrap();
+        within("the writer", LIMIT, hanging).await.unwrap().unwrap();
         let update =
             r#"update public.t key {"id":1} row {"id":1,"p":[{"a": 1, "b": "x"}]} old {"id":1,"p":null}"#;
         assert_eq!(source.read().await, [[update]]);
