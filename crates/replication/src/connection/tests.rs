@@ -155,7 +155,7 @@ async fn a_slot_is_created_and_dropped_on_every_version() {
 #[tokio::test]
 async fn creating_a_slot_gives_up_on_an_open_transaction_after_its_limit() {
     // Of its own: a slot waits for the transactions of the whole server, so this one's would hold up the slots of other
-    // tests, and theirs would be over the limit of the second slot here.
+    // tests.
     let cluster = own_cluster(shared_cluster().await.installation()).await;
     let database = TestDatabase::create(&cluster).await;
     let writer = database.session().await;
@@ -166,7 +166,7 @@ async fn creating_a_slot_gives_up_on_an_open_transaction_after_its_limit() {
         within("the limit", LIMIT, connection.create_slot(database.name(), &options)).await.unwrap_err();
     assert_eq!((error.sqlstate(), error.class()), (Some("55P03"), ErrorClass::Transient));
     writer.batch_execute("ROLLBACK").await.unwrap();
-    connection.create_slot(database.name(), &options).await.unwrap();
+    connection.create_slot(database.name(), &SlotOptions::default()).await.unwrap();
     assert_eq!(connection.show("lock_timeout").await.unwrap(), "0");
 }
 

@@ -66,7 +66,7 @@ async fn a_slot_that_waits_for_an_open_transaction_says_for_which() {
         assert!(error.to_string().contains("prepared transaction \"gone\""), "{error}");
         assert!(error.hint().unwrap().contains("ROLLBACK PREPARED 'gone';"), "{error}");
         writer.batch_execute("COMMIT PREPARED 'gone'").await.unwrap();
-        slot::create(&session, &settings).await.unwrap();
+        slot::create(&session, &SlotSettings::new(database.slot_name())).await.unwrap();
     }
 }
 
