@@ -134,6 +134,17 @@ impl TestDatabase {
         .await;
     }
 
+    /// Sets a setting of the whole server, which counts for whoever connects from now on. For clusters of one's own.
+    ///
+    /// # Panics
+    ///
+    /// When the server does not take it within [`LIMIT`](crate::LIMIT).
+    pub async fn set_for_server(&self, setting: &str, value: &str) {
+        self.run(&format!("ALTER SYSTEM SET {setting} = '{value}'")).await;
+        self.run("SELECT pg_reload_conf()").await;
+        self.until(&format!("SHOW {setting}"), value).await;
+    }
+
     /// Drops a slot whose reader has ended: the server may notice that a moment later.
     ///
     /// # Panics
