@@ -208,7 +208,7 @@ impl Observer {
     ///
     /// # Panics
     ///
-    /// When the connection ends, or after [`QUIET_MAX`] of nothing but heartbeats.
+    /// When the connection ends, or after two minutes of nothing but heartbeats.
     pub async fn raw(&mut self) -> Value {
         let message = async {
             loop {
