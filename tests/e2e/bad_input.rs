@@ -146,7 +146,7 @@ async fn a_slot_that_is_gone_is_never_continued_over() {
     database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
     let mut daemon = Daemon::of(&database).start().await;
     daemon.terminate().await;
-    database.run(&format!("SELECT pg_drop_replication_slot('{}')", database.slot_name())).await;
+    database.drop_slot(&database.slot_name()).await;
     database.run("INSERT INTO t VALUES (1)").await;
     let said = refused(Daemon::of(&database)).await;
     assert!(said.contains("--start-over"), "{said}");

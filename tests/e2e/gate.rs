@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use walcast_testkit::{
     Daemon, LIMIT, TestDatabase, eventually, for_each_version, installations, own_cluster, shared_cluster,
-    within,
+    undisturbed, within,
 };
 
 use crate::observer::{Observer, open, receive, send};
@@ -57,9 +57,7 @@ async fn a_missing_synchronous_standby_does_not_hold_the_gate_and_the_initial_sy
         database.run("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 0), (2, 0)").await;
         let mut daemon = Daemon::of(&database).start().await;
         daemon.terminate().await;
-        database.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
-        database.run("SELECT pg_reload_conf()").await;
-        database.until("SHOW synchronous_standby_names", "nobody").await;
+        database.set_for_server("synchronous_standby_names", "nobody").await;
         let writer = database.session().await;
         let hanging =
             tokio::spawn(async move { writer.batch_execute("UPDATE t SET v = 1 WHERE id = 1").await });
@@ -69,9 +67,8 @@ async fn a_missing_synchronous_standby_does_not_hold_the_gate_and_the_initial_sy
         observer.until("caught_up").await;
         let row = observer.rows("public.t").into_iter().find(|row| row["id"] == 1).unwrap();
         assert_eq!(row["v"], 1, "the snapshot does not see it, so the stream must have brought it");
-        database.run("ALTER SYSTEM RESET synchronous_standby_names").await;
-        database.run("SELECT pg_reload_conf()").await;
-        hanging.await.unwrap().unwrap();
+        database.set_for_server("synchronous_standby_names", "").await;
+        within("the writer", LIMIT, hanging).await.unwrap().unwrap();
         observer.assert_equals(&database, "public.t").await;
     }
 }
@@ -125,6 +122,10 @@ async fn clients_that_come_before_the_initial_poll_is_done_are_told_waiting_and_
 /// Without that, some of so many subscriptions wait for 10 s.
 #[tokio::test]
 async fn a_commit_that_the_walsender_overlooks_is_sent_all_the_same() {
+    undisturbed(Duration::from_secs(1), overlooked_commits_are_sent).await;
+}
+
+async fn overlooked_commits_are_sent() {
     // Whatever another test wrote would wake it.
     let cluster = own_cluster(shared_cluster().await.installation()).await;
     let database = TestDatabase::create(&cluster).await;

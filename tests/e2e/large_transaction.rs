@@ -1,6 +1,6 @@
 //! Transactions of any size, in bounded memory.
 
-use walcast_testkit::{Daemon, TestDatabase, shared_cluster};
+use walcast_testkit::{Daemon, LIMIT, TestDatabase, shared_cluster, within};
 
 use crate::observer::Observer;
 
@@ -35,7 +35,7 @@ async fn a_large_transaction_flows_through_in_parts_with_bounded_memory() {
             break;
         }
     }
-    writing.await.unwrap().unwrap();
+    within("the end of the writer", LIMIT, writing).await.unwrap().unwrap();
     assert_eq!(next, rows + 1);
     assert!(parts > 10, "{parts} parts");
     database.until("SELECT count(*) FROM walcast.change_history", &rows.to_string()).await;

@@ -204,8 +204,7 @@ async fn no_image_outlives_a_feed_that_is_started_over() {
         settle(&database, "0").await;
         assert_ne!(database.scalar(OLD).await.as_deref(), Some("0"), "the image is good");
         daemon.terminate().await;
-        let slot = database.slot_name();
-        database.run(&format!("SELECT pg_drop_replication_slot('{slot}')")).await;
+        database.drop_slot(&database.slot_name()).await;
         run(&database, &["UPDATE doc SET big = repeat('n', 9000) WHERE id = 2", "TRUNCATE audit"]).await;
         daemon.restart().await;
         run(&database, &["UPDATE doc SET v = 2 WHERE id = 2"]).await;

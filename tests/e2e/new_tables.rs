@@ -21,15 +21,11 @@ async fn a_table_created_later_is_in_a_live_wildcard_with_all_its_rows_also_of_a
         // The pick-up has to try, and to give way.
         daemon.until_log("later").await;
         writer.batch_execute("INSERT INTO later VALUES (3, 'open'); COMMIT").await.unwrap();
-        while observer.rows("public.later").len() < 3 {
-            observer.next().await.expect("a message");
-        }
+        observer.until_rows("public.later", 3).await;
         database
             .run("INSERT INTO later VALUES (4, 'after'); UPDATE later SET v = 'changed' WHERE id = 1")
             .await;
-        while observer.rows("public.later").len() < 4 {
-            observer.next().await.expect("a message");
-        }
+        observer.until_rows("public.later", 4).await;
         observer.assert_equals(&database, "public.later").await;
     })
     .await;

@@ -1,12 +1,13 @@
 //! Promise 1: through any number of disconnects, each change exactly once per cursor.
 
 use futures_util::future::join_all;
+use serde_json::json;
 use walcast_model::Cursor;
 use walcast_testkit::{
     Daemon, TestDatabase, cluster_builder, for_each_version, installations, shared_cluster,
 };
 
-use crate::observer::{Observer, wal_position};
+use crate::observer::{Observer, Socket, open, receive, send, wal_position};
 use crate::workload::{TABLES, Workload, create};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -144,13 +145,27 @@ async fn clients_that_come_back_at_once_are_caught_up_from_memory_without_asking
             database.run(&format!("INSERT INTO t VALUES ({id})")).await;
         }
 
+        // All are connected before the first one asks, so that they ask at about the same time.
+        let url = daemon.ws_url();
+        let sockets = join_all((0..CLIENTS).map(|_| open(&url))).await;
         let before = cluster.log().len();
-        let come_back = |_| async {
-            let mut client = Observer::subscribe(&daemon.ws_url(), &["public.t"], cursor).await;
-            client.until("caught_up").await;
-            client.transactions.len()
+        let cursor = cursor.expect("a cursor").to_string();
+        let come_back = async |mut socket: Socket| {
+            let tables = json!([{"table": "public.t"}]);
+            send(&mut socket, json!({"type": "subscribe", "id": "t", "tables": tables, "cursor": cursor}))
+                .await;
+            let mut transactions = 0;
+            loop {
+                let message = receive(&mut socket).await.expect("a message");
+                match message["type"].as_str() {
+                    Some("transaction") => transactions += 1,
+                    Some("caught_up") => return transactions,
+                    Some("error") => panic!("{message}"),
+                    _ => {}
+                }
+            }
         };
-        let missed = join_all((0..CLIENTS).map(come_back)).await;
+        let missed = join_all(sockets.into_iter().map(|(socket, _)| come_back(socket))).await;
         assert!(missed.iter().all(|count| *count == 10), "{missed:?}");
         let log = cluster.log();
         let log = &log[before..];

@@ -237,6 +237,9 @@ async fn a_client_far_behind_has_the_latest_rows_and_ends_where_every_change_wou
         let evict = "INSERT INTO log SELECT repeat('x', 1000) FROM generate_series(1, 3000)";
         database.run(evict).await;
         workload.more(20).await;
+        // What the client is behind of is in history, and so is not kept in memory.
+        let end = wal_position(&database).await;
+        database.until(&format!("SELECT position_lsn >= '{}' FROM walcast.feed", end.lsn()), "t").await;
         // It is cut off after ever more messages, and goes on from what it has stored; writers go on as well.
         let mut messages_max = 3;
         let (mut cuts, mut taken) = (0, 0);

@@ -36,8 +36,13 @@ table = "*"
 "#;
 
 pub(crate) fn token(subject: &str, role: &str) -> String {
+    signed(json!({"sub": subject, "role": role}), 600)
+}
+
+/// A token with these claims that is good for so many seconds, or up to one less.
+pub(crate) fn signed(mut claims: Value, seconds: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs();
-    let claims = json!({"sub": subject, "role": role, "exp": now + 600});
+    claims["exp"] = json!(now + seconds);
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).expect("a token")
 }

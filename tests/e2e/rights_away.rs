@@ -49,7 +49,7 @@ impl Program {
                     client.close().await;
                     return (changed, mode.expect("it has begun"));
                 }
-                Event::Failed { error, .. } => panic!("{error:?}"),
+                Event::Failed { error, .. } | Event::Error(error) => panic!("{error:?}"),
                 _ => {}
             }
         }

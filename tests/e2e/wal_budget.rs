@@ -158,6 +158,7 @@ async fn what_is_kept_for_a_daemon_that_is_stopped_is_shown_and_how_long_it_last
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     });
+    database.until("SELECT count(*) > 20 FROM t WHERE id >= 1000", "t").await;
     let found = finding(&walcast(&database, &["doctor", "--json"]), "wal_budget");
     writing.abort();
     assert_eq!(found["severity"], "warning", "{found}");

@@ -107,29 +107,41 @@ pub(crate) fn describe() {
     });
 }
 
-/// Handles of the counters that are touched for each part or batch of frames.
+/// Handles of the counters that are touched for each batch of frames: each connection has them.
 #[derive(Clone)]
-pub(crate) struct Hot {
+pub(crate) struct Sent {
     pub(crate) frames: Counter,
     pub(crate) bytes: Counter,
+}
+
+impl Sent {
+    pub(crate) fn new() -> Self {
+        Self { frames: counter!(FRAMES), bytes: counter!(BYTES) }
+    }
+}
+
+impl std::fmt::Debug for Sent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sent")
+    }
+}
+
+/// Handles of the counters that are touched for each part.
+#[derive(Clone)]
+pub(crate) struct Encoded {
     pub(crate) encoded: Counter,
     pub(crate) shared: Counter,
 }
 
-impl Hot {
+impl Encoded {
     pub(crate) fn new() -> Self {
-        Self {
-            frames: counter!(FRAMES),
-            bytes: counter!(BYTES),
-            encoded: counter!(ENCODED),
-            shared: counter!(SHARED),
-        }
+        Self { encoded: counter!(ENCODED), shared: counter!(SHARED) }
     }
 }
 
-impl std::fmt::Debug for Hot {
+impl std::fmt::Debug for Encoded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Hot")
+        f.write_str("Encoded")
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) struct Router {
     // Locked after a shape, never before.
     kept: Mutex<KeptList>,
     kept_bytes: KeptBytes,
-    hot: names::Hot,
+    counted: names::Encoded,
 }
 
 /// Where frames were kept for several sessions, oldest first. Those that a shape let go of since are still listed.
@@ -77,7 +77,7 @@ impl ShapeHandle {
     pub(crate) fn frames(&self, part: &Part) -> Arc<Encoded> {
         let shared = self.shape.sessions.load(Ordering::Relaxed) > 1;
         let (encoded, kept) = self.shape.encoded(part, shared.then_some(&self.router.kept_bytes));
-        self.router.hot.encoded.increment(1);
+        self.router.counted.encoded.increment(1);
         if kept {
             self.router.kept(&self.shape, part.cursor());
         }
@@ -91,7 +91,7 @@ impl ShapeHandle {
 
     /// Counts frames that were there already.
     pub(crate) fn count_shared(&self) {
-        self.router.hot.shared.increment(1);
+        self.router.counted.shared.increment(1);
     }
 }
 
@@ -112,7 +112,7 @@ impl Router {
         // What was there before has no session to concern.
         let seen = watch::Sender::new(feed.head());
         let (index, kept, kept_bytes) = (Mutex::default(), Mutex::default(), KeptBytes::default());
-        Arc::new(Self { feed, limits, index, seen, kept, kept_bytes, hot: names::Hot::new() })
+        Arc::new(Self { feed, limits, index, seen, kept, kept_bytes, counted: names::Encoded::new() })
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {

@@ -1,9 +1,9 @@
 //! A committed corpus, and inputs without end that are made from it.
 //!
 //! The checks of `crates/*/fuzz` run here as ordinary tests, without nightly or libFuzzer: first on every committed input,
-//! then, for `WALCAST_FUZZ_SECONDS` (2), on what [`Mutator`] makes of them. libFuzzer finds more in the same time, because
-//! it sees which code an input reaches; this runs everywhere. An input that fails is kept as a
-//! file, which the corpus can have.
+//! then, 20,000 times or for `WALCAST_FUZZ_SECONDS`, on what [`Mutator`] makes of them. libFuzzer finds more in the same
+//! time, because it sees which code an input reaches; this runs everywhere. An input that fails is kept as a file, which the
+//! corpus can have.
 //!
 //! ```no_run
 //! walcast_corpus::Corpus::read("fuzz/corpus/decode").words(&["\"id\""]).check(|input| drop(input.len()));
@@ -21,8 +21,10 @@ use rand::rngs::StdRng;
 
 pub use mutator::Mutator;
 
-/// Says how long [`Corpus::check`] makes inputs.
+/// Says for how long [`Corpus::check`] makes inputs, instead of [`MADE`].
 const SECONDS_VARIABLE: &str = "WALCAST_FUZZ_SECONDS";
+/// How many inputs are made where no time is given, whatever the machine is like.
+const MADE: u64 = 20_000;
 /// Where it starts from; the same seed makes the same inputs.
 const SEED_VARIABLE: &str = "WALCAST_FUZZ_SEED";
 /// Bytes of an input that fails that are printed.
@@ -58,19 +60,28 @@ impl Corpus {
         self
     }
 
-    /// Runs `check`, which panics when something does not hold, on the corpus and on what is made from it, for as long as
-    /// `WALCAST_FUZZ_SECONDS` says; how many inputs that were.
+    /// Runs `check`, which panics when something does not hold, on the corpus and on 20,000 inputs that are made from it, or on
+    /// as many as can be made in the time that `WALCAST_FUZZ_SECONDS` says; how many inputs that were.
     ///
     /// # Panics
-    /// As `check` does, after the input was printed.
+    /// As `check` does, after the input was printed; when a variable is no number.
     pub fn check(&self, check: impl Fn(&[u8])) -> u64 {
-        let number =
-            |name, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
-        self.check_for(Duration::from_secs(number(SECONDS_VARIABLE, 2)), number(SEED_VARIABLE, 1), check)
+        let number = |name| {
+            let text = std::env::var(name).ok()?;
+            Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+        };
+        let seed = number(SEED_VARIABLE).unwrap_or(1);
+        match number(SECONDS_VARIABLE).map(Duration::from_secs) {
+            Some(time) => {
+                let end = Instant::now() + time;
+                self.check_while(|_| Instant::now() < end, seed, check)
+            }
+            None => self.check_while(|made| made < MADE, seed, check),
+        }
     }
 
-    fn check_for(&self, time: Duration, seed: u64, check: impl Fn(&[u8])) -> u64 {
-        let began = Instant::now();
+    /// Makes inputs while `goes_on` says so, which is told how many were made.
+    fn check_while(&self, goes_on: impl Fn(u64) -> bool, seed: u64, check: impl Fn(&[u8])) -> u64 {
         let attempt = |input: &[u8], from: &str| {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(input))) {
                 let file = std::env::temp_dir().join(format!("walcast-corpus-{}", std::process::id()));
@@ -89,12 +100,13 @@ impl Corpus {
             attempt(input, "of the corpus");
         }
         let mut mutator = Mutator::new(&self.inputs, &self.words, StdRng::seed_from_u64(seed));
-        let (mut input, mut count) = (Vec::new(), self.inputs.len() as u64);
-        while began.elapsed() < time {
+        let (mut input, mut made) = (Vec::new(), 0);
+        while goes_on(made) {
             mutator.next_into(&mut input);
             attempt(&input, &format!("made with {SEED_VARIABLE}={seed}"));
-            count += 1;
+            made += 1;
         }
+        let count = self.inputs.len() as u64 + made;
         println!("{}: {count} inputs", self.name);
         count
     }
@@ -125,12 +137,7 @@ mod tests {
         let corpus = corpus(folder.path());
         let seen = |seed| {
             let seen = std::cell::RefCell::new(Vec::new());
-            corpus.check_for(Duration::from_millis(50), seed, |input| {
-                let mut seen = seen.borrow_mut();
-                if seen.len() < 200 {
-                    seen.push(input.to_vec());
-                }
-            });
+            corpus.check_while(|made| made < 200, seed, |input| seen.borrow_mut().push(input.to_vec()));
             seen.into_inner()
         };
         let (first, again, other) = (seen(1), seen(1), seen(2));
@@ -145,7 +152,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let corpus = corpus(folder.path());
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            corpus.check_for(Duration::from_secs(60), 1, |input| assert!(!input.starts_with(b"input 9")))
+            corpus.check_while(|made| made < 1_000_000, 1, |input| assert!(!input.starts_with(b"input 9")))
         }));
         assert!(outcome.is_err(), "one digit from the corpus");
     }

@@ -53,16 +53,24 @@ fn choose(found: Vec<Installation>, wanted: &str) -> Vec<Installation> {
         .collect()
 }
 
+/// How many tests run at a time, as libtest decides it.
+fn tests_at_a_time() -> usize {
+    let named = std::env::var("RUST_TEST_THREADS").ok().and_then(|threads| threads.parse().ok());
+    named.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
 /// Describes a server for tests: as [`Cluster::builder`], with room for 60 slots and
-/// walsenders, 20 prepared transactions and 200 connections, and the data directory copied from an earlier `initdb`, so that all such clusters of a
-/// version have the same `system_identifier`.
+/// walsenders, 20 prepared transactions and 200 connections, for more where more than five tests run at a time, and the data
+/// directory copied from an earlier `initdb`, so that all such clusters of a version have the same `system_identifier`.
 pub fn cluster_builder(installation: &Installation) -> ClusterBuilder {
+    // A test may have three daemons and writers beside them.
+    let room = |least: usize, of_each: usize, most: usize| (tests_at_a_time() * of_each).clamp(least, most);
     Cluster::builder(installation.clone())
         .reuse_initdb()
-        .setting("max_connections", 200)
-        .setting("max_wal_senders", 60)
-        .setting("max_replication_slots", 60)
-        .setting("max_prepared_transactions", 20)
+        .setting("max_connections", room(200, 40, 1000))
+        .setting("max_wal_senders", room(60, 12, 300))
+        .setting("max_replication_slots", room(60, 12, 300))
+        .setting("max_prepared_transactions", room(20, 4, 100))
 }
 
 /// Starts a server for one test, described by [`cluster_builder`]; stop, kill or change it at will.

@@ -99,6 +99,17 @@ pub struct Daemon {
     guardian: Guardian,
     pid: u32,
     was_killed: bool,
+    /// Of the processes so far, the one that runs last.
+    lives: Vec<Life>,
+}
+
+/// One process of those that follow one another.
+#[derive(Clone, Copy, Debug, Default)]
+struct Life {
+    /// Its first line among those of all.
+    first_line: usize,
+    /// The one before it was killed.
+    after_a_kill: bool,
 }
 
 impl Daemon {
@@ -119,6 +130,8 @@ impl Daemon {
     pub fn of(database: &TestDatabase) -> DaemonBuilder {
         Self::builder()
             .flag("--database-url", database.url())
+            // A new slot waits for the open transactions of the whole server, also those of other tests: no warning for that.
+            .flag("--slot-lock-timeout", format!("{}s", LIMIT.as_secs()))
             .flag("--slot", database.slot_name())
             .flag("--publication", database.slot_name())
     }
@@ -146,7 +159,7 @@ impl Daemon {
         let pid = process.id().expect("invariant: not awaited yet");
         guardian.running(pid);
         let output = Output::capture(process.stdout.take(), process.stderr.take());
-        Self { builder, process, output, guardian, pid, was_killed: false }
+        Self { builder, process, output, guardian, pid, was_killed: false, lives: vec![Life::default()] }
     }
 
     /// Process id.
@@ -184,10 +197,14 @@ impl Daemon {
         let mut last = String::from("no answer");
         let ready = async {
             loop {
-                match self.get("/readyz").await {
+                let answer = self.get("/readyz").await;
+                // Before the answer counts: whoever has the port instead would give it.
+                if self.output.ended() {
+                    return false;
+                }
+                match answer {
                     Some(response) if response.status == 200 => return true,
                     Some(response) => last = format!("{} {}", response.status, response.body),
-                    None if self.output.ended() => return false,
                     None => {}
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -222,18 +239,26 @@ impl Daemon {
         }
     }
 
-    /// Checks that no line of level WARN or ERROR was printed but those that contain one of `expected`. One that was
-    /// killed may also find its slot in use: the server needs a moment to notice that the walsender's client is gone.
+    /// Checks that no line of level WARN or ERROR was printed but those that contain one of `expected`. What was started
+    /// after one that was killed may also find its slot in use: the server needs a moment to notice that the walsender's
+    /// client is gone.
     ///
     /// # Panics
     ///
     /// When there is another one.
     pub fn assert_quiet(&self, expected: &[&str]) {
-        let mut expected = expected.to_vec();
-        if self.was_killed {
-            expected.push("in use by process");
-        }
-        let loud: Vec<String> = output::loud(&self.output.lines(), &expected);
+        let lines = self.output.lines();
+        let ends = self.lives.iter().skip(1).map(|next| next.first_line).chain([lines.len()]);
+        let loud: Vec<String> = self
+            .lives
+            .iter()
+            .zip(ends)
+            .flat_map(|(life, end)| {
+                let excused = life.after_a_kill.then_some("in use by process");
+                let expected: Vec<&str> = expected.iter().copied().chain(excused).collect();
+                output::loud(&lines[life.first_line..end], &expected)
+            })
+            .collect();
         assert!(loud.is_empty(), "the daemon complained:\n{}", loud.join("\n"));
     }
 
@@ -283,8 +308,9 @@ impl Daemon {
 
     /// Starts it again with the same arguments, after it has ended.
     pub fn restart_without_waiting(&mut self) {
-        let (before, was_killed) = (self.output.lines(), self.was_killed);
-        *self = Self { was_killed, ..self.builder.clone().spawn() };
+        let (before, mut lives) = (self.output.lines(), std::mem::take(&mut self.lives));
+        lives.push(Life { first_line: before.len(), after_a_kill: self.was_killed });
+        *self = Self { lives, ..self.builder.clone().spawn() };
         self.output.prepend(before);
     }
 

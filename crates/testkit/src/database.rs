@@ -4,12 +4,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio_postgres::Config;
+use tokio_postgres::error::SqlState;
 use walcast_cluster::Cluster;
 
 use crate::{LIMIT, Proxy, TestSession, eventually, within};
 
 /// How long the cleaning up of one database may take.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(20);
+/// How long statements may take: the largest write hundreds of thousands of rows.
+const STATEMENTS_MAX: Duration = Duration::from_secs(120);
 
 /// A fresh database with a name that no other test of this process has. Dropped with it, when it is dropped or
 /// [closed](Self::close): its slots (a connection that holds one is ended), its prepared transactions, and all roles
@@ -29,17 +32,25 @@ impl TestDatabase {
     ///
     /// # Panics
     ///
-    /// When the cluster does not answer.
+    /// When the cluster does not answer within [`LIMIT`](crate::LIMIT).
     pub async fn create(cluster: &Cluster) -> Self {
+        Self::create_as(cluster, "").await
+    }
+
+    /// Creates an empty database with these options of `CREATE DATABASE`: of another encoding, for one.
+    ///
+    /// # Panics
+    ///
+    /// As [`create`](Self::create), and when the server does not take the options.
+    pub async fn create_as(cluster: &Cluster, options: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(1);
         let name = format!("walcast_test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let administration: Config =
             cluster.socket_url("postgres").parse().unwrap_or_else(|error| panic!("{error}"));
         let session = TestSession::connect(&cluster.socket_url("postgres")).await;
-        session
-            .batch_execute(&format!("CREATE DATABASE {name}"))
-            .await
-            .unwrap_or_else(|error| panic!("{error:?}"));
+        let sql = format!("CREATE DATABASE {name} {options}");
+        let created = within(&sql, LIMIT, session.batch_execute(&sql)).await;
+        created.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         let (url, socket_url) = (cluster.url(&name), cluster.socket_url(&name));
         Self { url, socket_url, administration, name, open: true }
     }
@@ -92,10 +103,11 @@ impl TestDatabase {
     ///
     /// # Panics
     ///
-    /// When a statement fails.
+    /// When a statement fails, or they take longer than two minutes.
     pub async fn run(&self, sql: &str) {
         let session = self.session().await;
-        session.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        let run = within(sql, STATEMENTS_MAX, session.batch_execute(sql)).await;
+        run.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
     /// First column of the first row as text, in a session of its own; `None` for NULL or no row.
@@ -118,6 +130,34 @@ impl TestDatabase {
         eventually(&format!("{sql} = {expected}"), LIMIT, async || {
             last = session.scalar(sql).await;
             (last.as_deref() == Some(expected)).then_some(())
+        })
+        .await;
+    }
+
+    /// Sets a setting of the whole server, which counts for whoever connects from now on. For clusters of one's own.
+    ///
+    /// # Panics
+    ///
+    /// When the server does not take it within [`LIMIT`](crate::LIMIT).
+    pub async fn set_for_server(&self, setting: &str, value: &str) {
+        self.run(&format!("ALTER SYSTEM SET {setting} = '{value}'")).await;
+        self.run("SELECT pg_reload_conf()").await;
+        self.until(&format!("SHOW {setting}"), value).await;
+    }
+
+    /// Drops a slot whose reader has ended: the server may notice that a moment later.
+    ///
+    /// # Panics
+    ///
+    /// When it is still in use after [`LIMIT`](crate::LIMIT), or there is none of this name.
+    pub async fn drop_slot(&self, slot: &str) {
+        let session = self.session().await;
+        eventually(&format!("the end of slot {slot}"), LIMIT, async || {
+            match session.execute("SELECT pg_drop_replication_slot($1)", &[&slot]).await {
+                Ok(_) => Some(()),
+                Err(error) if is_in_use(&error) => None,
+                Err(error) => panic!("dropping slot {slot}: {error:?}"),
+            }
         })
         .await;
     }
@@ -176,13 +216,22 @@ async fn clean_up(administration: &Config, name: &str) -> Result<(), tokio_postg
     drop(inside);
     let outside = TestSession::try_connect(administration).await?;
     drop_slots(&outside, name).await?;
-    outside.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await?;
+    // Sessions that are told to end have five seconds for it, which is little on a machine that stands still.
+    while let Err(error) = outside.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await {
+        if !is_in_use(&error) {
+            return Err(error);
+        }
+    }
     const ROLES: &str = "SELECT rolname::text FROM pg_roles WHERE starts_with(rolname, $1 || '_')";
     for row in outside.query(ROLES, &[&name]).await? {
         let role: String = row.get(0);
         outside.batch_execute(&format!("DROP ROLE \"{}\"", role.replace('"', "\"\""))).await?;
     }
     Ok(())
+}
+
+fn is_in_use(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::OBJECT_IN_USE)
 }
 
 /// Drops all slots of the database; a slot that is held is freed by ending its walsender, which takes a moment.
@@ -195,8 +244,8 @@ async fn drop_slots(session: &TestSession, database: &str) -> Result<(), tokio_p
     loop {
         session.query(END, &[&database]).await?;
         match session.query(DROP, &[&database]).await {
-            // 55006 object_in_use: somebody took it again; 42704: it was temporary and went away.
-            Err(error) if !matches!(error.code().map(|code| code.code()), Some("55006" | "42704")) => {
+            // Somebody took it again, or it was temporary and went away.
+            Err(error) if !is_in_use(&error) && error.code() != Some(&SqlState::UNDEFINED_OBJECT) => {
                 return Err(error);
             }
             _ => {}

@@ -37,7 +37,8 @@
 //! * **[`oracle`]**: clients that fold the feed into copies of the tables and believe nothing, and a witness of their own.
 //! * **[`workload`]**: writers that keep a database busy; **[`fault`]**: what can break, and schedules of it; **[`Soak`]**:
 //!   all of it together, until something is found or the time is over.
-//! * **[`run`]** runs `walcast` to its end.
+//! * **[`run`]** runs `walcast` to its end, [`run_command`] any program.
+//! * **[`undisturbed`]** begins a test of short limits again when the machine stood still.
 //! * **[`eventually`]** and [`within`] wait with a limit, and name what did not happen. A test that hangs all the same ends the
 //!   run after [`TEST_MAX`], with its name and what it waited for.
 
@@ -51,6 +52,7 @@ mod program;
 mod proxy;
 mod session;
 mod soak;
+mod standstill;
 mod watchdog;
 pub mod workload;
 
@@ -60,9 +62,10 @@ pub use clusters::{
 pub use daemon::{Daemon, DaemonBuilder, Response};
 pub use database::TestDatabase;
 pub use deadline::{LIMIT, eventually, within};
-pub use program::{program, run};
+pub use program::{output_of, program, run, run_command};
 pub use proxy::{Direction, Proxy};
 pub use session::TestSession;
 pub use soak::{IdleReport, IdleWatch, Soak, SoakReport};
+pub use standstill::undisturbed;
 pub use walcast_cluster::{Cluster, ClusterBuilder, Installation, StopMode, Version};
 pub use watchdog::TEST_MAX;

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io::Read;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,17 +31,31 @@ pub fn program() -> PathBuf {
 pub fn run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Output {
     let mut command = Command::new(program());
     command.args(arguments).env_remove("WALCAST_TOKEN");
-    let mut process = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    run_command(command)
+}
+
+/// Runs a command to its end, with nothing on its standard input. Blocks the thread.
+///
+/// # Panics
+///
+/// When it does not start, or has not ended within [`LIMIT`], with what it wrote until then.
+pub fn run_command(mut command: Command) -> Output {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let process = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    output_of(process, &format!("{command:?}"))
+}
+
+/// Waits for the end of a process, and reads what it writes where that was piped. Blocks the thread.
+///
+/// # Panics
+///
+/// When it has not ended within [`LIMIT`], with what it wrote until then; it is killed.
+pub fn output_of(mut process: Child, what: &str) -> Output {
     let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
     let (stdout, stderr) = (thread::spawn(|| all_of(stdout)), thread::spawn(|| all_of(stderr)));
     let started = Instant::now();
     let status = loop {
-        match process.try_wait().unwrap_or_else(|error| panic!("{command:?}: {error}")) {
+        match process.try_wait().unwrap_or_else(|error| panic!("{what}: {error}")) {
             Some(status) => break Some(status),
             None if started.elapsed() > LIMIT => {
                 let _it_ended_just_now = process.kill();
@@ -55,7 +69,7 @@ pub fn run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Output {
     match status {
         Some(status) => Output { status, stdout, stderr },
         None => panic!(
-            "{command:?} did not end within {LIMIT:?}; it wrote:\n{}{}",
+            "{what} did not end within {LIMIT:?}; it wrote:\n{}{}",
             String::from_utf8_lossy(&stdout),
             String::from_utf8_lossy(&stderr)
         ),

@@ -54,7 +54,12 @@ pub(crate) fn watch() {
         }
     });
     STARTED.call_once(|| {
-        thread::Builder::new().name("tokio-watchdog".to_owned()).spawn(guard).expect("a thread");
+        let setting = std::env::var_os("WALCAST_TEST_MAX").map(|text| text.to_string_lossy().into_owned());
+        let limit = limit(setting.as_deref()).unwrap_or_else(|mistake| end(&format!("\n{mistake}\n")));
+        thread::Builder::new()
+            .name("tokio-watchdog".to_owned())
+            .spawn(move || guard(limit))
+            .expect("a thread");
     });
 }
 
@@ -72,9 +77,22 @@ pub(crate) fn waits_for(what: &str) {
     });
 }
 
-fn guard() {
-    let seconds = std::env::var("WALCAST_TEST_MAX").ok().and_then(|seconds| seconds.parse().ok());
-    let limit = seconds.map_or(TEST_MAX, Duration::from_secs);
+/// What `WALCAST_TEST_MAX` says, where it is set.
+fn limit(setting: Option<&str>) -> Result<Duration, String> {
+    let Some(text) = setting else { return Ok(TEST_MAX) };
+    match text.parse() {
+        Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("WALCAST_TEST_MAX: {text:?} is no number of seconds, such as 600")),
+    }
+}
+
+/// Ends the run, past the capture of a test's output, of which nothing would be seen.
+fn end(report: &str) -> ! {
+    let _nobody_reads = std::io::stderr().write_all(report.as_bytes());
+    std::process::exit(101);
+}
+
+fn guard(limit: Duration) {
     loop {
         thread::sleep(INTERVAL);
         let hung = with_tests(|tests| {
@@ -84,9 +102,7 @@ fn guard() {
                 .map(|(name, (_, waits))| report(name, limit, waits))
         });
         if let Some(report) = hung {
-            // Past the capture of a test's output, of which nothing would be seen.
-            let _nobody_reads = std::io::stderr().write_all(report.as_bytes());
-            std::process::exit(101);
+            end(&report);
         }
     }
 }
@@ -111,7 +127,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::{LIMIT, within};
+    use crate::{LIMIT, run_command, within};
 
     /// What the test below runs in a process of its own.
     #[tokio::test]
@@ -122,17 +138,30 @@ mod tests {
         std::future::pending::<()>().await;
     }
 
+    /// Runs the test above, with this limit.
+    fn run_hanging(limit: &str) -> (Option<i32>, String) {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "watchdog::tests::hangs", "--ignored"]).env("WALCAST_TEST_MAX", limit);
+        let run = run_command(command);
+        (run.status.code(), String::from_utf8_lossy(&run.stderr).into_owned())
+    }
+
     #[test]
     fn a_test_that_hangs_ends_the_run_with_its_name_and_what_it_waited_for() {
-        let run = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "watchdog::tests::hangs", "--ignored"])
-            .env("WALCAST_TEST_MAX", "1")
-            .output()
-            .unwrap();
-        assert_eq!(run.status.code(), Some(101));
-        let said = String::from_utf8_lossy(&run.stderr);
+        let (code, said) = run_hanging("1");
+        assert_eq!(code, Some(101));
         assert!(said.contains("test watchdog::tests::hangs has not ended within 1s"), "{said}");
         assert!(said.contains("s ago: what comes at once"), "{said}");
+    }
+
+    #[test]
+    fn a_limit_that_is_none_ends_the_run_instead_of_being_another_one() {
+        let (code, said) = run_hanging("ten minutes");
+        assert_eq!(code, Some(101));
+        assert!(said.contains("WALCAST_TEST_MAX: \"ten minutes\" is no number of seconds"), "{said}");
+        assert_eq!(limit(None), Ok(TEST_MAX));
+        assert_eq!(limit(Some("7")), Ok(Duration::from_secs(7)));
+        assert!(limit(Some("0")).is_err() && limit(Some("")).is_err());
     }
 
     #[test]

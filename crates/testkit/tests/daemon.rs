@@ -1,7 +1,8 @@
 //! The runner of the daemon, with a stand-in for the daemon: the real one is what the end-to-end tests run.
 use std::os::unix::process::ExitStatusExt;
+use std::panic::AssertUnwindSafe;
 
-use walcast_testkit::{Daemon, DaemonBuilder};
+use walcast_testkit::{Daemon, DaemonBuilder, LIMIT, eventually};
 
 fn stand_in() -> DaemonBuilder {
     Daemon::builder().program(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stand_in.sh"))
@@ -46,4 +47,45 @@ async fn a_warning_that_nobody_announced_fails() {
     assert_eq!(daemon.until_exit().await.code(), Some(3));
     daemon.assert_quiet(&["no such database"]);
     daemon.assert_quiet(&["another"]);
+}
+
+async fn until_started(daemon: &Daemon, count: usize) {
+    eventually("it has started", LIMIT, async || {
+        (daemon.log().iter().filter(|line| *line == "started").count() == count).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_slot_in_use_is_excused_right_after_a_kill_and_at_no_other_time() {
+    let mut daemon = stand_in().env("STAND_IN", "in-use").spawn();
+    until_started(&daemon, 1).await;
+    daemon.kill9().await;
+    daemon.restart_without_waiting();
+    until_started(&daemon, 2).await;
+    daemon.terminate().await;
+    daemon.restart_without_waiting();
+    until_started(&daemon, 3).await;
+    daemon.kill9().await;
+    let complaint = std::panic::catch_unwind(AssertUnwindSafe(|| daemon.assert_quiet(&[])));
+    let complaint = complaint.expect_err("a complaint");
+    let complaint = complaint.downcast_ref::<String>().expect("a text");
+    // Of the first one, and of the last, which came after one that had ended well.
+    assert_eq!(complaint.matches("in use by process").count(), 2, "{complaint}");
+}
+
+/// Whoever has the port of a daemon that has ended.
+#[tokio::test]
+#[should_panic(expected = "the daemon ended before it was ready")]
+async fn the_answer_of_another_one_does_not_make_a_daemon_ready_that_has_ended() {
+    let mut daemon = stand_in().env("STAND_IN", "fail").spawn();
+    daemon.until_exit().await;
+    let other = tokio::net::TcpListener::bind(("127.0.0.1", daemon.port())).await.expect("its port");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = other.accept().await {
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            let _gone = tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await;
+        }
+    });
+    daemon.until_ready().await;
 }

@@ -6,6 +6,7 @@ echo "slot of the environment: ${WALCAST_SLOT-none}" >&2
 trap 'echo draining; exit 0' TERM
 case ${STAND_IN-} in
     fail) echo " WARN no such database" >&2; exit 3 ;;
+    in-use) echo " WARN the slot is in use by process 7" >&2 ;;
 esac
 echo started
 while :; do sleep 0.02; done

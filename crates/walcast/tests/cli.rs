@@ -5,11 +5,13 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use walcast_testkit::{output_of, run_command};
+
 /// `walcast` with nothing of this process's environment, in an empty folder.
 fn walcast(folder: &std::path::Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_walcast"));
     command.args(arguments).current_dir(folder).env_clear().envs(variables.iter().copied());
-    command.output().unwrap_or_else(|error| panic!("walcast does not start: {error}"))
+    run_command(command)
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -111,7 +113,7 @@ fn a_command_that_is_interrupted_does_not_say_that_it_was_done() {
         let _connection = accept(&server, &mut child);
         let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
         assert!(killed.success());
-        let output = child.wait_with_output().unwrap();
+        let output = output_of(child, command);
         assert_eq!(output.status.code(), Some(1), "{command}");
         assert!(text(&output.stderr).contains("interrupted"), "{command}: {}", text(&output.stderr));
     }

@@ -1,6 +1,6 @@
 //! Case 68: databases whose encoding is another, or none.
 
-use walcast_testkit::{TestDatabase, TestSession, for_each_version};
+use walcast_testkit::{TestDatabase, for_each_version};
 
 use super::trial::daemon_of;
 use super::witness::{Told, Witness};
@@ -8,7 +8,6 @@ use super::witness::{Told, Witness};
 #[tokio::test]
 async fn case_68_latin1_is_converted_utf8_is_exact_and_what_has_no_encoding_does_not_stop_the_feed() {
     for_each_version(async |cluster| {
-        let database = TestDatabase::create(cluster).await;
         let cases: [(&str, &[(&str, &str)]); 3] = [
             ("LATIN1", &[(r"convert_from('\xe4df', 'LATIN1')", "äß")]),
             ("UTF8", &[(r"'ä😀'", "ä😀"), (r"U&'\0001'", "\\u0001")]),
@@ -22,14 +21,11 @@ async fn case_68_latin1_is_converted_utf8_is_exact_and_what_has_no_encoding_does
             ),
         ];
         for (encoding, values) in cases {
-            let name = database.unique(&encoding.to_lowercase());
-            database
-                .run(&format!("CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"))
-                .await;
-            let url = cluster.url(&name);
-            let session = TestSession::connect(&url).await;
+            let options = format!("ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0");
+            let database = TestDatabase::create_as(cluster, &options).await;
+            let session = database.session().await;
             session.batch_execute("CREATE TABLE t (id int PRIMARY KEY, v text)").await.unwrap();
-            let daemon = daemon_of(&database).flag("--database-url", &url).flag("--slot", &name);
+            let daemon = daemon_of(&database);
             let mut daemon = daemon.start().await;
             let mut live = Witness::at(&daemon.ws_url(), "latest").await;
             live.until("caught_up").await;
@@ -45,10 +41,7 @@ async fn case_68_latin1_is_converted_utf8_is_exact_and_what_has_no_encoding_does
             };
             assert_eq!(of(&live.log), expected, "{encoding}, live");
             let stored = format!("SELECT position_lsn >= '{}' FROM walcast.feed", live.cursor.lsn());
-            walcast_testkit::eventually("the history", walcast_testkit::LIMIT, async || {
-                (session.scalar(&stored).await.as_deref() == Some("t")).then_some(())
-            })
-            .await;
+            database.until(&stored, "t").await;
             daemon.terminate().await;
             daemon.restart().await;
             for (cursor, what) in [(start.to_string(), "catch-up"), ("0/0".to_owned(), "initial sync")] {
@@ -57,14 +50,7 @@ async fn case_68_latin1_is_converted_utf8_is_exact_and_what_has_no_encoding_does
                 assert_eq!(of(&later.log), expected, "{encoding}, {what}");
             }
             daemon.terminate().await;
-            drop(session);
-            database.run(&format!("SELECT pg_drop_replication_slot('{name}')")).await;
-            database
-                .session()
-                .await
-                .batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)"))
-                .await
-                .unwrap();
+            database.close().await;
         }
     })
     .await;

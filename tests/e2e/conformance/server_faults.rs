@@ -102,7 +102,8 @@ async fn stopped(trial: &mut Trial, cluster: &Cluster, mode: StopMode) {
     trial.until_acknowledged().await;
     let stored = history(&trial.database, trial.start.lsn()).await;
     let started = Instant::now();
-    cluster.stop_within(mode, Duration::from_secs(10)).await.expect("the server stops");
+    // Half of what the server would wait for a consumer that does not let go.
+    cluster.stop_within(mode, LIMIT).await.expect("the server stops");
     println!("{mode:?} stop took {:?}", started.elapsed());
     cluster.start().await.expect("the server starts");
     trial.mark().await;

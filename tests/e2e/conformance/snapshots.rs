@@ -73,7 +73,7 @@ async fn case_62_an_initial_sync_under_eight_writers_with_savepoints_and_two_pha
 }
 
 /// Tries until a crash has taken the row back: the server may happen to write its WAL before.
-const ROUNDS: i32 = 5;
+const ROUNDS: i32 = 10;
 
 #[tokio::test]
 async fn case_64_rows_of_a_snapshot_that_a_crash_took_back_are_discarded() {

@@ -1,7 +1,9 @@
 //! A table that was not published as itself for a while, or of which that is not known yet: what history kept of its rows
 //! is not used.
 
-use walcast_testkit::{Daemon, DaemonBuilder, TestDatabase, for_each_version, installations, own_cluster};
+use walcast_testkit::{
+    Daemon, DaemonBuilder, LIMIT, TestDatabase, for_each_version, installations, own_cluster, within,
+};
 
 use crate::observer::Observer;
 
@@ -104,9 +106,7 @@ async fn a_definition_that_nobody_sees_yet_costs_the_rows_that_change_meanwhile_
         let known = "INSERT INTO t SELECT g, 0, repeat('a', 9000) FROM generate_series(1, 3) g";
         expect(&database, &[known, "UPDATE t SET v = 1"], "6 old").await;
         observer.until_transactions(2).await;
-        database.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
-        database.run("SELECT pg_reload_conf()").await;
-        database.until("SHOW synchronous_standby_names", "nobody").await;
+        database.set_for_server("synchronous_standby_names", "nobody").await;
         let mut hanging = Vec::new();
         for (told, sql) in [
             (3, "ALTER TABLE t ALTER v SET STATISTICS 50; UPDATE t SET v = 2 WHERE id = 1"),
@@ -118,10 +118,9 @@ async fn a_definition_that_nobody_sees_yet_costs_the_rows_that_change_meanwhile_
         }
         let warned = daemon.until_log("last images").await;
         assert!(warned.contains("not visible yet"), "{warned}");
-        database.run("ALTER SYSTEM RESET synchronous_standby_names").await;
-        database.run("SELECT pg_reload_conf()").await;
+        database.set_for_server("synchronous_standby_names", "").await;
         for hanging in hanging {
-            hanging.await.unwrap().unwrap();
+            within("a writer", LIMIT, hanging).await.unwrap().unwrap();
         }
         // The third row was not touched meanwhile: it is known as before.
         let missing = "SELECT string_agg(concat(key ->> 'id', unchanged), ' ' ORDER BY lsn, key ->> 'id') \

@@ -124,13 +124,9 @@ async fn settings_of_server_database_and_role_change_no_value_of_any_type_live_i
 #[tokio::test]
 async fn a_latin1_database_with_latin1_names_is_told_in_utf8() {
     for_each_version(async |cluster| {
-        let database = TestDatabase::create(cluster).await;
-        let name = database.unique("latin1");
-        database
-            .run(&format!("CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"))
-            .await;
-        let url = cluster.url(&name);
-        let writer = judge(&url).await;
+        let options = "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0";
+        let database = TestDatabase::create_as(cluster, options).await;
+        let writer = judge(database.url()).await;
         writer
             .batch_execute(
                 "CREATE TYPE public.\"Stück\" AS ENUM ('groß', 'ÿ'); CREATE TYPE public.paar AS (\"ä\" text, b public.\"Stück\"[]);
@@ -138,8 +134,7 @@ async fn a_latin1_database_with_latin1_names_is_told_in_utf8() {
             )
             .await
             .unwrap();
-        let daemon = daemon_of(&database).flag("--database-url", &url).flag("--slot", &name);
-        let mut daemon = daemon.start().await;
+        let daemon = daemon_of(&database).start().await;
         let mut live = crate::conformance::witness::Witness::at(&daemon.ws_url(), "latest").await;
         live.until("caught_up").await;
         writer
@@ -153,7 +148,7 @@ async fn a_latin1_database_with_latin1_names_is_told_in_utf8() {
             .await
             .unwrap();
         live.until("transaction").await;
-        let now = printed(&judge(&url).await, "public.\"tä\"").await;
+        let now = printed(&judge(database.url()).await, "public.\"tä\"").await;
         assert!(now[227].contains(r#""ü":"ä""#), "{}", now[227]);
         assert_rows(&rows_of(&live.log, "public.tä"), &now, "live");
         let history = "SELECT row FROM walcast.change_history WHERE table_name = 'tä' ORDER BY lsn, seq";
@@ -165,9 +160,8 @@ async fn a_latin1_database_with_latin1_names_is_told_in_utf8() {
         .await;
         assert_rows(&synced(&daemon.ws_url(), |row| row.contains("ü")).await, &now, "the initial sync");
         assert_eq!(daemon.metric("walcast_replication_value_fallbacks_total").await.unwrap_or(0.0), 0.0);
-        daemon.terminate().await;
-        drop((writer, live));
-        drop_with_slot(&database, &name).await;
+        drop(daemon);
+        database.close().await;
     })
     .await;
 }
@@ -176,16 +170,11 @@ async fn a_latin1_database_with_latin1_names_is_told_in_utf8() {
 #[tokio::test]
 async fn values_without_an_encoding_are_counted_where_they_are_not_utf8() {
     for_each_version(async |cluster| {
-        let database = TestDatabase::create(cluster).await;
-        let name = database.unique("ascii");
-        database
-            .run(&format!("CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"))
-            .await;
-        let url = cluster.url(&name);
-        let writer = TestSession::connect(&url).await;
+        let options = "ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0";
+        let database = TestDatabase::create_as(cluster, options).await;
+        let writer = database.session().await;
         writer.batch_execute("CREATE TABLE t (id int PRIMARY KEY, v text, a text[])").await.unwrap();
-        let daemon = daemon_of(&database).flag("--database-url", &url).flag("--slot", &name);
-        let mut daemon = daemon.start().await;
+        let daemon = daemon_of(&database).start().await;
         let mut live = crate::conformance::witness::Witness::at(&daemon.ws_url(), "latest").await;
         live.until("caught_up").await;
         let insert = r"INSERT INTO t VALUES (1, 'plain', '{x}'), (2, convert_from('\xc3a4', 'SQL_ASCII'), NULL),
@@ -200,14 +189,8 @@ async fn values_without_an_encoding_are_counted_where_they_are_not_utf8() {
         assert_rows(&rows_of(&live.log, "public.t"), &expected.map(str::to_owned), "live");
         assert_eq!(daemon.metric("walcast_replication_value_fallbacks_total").await, Some(2.0));
         assert!(daemon.log().iter().any(|line| line.contains("U+FFFD")), "{:#?}", daemon.log());
-        daemon.terminate().await;
-        drop((writer, live));
-        drop_with_slot(&database, &name).await;
+        drop(daemon);
+        database.close().await;
     })
     .await;
-}
-
-async fn drop_with_slot(database: &TestDatabase, name: &str) {
-    database.run(&format!("SELECT pg_drop_replication_slot('{name}')")).await;
-    database.run(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
 }

@@ -223,9 +223,10 @@ async fn keys_of_a_url_are_renewed_when_a_token_names_an_unknown_one_and_survive
     })
     .await
     .expect("the new key is found");
-    assert_eq!(verifier.verify(&old.token(&claims())), Err(Rejection::Signature), "the old key is gone");
+    // Before the next token of a key that is not known.
     let asked = server.count();
     assert_eq!(asked, 3, "many tokens of an unknown key made one request");
+    assert_eq!(verifier.verify(&old.token(&claims())), Err(Rejection::Signature), "the old key is gone");
     cancel.cancel();
     renewing.await.unwrap();
 }
@@ -236,6 +237,7 @@ async fn what_a_url_answers_is_bounded_and_redirects_are_not_followed() {
     let load = async || KeySource::url(server.url()).unwrap().load().await.unwrap_err();
     assert!(matches!(load().await, KeyError::TooLarge { .. }));
     server.answer(Err("302 Found")).await;
-    let text = load().await.to_string();
+    // The port is in it, too.
+    let text = load().await.to_string().replace(server.url().as_str(), "the URL");
     assert!(text.contains("302"), "{text}");
 }

@@ -23,7 +23,7 @@ use super::wire::{Wire, reason};
 use crate::access::{NotRenewed, Pass};
 use crate::broadcaster::Broadcaster;
 use crate::channels::Memberships;
-use crate::metrics::{self as names, Hot, InGauge};
+use crate::metrics::{self as names, InGauge, Sent};
 use crate::refusal::Refusal;
 use crate::subscriptions::Subscriptions;
 use crate::turns::Applicant;
@@ -69,7 +69,7 @@ pub(super) struct Connection<S> {
     pub(super) reading: Bell,
     /// Rings when something happened that seldom does.
     pub(super) seldom: Bell,
-    pub(super) hot: Hot,
+    pub(super) sent: Sent,
     _counted: InGauge,
 }
 
@@ -130,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             moved: true,
             reading: Bell::new(),
             seldom: Bell::new(),
-            hot: Hot::new(),
+            sent: Sent::new(),
             _counted: InGauge::enter(names::CONNECTIONS),
         }
     }
@@ -167,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// from whom nothing is read otherwise.
     pub(super) fn push(&mut self, message: impl Into<ServerMessage>) {
         self.socket.get_mut().push(message.into().into());
-        self.hot.frames.increment(1);
+        self.sent.frames.increment(1);
     }
 
     pub(super) fn has_room(&self) -> bool {

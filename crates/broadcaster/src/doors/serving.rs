@@ -255,8 +255,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             frames += 1;
         }
         if frames > 0 {
-            self.hot.frames.increment(frames);
-            self.hot.bytes.increment((self.pending_bytes() - before) as u64);
+            self.sent.frames.increment(frames);
+            self.sent.bytes.increment((self.pending_bytes() - before) as u64);
         }
     }
 

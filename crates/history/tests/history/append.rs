@@ -126,12 +126,9 @@ async fn a_part_that_begins_before_the_position_is_stored_from_there() {
 #[tokio::test]
 async fn text_without_an_encoding_stays_as_it_is() {
     for_each_version(async |cluster| {
-        let database = TestDatabase::create(cluster).await;
-        let name = database.unique("ascii");
-        database
-            .run(&format!("CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"))
-            .await;
-        let config = config(&cluster.url(&name));
+        let options = "ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0";
+        let database = TestDatabase::create_as(cluster, options).await;
+        let config = config(database.url());
         let mut session = Session::connect(&config, "test").await.unwrap();
         schema::apply(&mut session).await.unwrap();
         let record = FeedRecord::create(&mut session, &new_feed()).await.unwrap();
@@ -158,7 +155,7 @@ async fn text_without_an_encoding_stays_as_it_is() {
         let page = reader.read(from, to, PageLimits::default()).await.unwrap();
         assert_eq!(page.parts[0].json(), part.json());
         drop((reader, session));
-        database.run(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
+        database.close().await;
     })
     .await;
 }

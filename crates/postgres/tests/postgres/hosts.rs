@@ -9,14 +9,12 @@ use crate::{refused, scalar};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A port of this machine where nobody listens: bound, and let go.
-fn dead_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
+/// A port where nobody listens: one that was free a moment ago another test may have.
+const DEAD_PORT: u16 = 1;
 
 #[tokio::test]
 async fn a_refused_port_is_transient_and_named() {
-    let port = dead_port();
+    let port = DEAD_PORT;
     let error = refused(&format!("postgres://me@127.0.0.1:{port}/d")).await;
     assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
     assert_eq!(error.class(), ErrorClass::Transient);
@@ -28,7 +26,7 @@ async fn a_refused_port_is_transient_and_named() {
 #[tokio::test]
 async fn the_next_host_is_taken_when_one_is_not_there() {
     let cluster = shared_cluster().await;
-    let (dead, live) = (dead_port(), cluster.port());
+    let (dead, live) = (DEAD_PORT, cluster.port());
     let text = format!("postgres://postgres@127.0.0.1:{dead},127.0.0.1:{live}/postgres");
     assert_eq!(scalar(&text, "SHOW port").await, live.to_string());
     let error = refused(&format!("postgres://postgres@127.0.0.1:{dead},127.0.0.1:{dead}/postgres")).await;

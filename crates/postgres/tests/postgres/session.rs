@@ -59,14 +59,9 @@ async fn settings_are_pinned_against_the_database() {
 
 #[tokio::test]
 async fn text_of_an_sql_ascii_database_arrives_as_it_is() {
-    let cluster = shared_cluster().await;
-    let admin = TestSession::connect(&cluster.url("postgres")).await;
-    let _ = admin.batch_execute("DROP DATABASE ascii").await;
-    admin
-        .batch_execute("CREATE DATABASE ascii ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE 'C'")
-        .await
-        .unwrap();
-    let session = connect(&cluster.url("ascii")).await.unwrap();
+    let options = "ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE 'C'";
+    let database = TestDatabase::create_as(shared_cluster().await, options).await;
+    let session = connect(database.url()).await.unwrap();
     assert!(session.is_sql_ascii());
     session.batch_execute(r"CREATE TEMP TABLE t AS SELECT E'a\xff\xfeb' AS v").await.unwrap();
     let row = session.query_one("SELECT v FROM t", &[]).await.unwrap();
@@ -76,7 +71,7 @@ async fn text_of_an_sql_ascii_database_arrives_as_it_is() {
     let row = session.query_one("SELECT 'ä'", &[]).await.unwrap();
     assert_eq!(row.get::<_, String>(0), "ä");
     drop(session);
-    admin.batch_execute("DROP DATABASE ascii WITH (FORCE)").await.unwrap();
+    database.close().await;
 }
 
 /// A value's bytes.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use walcast_feed::SourceState;
 use walcast_testkit::{
-    LIMIT, StopMode, for_each_version, installations, own_cluster, shared_cluster, within,
+    Cluster, LIMIT, StopMode, for_each_version, installations, own_cluster, shared_cluster, undisturbed,
+    within,
 };
 
 use crate::source::{Options, Source};
@@ -47,45 +48,44 @@ async fn only_what_history_has_is_acknowledged_and_a_shutdown_leaves_the_slot_th
 
 #[tokio::test]
 async fn case_57_a_stalled_history_costs_neither_the_connection_nor_a_change() {
-    for_each_version(async |cluster| {
-        let timeout = Duration::from_secs(1);
-        let options = Options {
-            feed_bytes_max: 1,
-            part_bytes_max: 1,
-            wal_sender_timeout: timeout,
-            ..Options::default()
-        };
-        let source = Source::with(cluster, T, options).await;
-        source.until_source("a stream", |state| *state == SourceState::Streaming).await;
-        source.database.run("INSERT INTO t SELECT generate_series(1, 20000)").await;
-        let pid = format!(
-            "SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{}'",
-            source.database.slot_name()
-        );
-        let walsender = source.database.scalar(&pid).await.expect("a walsender");
-        // Three times as long as the server would wait for a consumer that says nothing.
-        let old = format!(
-            "SELECT now() - backend_start > interval '3 s' FROM pg_stat_activity WHERE pid = {walsender}"
-        );
-        source.database.until(&old, "t").await;
-        assert_eq!(source.database.scalar(&pid).await, Some(walsender), "the connection survived");
-        // History moves on one step at a time, and everything arrives.
-        let feed = source.feed.clone();
-        let history = tokio::spawn(async move {
-            let mut head = feed.watch_head();
-            loop {
-                let now = *head.borrow_and_update();
-                feed.mark_stored(now);
-                head.changed().await.unwrap();
-            }
-        });
-        let mut head = source.feed.watch_head();
-        let barrier = source.barriers.pass().await.unwrap();
-        within("the head", LIMIT, head.wait_for(|head| *head >= barrier)).await.unwrap();
-        history.abort();
-        assert!(source.feed.head() >= barrier);
-    })
-    .await;
+    // A server that stands still for as long as its patience takes the consumer for silent.
+    const STILL_MAX: Duration = Duration::from_millis(300);
+    for_each_version(async |cluster| undisturbed(STILL_MAX, async || stalled(cluster).await).await).await;
+}
+
+async fn stalled(cluster: &Cluster) {
+    let timeout = Duration::from_secs(1);
+    let options =
+        Options { feed_bytes_max: 1, part_bytes_max: 1, wal_sender_timeout: timeout, ..Options::default() };
+    let source = Source::with(cluster, T, options).await;
+    source.until_source("a stream", |state| *state == SourceState::Streaming).await;
+    source.database.run("INSERT INTO t SELECT generate_series(1, 20000)").await;
+    let pid = format!(
+        "SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{}'",
+        source.database.slot_name()
+    );
+    let walsender = source.database.scalar(&pid).await.expect("a walsender");
+    // Three times as long as the server would wait for a consumer that says nothing.
+    let old = format!(
+        "SELECT now() - backend_start > interval '3 s' FROM pg_stat_activity WHERE pid = {walsender}"
+    );
+    source.database.until(&old, "t").await;
+    assert_eq!(source.database.scalar(&pid).await, Some(walsender), "the connection survived");
+    // History moves on one step at a time, and everything arrives.
+    let feed = source.feed.clone();
+    let history = tokio::spawn(async move {
+        let mut head = feed.watch_head();
+        loop {
+            let now = *head.borrow_and_update();
+            feed.mark_stored(now);
+            head.changed().await.unwrap();
+        }
+    });
+    let mut head = source.feed.watch_head();
+    let barrier = source.barriers.pass().await.unwrap();
+    within("the head", LIMIT, head.wait_for(|head| *head >= barrier)).await.unwrap();
+    history.abort();
+    assert!(source.feed.head() >= barrier);
 }
 
 #[tokio::test]
@@ -140,7 +140,8 @@ async fn case_28_29_67_a_server_that_stops_is_let_go_at_once_and_taken_up_again_
                 }
             })
             .await;
-            cluster.stop_within(mode, Duration::from_secs(15)).await.unwrap();
+            // Half of what the server would wait for a consumer that does not let go.
+            cluster.stop_within(mode, LIMIT).await.unwrap();
             cluster.start().await.unwrap();
             let read = drained(&mut source, expected.len()).await;
             assert!(read == expected, "{mode:?}: {:?}", read.iter().map(Vec::len).collect::<Vec<_>>());

@@ -1,6 +1,6 @@
 //! Section 10 of the reference: publications that users made, generated columns, two-phase commit, messages.
 
-use walcast_testkit::{for_each_version, installations, own_cluster};
+use walcast_testkit::{LIMIT, for_each_version, installations, own_cluster, within};
 
 use crate::source::{Options, Source};
 
@@ -157,9 +157,7 @@ async fn case_34_what_a_transaction_makes_and_uses_is_known_although_nobody_else
         let cluster = own_cluster(&installation).await;
         let mut source =
             Source::start(&cluster, "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)").await;
-        source.database.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
-        source.database.run("SELECT pg_reload_conf()").await;
-        source.database.until("SHOW synchronous_standby_names", "nobody").await;
+        source.database.set_for_server("synchronous_standby_names", "nobody").await;
         let writer = source.database.session().await;
         let sql = "CREATE TYPE pair AS (a int, b text); ALTER TABLE t ADD p pair[], REPLICA IDENTITY FULL;
                    UPDATE t SET p = ARRAY[(1, 'x')::pair]";
@@ -168,9 +166,8 @@ async fn case_34_what_a_transaction_makes_and_uses_is_known_although_nobody_else
             .database
             .until("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'", "1")
             .await;
-        source.database.run("ALTER SYSTEM RESET synchronous_standby_names").await;
-        source.database.run("SELECT pg_reload_conf()").await;
-        hanging.await.unwrap().unwrap();
+        source.database.set_for_server("synchronous_standby_names", "").await;
+        within("the writer", LIMIT, hanging).await.unwrap().unwrap();
         let update =
             r#"update public.t key {"id":1} row {"id":1,"p":[{"a": 1, "b": "x"}]} old {"id":1,"p":null}"#;
         assert_eq!(source.read().await, [[update]]);

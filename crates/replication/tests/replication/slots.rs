@@ -5,7 +5,9 @@ use walcast_model::{Cursor, Lsn};
 use walcast_postgres::Session;
 use walcast_replication::Error;
 use walcast_replication::slot::{self, Ensured, SlotSettings};
-use walcast_testkit::{TestDatabase, cluster_builder, for_each_version, installations, own_cluster};
+use walcast_testkit::{
+    LIMIT, TestDatabase, cluster_builder, eventually, for_each_version, installations, own_cluster,
+};
 
 use crate::source::{Source, config, create_slot};
 
@@ -64,7 +66,7 @@ async fn a_slot_that_waits_for_an_open_transaction_says_for_which() {
         assert!(error.to_string().contains("prepared transaction \"gone\""), "{error}");
         assert!(error.hint().unwrap().contains("ROLLBACK PREPARED 'gone';"), "{error}");
         writer.batch_execute("COMMIT PREPARED 'gone'").await.unwrap();
-        slot::create(&session, &settings).await.unwrap();
+        slot::create(&session, &SlotSettings::new(database.slot_name())).await.unwrap();
     }
 }
 
@@ -78,16 +80,18 @@ async fn a_slot_that_is_dropped_or_advanced_stops_the_feed_and_says_what_to_do()
             source.until_source("a stream", |state| *state == SourceState::Streaming).await;
             let name = source.database.slot_name();
             let session = source.database.session().await;
-            // Between the end of the stream and the next try.
+            // Between the end of a stream and the next try, and with a row that came in between.
             let end =
                 "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1";
-            session.query(end, &[&name]).await.unwrap();
-            session.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
-            source
-                .database
-                .until(&format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{name}'"), "f")
-                .await;
-            session.batch_execute(&format!("SELECT {}", damage.replace("{}", &name))).await.unwrap();
+            let damage = format!("SELECT {}", damage.replace("{}", &name));
+            let mut id = 0;
+            eventually("the damage", LIMIT, async || {
+                id += 1;
+                session.query(end, &[&name]).await.unwrap();
+                session.batch_execute(&format!("INSERT INTO t VALUES ({id})")).await.unwrap();
+                session.batch_execute(&damage).await.ok()
+            })
+            .await;
             source.until_source("the state of a hole", start_over).await;
         }
     })
@@ -153,10 +157,10 @@ async fn case_55_a_second_reader_waits_until_the_slot_is_free() {
         let second = crate::source::spawn(&source.config, &source.settings, writer, &source.barriers, acknowledged, &cancel);
         let mut state = feed.source();
         let in_use = |state: &SourceState| matches!(state, SourceState::Interrupted { reason, .. } if reason.contains("is in use by process"));
-        walcast_testkit::within("slot in use", walcast_testkit::LIMIT, state.wait_for(in_use)).await.unwrap();
+        walcast_testkit::within("slot in use", LIMIT, state.wait_for(in_use)).await.unwrap();
         source.stop().await;
         let streaming = state.wait_for(|state| *state == SourceState::Streaming);
-        walcast_testkit::within("the take-over", walcast_testkit::LIMIT, streaming).await.unwrap();
+        walcast_testkit::within("the take-over", LIMIT, streaming).await.unwrap();
         cancel.cancel();
         second.await.unwrap();
     })

@@ -192,19 +192,34 @@ impl Observer {
         }
     }
 
+    /// Takes messages until the copy of a table has `count` rows.
+    ///
+    /// # Panics
+    ///
+    /// When the connection ends before, or as [`next`](Self::next).
+    pub async fn until_rows(&mut self, table: &str, count: usize) {
+        let mut quiet_since = Instant::now();
+        while self.rows(table).len() < count {
+            self.towards(&mut quiet_since, || format!("{count} rows of {table}")).await;
+        }
+    }
+
     /// The next message that is no heartbeat, unchecked and not applied.
     ///
     /// # Panics
     ///
-    /// When the connection ends.
+    /// When the connection ends, or after two minutes of nothing but heartbeats.
     pub async fn raw(&mut self) -> Value {
-        loop {
-            let message = receive(&mut self.socket).await;
-            let message = message.unwrap_or_else(|| panic!("the connection ended"));
-            if message["type"] != "heartbeat" {
-                return message;
+        let message = async {
+            loop {
+                let message = receive(&mut self.socket).await;
+                let message = message.unwrap_or_else(|| panic!("the connection ended"));
+                if message["type"] != "heartbeat" {
+                    return message;
+                }
             }
-        }
+        };
+        within("a message that is no heartbeat", QUIET_MAX, message).await
     }
 
     /// Reads to the end of the connection, and returns the code it was closed with.

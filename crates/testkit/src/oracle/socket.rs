@@ -26,7 +26,8 @@ pub(crate) async fn connect(url: &str) -> Result<Socket, tungstenite::Error> {
 ///
 /// When the daemon does not accept, or says something else first.
 pub async fn open(url: &str) -> (Socket, Value) {
-    let mut socket = connect(url).await.unwrap_or_else(|error| panic!("the daemon at {url}: {error}"));
+    let connecting = within("a connection to the daemon", LIMIT, connect(url)).await;
+    let mut socket = connecting.unwrap_or_else(|error| panic!("the daemon at {url}: {error}"));
     let welcome =
         receive(&mut socket).await.unwrap_or_else(|| panic!("{url}: the connection ended before a welcome"));
     assert_eq!(welcome["type"], "welcome");
@@ -60,21 +61,25 @@ pub async fn receive(socket: &mut Socket) -> Option<Value> {
 ///
 /// When it does not end within [`LIMIT`].
 pub async fn close_code(socket: &mut Socket) -> Option<u16> {
-    loop {
-        match within("the end of the connection", LIMIT, socket.next()).await {
-            Some(Ok(Message::Close(frame))) => return frame.map(|frame| frame.code.into()),
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => return None,
+    let end = async {
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Close(frame))) => return frame.map(|frame| frame.code.into()),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return None,
+            }
         }
-    }
+    };
+    within("the end of the connection", LIMIT, end).await
 }
 
 /// Sends a message.
 ///
 /// # Panics
 ///
-/// When the daemon does not read.
+/// When the daemon does not read it within [`LIMIT`].
 pub async fn send(socket: &mut Socket, message: Value) {
-    let sent = socket.send(Message::text(message.to_string())).await;
+    let sent = socket.send(Message::text(message.to_string()));
+    let sent = within("that the daemon reads", LIMIT, sent).await;
     sent.unwrap_or_else(|error| panic!("sending {message}: {error}"));
 }

@@ -11,6 +11,8 @@ use crate::oracle::{Client, Copies, Fields, Violation, ViolationKind, server_row
 
 /// How long nothing may come to any client that is not at the end, once everything is whole again.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
+/// How long all of it may take, in rounds: a client that is sent the same again and again has progress without end.
+const SETTLE_ROUNDS_MAX: u32 = 20;
 /// How long a table that was made at the end may take to be published.
 const PICKUP_MAX: Duration = Duration::from_secs(40);
 
@@ -21,6 +23,8 @@ impl Run<'_> {
         let mark = self.marks;
         let touch = self.mix.touch().unwrap_or_default();
         let mut limit = Instant::now() + SETTLE_MAX;
+        let longest = SETTLE_MAX + self.soak.round * SETTLE_ROUNDS_MAX;
+        let began = Instant::now();
         let sql = format!(
             "ALTER TABLE identities REPLICA IDENTITY DEFAULT; {touch}; INSERT INTO mark VALUES ({mark}) ON CONFLICT DO NOTHING"
         );
@@ -45,10 +49,11 @@ impl Run<'_> {
             if std::mem::replace(&mut progress, sum) != sum {
                 limit = Instant::now() + SETTLE_MAX;
             }
-            if Instant::now() > limit {
+            let is_endless = began.elapsed() > longest;
+            if is_endless || Instant::now() > limit {
                 // After a restart with a large backlog, history gets it first.
                 let position = self.stored().await;
-                if std::mem::replace(&mut stored, position.clone()) != position {
+                if std::mem::replace(&mut stored, position.clone()) != position && !is_endless {
                     limit = Instant::now() + SETTLE_MAX;
                     continue;
                 }
@@ -57,8 +62,12 @@ impl Run<'_> {
                     .iter()
                     .map(|client| format!("{} at {}", client.name(), client.position()))
                     .collect();
+                let what = match is_endless {
+                    true => format!("it does not come to an end within {longest:?}"),
+                    false => format!("nothing comes for {SETTLE_MAX:?}"),
+                };
                 let text = format!(
-                    "nothing comes for {SETTLE_MAX:?} although everything is whole: {}, the ledger has {last} (to {}, wanted {end})",
+                    "{what} although everything is whole: {}, the ledger has {last} (to {}, wanted {end})",
                     places.join(", "),
                     ledger.horizon()
                 );

@@ -38,7 +38,12 @@ impl Subscribed {
 
     /// Up to where nothing is missing, as a number.
     pub(super) fn cursor(&self) -> Result<u64, String> {
-        self.cursor.borrow().clone().map(|cursor| cursor.lsn().get())
+        let cursor = self.cursor.borrow().clone()?;
+        // It says why it ends, but when it panicked.
+        if self.task.is_finished() {
+            return Err(format!("the client of an idle feed has ended at {cursor}: see above"));
+        }
+        Ok(cursor.lsn().get())
     }
 }
 

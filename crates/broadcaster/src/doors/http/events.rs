@@ -31,7 +31,7 @@ use crate::doors::Door;
 use crate::doors::entrance::changed;
 use crate::doors::greeting;
 use crate::encode::{Frame, Says};
-use crate::metrics::{self as names, Hot, InGauge};
+use crate::metrics::{self as names, InGauge, Sent};
 use crate::refusal::Refusal;
 use crate::subscription::Subscription;
 
@@ -87,7 +87,7 @@ struct Events {
     status_due: bool,
     /// Something was taken since the last heartbeat.
     moved: bool,
-    hot: Hot,
+    sent: Sent,
     _counted: InGauge,
 }
 
@@ -107,7 +107,7 @@ pub(super) async fn serve(
         is_over: false,
         status_due: true,
         moved: true,
-        hot: Hot::new(),
+        sent: Sent::new(),
         _counted: InGauge::enter(names::EVENT_STREAMS),
     };
     // So that those whom a restart cut off do not come again together.
@@ -277,7 +277,7 @@ impl Events {
         self.batch.share(frame.head);
         self.batch.share(frame.tail);
         self.batch.push(b"\n\n");
-        self.hot.frames.increment(1);
-        self.hot.bytes.increment((self.batch.bytes - before) as u64);
+        self.sent.frames.increment(1);
+        self.sent.bytes.increment((self.batch.bytes - before) as u64);
     }
 }

@@ -14,12 +14,16 @@ use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use walcast_auth::{KeyRing, KeySource, Rules, Verifier};
 use walcast_policy::Policies;
 use walcast_protocol::{ErrorCode, ServerMessage};
+use walcast_testkit::undisturbed;
 
 use super::{Client, EntranceSettings, House, PATIENCE, http};
 use crate::access::{Authority, Tokens};
 use crate::limits::Limits;
 
 const SECRET: &[u8] = b"a secret of tests that is long enough for HS256";
+
+/// For how long this process may not run in tests of tokens that live for a moment, and of short patience.
+pub(super) const STILL_MAX: Duration = Duration::from_millis(200);
 
 pub(super) fn seconds(from_now: i64) -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
@@ -189,7 +193,10 @@ async fn strangers_learn_why_they_are_closed_and_nothing_else() {
         "nonsense",
     ] {
         let mut client = connect(&house, "", &[]).await.unwrap();
+        // At once, and once.
         client.is_asked(limits.auth_max).await;
+        client.socket.send(Message::Ping(vec![1].into())).await.unwrap();
+        assert!(matches!(client.raw().await, Message::Pong(_)));
         client.send(early).await;
         assert!(client.is_unauthorized().await.contains("before"), "{early}");
     }
@@ -205,10 +212,7 @@ async fn whoever_sends_no_token_in_time_is_closed() {
     };
     let house = House::behind(by_token(None).await, limits, 1 << 20).await;
     let mut client = connect(&house, "", &[]).await.unwrap();
-    // At once, and once.
     client.is_asked(limits.auth_max).await;
-    client.socket.send(Message::Ping(vec![1].into())).await.unwrap();
-    assert!(matches!(client.raw().await, Message::Pong(_)));
     assert!(client.is_unauthorized().await.contains("auth_max"));
     let mut waiting = connect(&house, "", &[]).await.unwrap();
     house.shutdown.cancel();
@@ -218,12 +222,16 @@ async fn whoever_sends_no_token_in_time_is_closed() {
 
 #[tokio::test]
 async fn a_token_that_expires_meanwhile_ends_the_connection_unless_another_one_comes() {
+    undisturbed(STILL_MAX, tokens_expire).await;
+}
+
+async fn tokens_expire() {
     let limits = Limits { heartbeat: Duration::from_millis(50), ..Limits::default() };
     let house = House::behind(by_token(None).await, limits, 1 << 20).await;
-    let soon = || token(&json!({"sub": "ada", "aud": "app", "exp": seconds(2)}));
+    let soon = || token(&json!({"sub": "ada", "aud": "app", "exp": seconds(3)}));
     let (mut silent, mut lively) = (with_auth(&house, &soon()).await, with_auth(&house, &soon()).await);
     lively.is_welcome().await;
-    assert!(lively.expiry().await < 3.0);
+    assert!(lively.expiry().await < 4.0);
     lively.send(&json!({"type": "auth", "token": good()}).to_string()).await;
     while lively.expiry().await < 30.0 {}
     silent.is_welcome().await;
@@ -364,8 +372,12 @@ async fn whoever_talks_too_fast_is_read_later() {
 
 #[tokio::test]
 async fn a_connection_without_a_subscription_ends() {
+    undisturbed(STILL_MAX, idle_connections_end).await;
+}
+
+async fn idle_connections_end() {
     let house =
-        House::open(Limits { idle_max: Duration::from_millis(200), ..Limits::default() }, 1 << 20).await;
+        House::open(Limits { idle_max: Duration::from_millis(700), ..Limits::default() }, 1 << 20).await;
     house.gate.open();
     let (mut idle, mut busy) = (house.client().await, house.client().await);
     busy.subscribe("s", r#""tables":[{"table":"public.a"}],"cursor":"latest""#).await;

@@ -190,6 +190,16 @@ async fn pages_follow_one_another_and_split_no_transaction_in_silence() {
     house.close().await;
 }
 
+/// A page that has nothing yet, and waits for longer than anybody does here.
+async fn waiting_poll(house: &mut House, cursor: &str) -> TcpStream {
+    let resolved = *house.resolved.borrow_and_update();
+    let line = format!("GET /v1/changes?tables=public.a&cursor={cursor}&wait=50s");
+    let polling = send(house, &line, "").await;
+    let asked = house.resolved.wait_for(|count| *count > resolved);
+    timeout(PATIENCE, asked).await.expect("the page is asked for").unwrap();
+    polling
+}
+
 #[tokio::test]
 async fn a_page_that_waits_comes_with_the_first_transaction_or_when_its_time_is_over() {
     let mut house = House::open(Limits::default(), 1 << 20).await;
@@ -198,19 +208,16 @@ async fn a_page_that_waits_comes_with_the_first_transaction_or_when_its_time_is_
     let empty = page(&house, "tables=public.a&cursor=latest&wait=300ms").await;
     assert_eq!(brief(&empty), "0/1 false ");
     assert!(began.elapsed() >= Duration::from_millis(300));
-    let polling = send(&house, "GET /v1/changes?tables=public.a&cursor=0/1&wait=50s", "").await;
-    let mut polling = BufReader::new(polling);
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut polling = waiting_poll(&mut house, "0/1").await;
     house.append(inserts(1, 1, &[])).await;
     let mut answer = String::new();
-    timeout(Duration::from_secs(5), polling.read_to_string(&mut answer)).await.unwrap().unwrap();
+    timeout(PATIENCE, polling.read_to_string(&mut answer)).await.unwrap().unwrap();
     assert!(answer.contains(r#""cursor":"0/14","more":false"#), "{answer}");
     // One that goes down answers at once.
-    let mut polling = send(&house, "GET /v1/changes?tables=public.a&cursor=0/14&wait=50s", "").await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut polling = waiting_poll(&mut house, "0/14").await;
     house.shutdown.cancel();
     let mut answer = String::new();
-    timeout(Duration::from_secs(5), polling.read_to_string(&mut answer)).await.unwrap().unwrap();
+    timeout(PATIENCE, polling.read_to_string(&mut answer)).await.unwrap().unwrap();
     assert!(answer.contains("200 OK"), "{answer}");
     house.close().await;
 }

@@ -11,8 +11,9 @@ use tokio::time::timeout;
 use walcast_model::Op;
 use walcast_policy::Policies;
 use walcast_snapshot::{FoundRows, SnapshotEvent};
+use walcast_testkit::undisturbed;
 
-use super::entrance::{by_token_with, seconds, token};
+use super::entrance::{STILL_MAX, by_token_with, seconds, token};
 use super::http::{Answer, Events, ask, send};
 use super::{House, PATIENCE, inserts};
 use crate::limits::Limits;
@@ -131,13 +132,17 @@ async fn who_does_not_read_an_answer_is_cut_off_after_a_while() {
 
 #[tokio::test]
 async fn who_does_not_read_an_answer_is_cut_off_when_the_token_expires() {
+    undisturbed(STILL_MAX, an_answer_ends_with_its_token).await;
+}
+
+async fn an_answer_ends_with_its_token() {
     let limits = Limits {
         connections_per_user_max: 1,
         answer_stall_max: Duration::from_secs(600),
         ..Limits::default()
     };
     let house = full_house(limits).await;
-    let held = stall(&house, &bearer("ada", 2)).await;
+    let held = stall(&house, &bearer("ada", 3)).await;
     until_gone(&house, &bearer("ada", 60)).await;
     assert!(!is_whole(held).await);
     house.close().await;
@@ -159,11 +164,15 @@ async fn a_user_has_so_many_bytes_that_are_not_read_and_harms_nobody_else() {
 
 #[tokio::test]
 async fn whoever_waits_goes_when_the_token_expires_and_hears_why() {
+    undisturbed(STILL_MAX, waiting_ends_with_the_token).await;
+}
+
+async fn waiting_ends_with_the_token() {
     let (entrance, _policies) = by_token_with(None, ALL).await;
     let house = House::behind(entrance, Limits::default(), 1 << 20).await;
     house.gate.open();
     house.source.defined.lock().unwrap().push(table("a", &["x"]));
-    let soon = bearer("ada", 2);
+    let soon = bearer("ada", 3);
     let page = waiting_page(&house, &soon).await;
     let rows = begin_rows(&house, &soon).await;
     let mut events = Events::open(&house, "tables=public.a&cursor=0/1", &soon).await;
