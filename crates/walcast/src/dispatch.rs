@@ -135,7 +135,7 @@ async fn daemon(
     let listening = |addresses: &[String]| {
         addresses.iter().for_each(|address| tracing::info!(version, "listening on {address}"));
     };
-    app::serve(settings, policies, metrics, reload, stop, listening)
+    Box::pin(app::serve(settings, policies, metrics, reload, stop, listening))
         .await
         .map_err(|error| Failure::because(&error).hint(error.hint()))
 }
