@@ -21,6 +21,7 @@ mod meta;
 mod new_tables;
 mod observer;
 mod oncall;
+mod replay;
 mod resume;
 mod retention;
 mod rights;
