@@ -7,6 +7,7 @@ mod client;
 mod conformance;
 mod crash;
 mod entrance;
+mod examination;
 mod failover;
 mod filters;
 mod fire;
