@@ -23,16 +23,7 @@ async fn settle(database: &TestDatabase, daemon: &Daemon, mut observer: Observer
     for table in TABLES {
         observer.assert_equals(database, table).await;
     }
-    let first =
-        observer.transactions.iter().find(|delivered| delivered.cursor.is_some()).expect("a transaction").lsn;
-    let delivered: usize = observer
-        .transactions
-        .iter()
-        .filter(|delivered| delivered.lsn >= first)
-        .map(|delivered| delivered.changes.len())
-        .sum();
-    let sql = format!("SELECT count(*) FROM walcast.change_history WHERE lsn >= '{first}'");
-    database.until(&sql, &delivered.to_string()).await;
+    observer.assert_stored(database).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

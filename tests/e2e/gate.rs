@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use walcast_model::Cursor;
 use walcast_testkit::{
     Daemon, LIMIT, TestDatabase, eventually, for_each_version, installations, own_cluster, shared_cluster,
     undisturbed, within,
 };
 
-use crate::observer::{Observer, open, receive, send};
+use crate::observer::{Observer, open, receive, send, wal_position};
+use crate::upkeep::readyz;
 
 #[tokio::test]
 async fn what_was_committed_asynchronously_before_the_start_is_in_the_first_catch_up() {
@@ -116,6 +119,102 @@ async fn clients_that_come_before_the_initial_poll_is_done_are_told_waiting_and_
         }
     }
     assert_eq!(daemon.get("/readyz").await.unwrap().status, 200);
+}
+
+/// Where the feed is, by a daemon that says that it is ready.
+async fn head_when_ready(daemon: &Daemon) -> Cursor {
+    let health = readyz(daemon).await;
+    assert_eq!(health["ready"], true, "{health}");
+    health["feed"]["head"].as_str().and_then(|head| head.parse().ok()).unwrap_or_else(|| panic!("{health}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_backlog_is_there_when_the_gate_opens_and_what_is_open_holds_nothing() {
+    const ROWS: usize = 60_000;
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        database.run("CREATE TABLE t (id int PRIMARY KEY, body text)").await;
+        let mut daemon = Daemon::of(&database).flag("--feed-memory", "1MiB").start().await;
+        let mut observer = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
+        observer.until("caught_up").await;
+        daemon.terminate().await;
+        let insert = |from: usize| {
+            let to = from + ROWS - 1;
+            format!("INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series({from}, {to}) g")
+        };
+        let open = database.session().await;
+        open.batch_execute(&format!("BEGIN; {}", insert(ROWS + 1))).await.unwrap();
+        database.run(&insert(1)).await;
+        let committed = wal_position(&database).await;
+        daemon.restart().await;
+        let head = head_when_ready(&daemon).await;
+        assert!(head >= committed, "ready at {head}, before {committed}");
+        let mut observer = observer.reconnect(&daemon.ws_url(), &["public.t"]).await;
+        observer.until("caught_up").await;
+        let sizes: Vec<usize> =
+            observer.transactions.iter().map(|delivered| delivered.changes.len()).collect();
+        assert_eq!(sizes, [ROWS]);
+        open.batch_execute("COMMIT").await.unwrap();
+        observer.until_transactions(2).await;
+        observer.assert_equals(&database, "public.t").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_of_another_database_do_not_hold_the_gate() {
+    for_each_version(async |cluster| {
+        let (database, other) = (TestDatabase::create(cluster).await, TestDatabase::create(cluster).await);
+        database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
+        other.run("CREATE TABLE b (id int, filler text)").await;
+        let mut daemon = Daemon::of(&database).start().await;
+        let mut observer = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
+        observer.until("caught_up").await;
+        daemon.terminate().await;
+        let writer = other.session().await;
+        let stop = CancellationToken::new();
+        let writing = tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+            loop {
+                let sql = "INSERT INTO b SELECT g, repeat('x', 200) FROM generate_series(1, 200) g";
+                writer.batch_execute(sql).await.expect("it writes");
+            }
+        }));
+        database.run("INSERT INTO t SELECT generate_series(1, 100)").await;
+        let committed = wal_position(&database).await;
+        // For as long as the daemon starts, and its client catches up.
+        daemon.restart().await;
+        let head = head_when_ready(&daemon).await;
+        assert!(head >= committed, "ready at {head}, before {committed}");
+        let mut observer = observer.reconnect(&daemon.ws_url(), &["public.t"]).await;
+        observer.until("caught_up").await;
+        assert_eq!(observer.rows("public.t").len(), 100);
+        assert!(!writing.is_finished(), "the other database writes");
+        stop.cancel();
+        assert!(within("the writer", LIMIT, writing).await.unwrap().is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_idle_end_of_the_wal_does_not_hold_the_gate() {
+    for installation in installations() {
+        let cluster = own_cluster(&installation).await;
+        let database = TestDatabase::create(&cluster).await;
+        database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
+        let mut daemon = Daemon::of(&database).start().await;
+        let mut observer = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
+        observer.until("caught_up").await;
+        // The end is in the middle of a page, then where a segment begins: nothing of it is written yet.
+        for (id, tail) in [(1, "SELECT 1"), (2, "SELECT pg_switch_wal()")] {
+            daemon.terminate().await;
+            database.run(&format!("INSERT INTO t VALUES ({id})")).await;
+            database.run(tail).await;
+            daemon.restart().await;
+            observer = observer.reconnect(&daemon.ws_url(), &["public.t"]).await;
+            observer.until("caught_up").await;
+            assert_eq!(observer.rows("public.t").len(), id, "after {tail}");
+        }
+    }
 }
 
 /// A walsender of Postgres 16 and later can overlook what is flushed while it goes to sleep, and wakes when it hears from us.

@@ -1,7 +1,7 @@
 //! Promise 1: through any number of disconnects, each change exactly once per cursor.
 
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 use walcast_model::Cursor;
 use walcast_testkit::{
     Daemon, TestDatabase, cluster_builder, for_each_version, installations, shared_cluster,
@@ -9,6 +9,23 @@ use walcast_testkit::{
 
 use crate::observer::{Observer, Socket, open, receive, send, wal_position};
 use crate::workload::{TABLES, Workload, create};
+
+/// The next transaction, its parts joined; only definitions and the like may come before it.
+async fn transaction(observer: &mut Observer) -> Value {
+    let mut changes = Vec::new();
+    loop {
+        let mut message = observer.raw().await;
+        assert_ne!(message["type"], "error", "{message}");
+        if message["type"] != "transaction" {
+            continue;
+        }
+        changes.append(message["changes"].as_array_mut().expect("changes"));
+        if message["more"] != true {
+            message["changes"] = changes.into();
+            return message;
+        }
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resuming_at_every_cursor_of_a_run_gives_exactly_the_rest() {
@@ -18,6 +35,7 @@ async fn resuming_at_every_cursor_of_a_run_gives_exactly_the_rest() {
         let daemon = Daemon::of(&database).flag("--part-bytes", "2KiB").start().await;
         let mut whole = Observer::subscribe(&daemon.ws_url(), &TABLES, None).await;
         whole.until("caught_up").await;
+        let mut live = Observer::subscribe(&daemon.ws_url(), &TABLES, whole.cursor).await;
         let workload = Workload::start(&database, 4, 2).await;
         workload.more(60).await;
         workload.stop().await;
@@ -32,18 +50,31 @@ async fn resuming_at_every_cursor_of_a_run_gives_exactly_the_rest() {
         let all: Vec<_> = whole.transactions.iter().filter(|delivered| delivered.cursor.is_some()).collect();
         assert!(all.len() > 40, "only {} transactions", all.len());
         assert!(all.iter().any(|delivered| delivered.parts > 1), "no transaction came in parts");
-        for (index, delivered) in all.iter().enumerate().step_by(3) {
-            let mut rest = Observer::subscribe(&daemon.ws_url(), &TABLES, delivered.cursor).await;
-            let expected = &all[index + 1..];
-            let mut seen = Vec::new();
-            while seen.len() < expected.len() {
-                let message = rest.raw().await;
-                if message["type"] == "transaction" && message["more"] != true {
-                    seen.push(message["lsn"].as_str().unwrap().to_owned());
-                }
+        // What is awaited of each cursor is what came while it happened.
+        let cursors: Vec<String> =
+            all.iter().filter_map(|delivered| delivered.cursor).map(|cursor| cursor.to_string()).collect();
+        let mut told = Vec::new();
+        while told.last().is_none_or(|last: &Value| last["cursor"] != cursors[cursors.len() - 1].as_str()) {
+            told.push(transaction(&mut live).await);
+        }
+        told.drain(..told.len() - all.len());
+        let of_told: Vec<_> = told.iter().map(|transaction| transaction["cursor"].clone()).collect();
+        assert_eq!(of_told, cursors);
+        let mut resumed = Vec::new();
+        for (index, cursor) in cursors.iter().enumerate() {
+            let cursor = cursor.parse().expect("a cursor");
+            let mut rest = Observer::subscribe(&daemon.ws_url(), &TABLES, Some(cursor)).await;
+            for expected in &told[index + 1..] {
+                assert_eq!(transaction(&mut rest).await, *expected, "after {cursor}");
             }
-            let expected: Vec<String> = expected.iter().map(|delivered| delivered.lsn.to_string()).collect();
-            assert_eq!(seen, expected, "after {:?}", delivered.cursor);
+            resumed.push(rest);
+        }
+        // Whatever came again after the end would come before the next one.
+        database.run("INSERT INTO notes VALUES (200000, 'the next one')").await;
+        let next = transaction(&mut live).await;
+        assert_eq!(next["changes"][0]["row"], json!({"id": 200_000, "body": "the next one"}), "{next}");
+        for (mut rest, cursor) in resumed.into_iter().zip(cursors) {
+            assert_eq!(transaction(&mut rest).await, next, "after {cursor}, and what there was");
         }
     })
     .await;
@@ -109,7 +140,7 @@ async fn a_reader_behind_a_tiny_feed_is_served_from_history_and_misses_nothing()
         observer.assert_equals(&database, table).await;
     }
     let health = daemon.get("/readyz").await.expect("an answer");
-    let health: serde_json::Value = serde_json::from_str(&health.body).expect("JSON");
+    let health: Value = serde_json::from_str(&health.body).expect("JSON");
     let kept = health["feed"]["memory_bytes"].as_u64().expect("the feed's memory");
     assert!(kept < 4 << 20, "the feed holds {kept} bytes");
 }

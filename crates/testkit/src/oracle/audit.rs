@@ -5,6 +5,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use walcast_model::Lsn;
 
@@ -164,6 +165,25 @@ pub async fn server_rows(session: &TestSession, table: &str) -> Result<Vec<Field
         .query(&format!("SELECT to_jsonb(whole_row)::text FROM ONLY {table} AS whole_row"), &[])
         .await?;
     rows.iter().map(|row| Ok(Fields::parse(row.get(0))?)).collect()
+}
+
+/// What `change_history` has from `first` on, in order: the position and number in it of each change, its transaction's
+/// id, and its digest.
+pub(crate) async fn stored_changes(
+    session: &TestSession,
+    first: Lsn,
+) -> Result<Vec<(Lsn, i64, i64, u64)>, Failure> {
+    let sql = format!(
+        r#"SELECT lsn::text, seq, xid, op, schema_name, table_name, key, "row", old, unchanged
+           FROM walcast.change_history WHERE lsn >= '{first}' ORDER BY lsn, seq"#
+    );
+    let rows = session.query(&sql, &[]).await?;
+    let change = |row: &Row| {
+        let table = table_name(row.get(4), row.get(5));
+        let digest = digest(row.get(3), &table, [row.get(6), row.get(7), row.get(8), row.get(9)]);
+        Ok((row.get::<_, &str>(0).parse()?, row.get(1), row.get(2), digest))
+    };
+    rows.iter().map(change).collect()
 }
 
 /// The columns of `table` that are computed and not in the feed.

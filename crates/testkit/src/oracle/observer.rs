@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use walcast_model::{Cursor, Lsn};
 
-use super::audit::{generated_columns, server_rows};
+use super::audit::{generated_columns, server_rows, stored_changes};
 use super::message::Refusal;
 use super::socket::{Socket, close_code, next_text, open, receive, send};
 use super::subscription::Subscription;
@@ -190,6 +190,32 @@ impl Observer {
             }
             Err(difference) => panic!("{difference}"),
         }
+    }
+
+    /// Compares `change_history` with what was delivered, change by change, from the first transaction with a cursor on;
+    /// waits until it has as much.
+    ///
+    /// # Panics
+    ///
+    /// When they differ, or there was no such transaction.
+    pub async fn assert_stored(&self, database: &TestDatabase) {
+        let first = self.transactions.iter().find(|delivered| delivered.cursor.is_some());
+        let first = first.unwrap_or_else(|| panic!("no transaction with a cursor came")).lsn;
+        let delivered = self.transactions.iter().filter(|delivered| delivered.lsn >= first);
+        let told = delivered.flat_map(|transaction| {
+            let numbered = (0..).zip(&transaction.changes);
+            numbered.map(|(seq, change)| (transaction.lsn, seq, transaction.xid.cast_signed(), change.digest))
+        });
+        let told: Vec<_> = told.collect();
+        let end = self.transactions.iter().rev().find_map(|delivered| delivered.cursor);
+        let end = end.map(Cursor::lsn).unwrap_or_default();
+        database.until(&format!("SELECT position_lsn >= '{end}' FROM walcast.feed"), "t").await;
+        let stored = stored_changes(&database.session().await, first).await;
+        let stored = stored.unwrap_or_else(|error| panic!("change_history: {error}"));
+        for (index, (told, stored)) in told.iter().zip(&stored).enumerate() {
+            assert_eq!(told, stored, "change {index}: what was told, and what is stored");
+        }
+        assert_eq!(told.len(), stored.len(), "changes told, and stored");
     }
 
     /// Takes messages until the copy of a table has `count` rows.
