@@ -329,3 +329,37 @@ async fn a_listed_client_tells_when_it_was_seen_and_how_far_behind_it_is() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_is_not_named_holds_nothing_back_though_it_has_not_expired() {
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
+        let daemon = Daemon::of(&database)
+            .flag("--history-partition-age", "50ms")
+            .flag("--history-retention", "100ms")
+            .flag("--retention-interval", "50ms")
+            .flag("--ack-interval", "20ms")
+            .flag("--keep-clients", "indexer")
+            .start()
+            .await;
+        let (mut phone, _) = open(&daemon.ws_url()).await;
+        subscribe(&mut phone, "phone", "0/0").await;
+        let complete = until(&mut phone, "snapshot_complete").await["cursor"].as_str().unwrap().to_owned();
+        until(&mut phone, "caught_up").await;
+        acked(&mut phone, &complete).await;
+        drop(phone);
+        let at = complete.parse::<Cursor>().unwrap().lsn();
+        let gone = format!("SELECT oldest_lsn > '{at}' FROM walcast.feed");
+        let mut id = 0;
+        eventually("history goes on", LIMIT, async || {
+            id += 1;
+            database.run(&format!("INSERT INTO t VALUES ({id})")).await;
+            (database.scalar(&gone).await.as_deref() == Some("t")).then_some(())
+        })
+        .await;
+        let known = "SELECT string_agg(client_id, ' ') FROM walcast.client";
+        assert_eq!(database.scalar(known).await.as_deref(), Some("phone"));
+    })
+    .await;
+}
