@@ -299,7 +299,7 @@ async fn listed(socket: &mut Socket) -> Value {
 async fn a_listed_client_tells_when_it_was_seen_and_how_far_behind_it_is() {
     for_each_version(async |cluster| {
         let database = TestDatabase::create(cluster).await;
-        database.run("CREATE TABLE t (id int PRIMARY KEY, filler text)").await;
+        database.run("CREATE TABLE t (id int PRIMARY KEY, filler text); ALTER TABLE t ALTER filler SET STORAGE EXTERNAL").await;
         let daemon = Daemon::of(&database).flag("--ack-interval", "20ms").start().await;
         let (mut socket, _) = open(&daemon.ws_url()).await;
         subscribe(&mut socket, "phone", "0/0").await;
