@@ -286,3 +286,80 @@ async fn acked_after_subscribed(socket: &mut Socket, cursor: &str) {
     until(socket, "subscribed").await;
     acked(socket, cursor).await;
 }
+
+/// The only client that the server lists for this user.
+async fn listed(socket: &mut Socket) -> Value {
+    send(socket, json!({"type": "clients"})).await;
+    let list = until(socket, "clients").await;
+    assert_eq!(list["clients"].as_array().map(Vec::len), Some(1), "{list}");
+    list["clients"][0].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listed_client_tells_when_it_was_seen_and_how_far_behind_it_is() {
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        database.run("CREATE TABLE t (id int PRIMARY KEY, filler text); ALTER TABLE t ALTER filler SET STORAGE EXTERNAL").await;
+        let daemon = Daemon::of(&database).flag("--ack-interval", "20ms").start().await;
+        let (mut socket, _) = open(&daemon.ws_url()).await;
+        subscribe(&mut socket, "phone", "0/0").await;
+        until(&mut socket, "caught_up").await;
+        insert(&database, 0..1).await;
+        database.run("INSERT INTO t SELECT 1, repeat('x', 100000)").await;
+        insert(&database, 2..3).await;
+        let all = transactions(&mut socket, 3).await;
+        let last: Cursor = all[2].0.parse().unwrap();
+        // Behind by what was sent at least, and by no more than the server has written; seen when it acknowledged.
+        for (cursor, _) in [&all[0], &all[2]] {
+            let before = database.scalar("SELECT clock_timestamp()").await.expect("a time");
+            acked(&mut socket, cursor).await;
+            let client = listed(&mut socket).await;
+            assert_eq!(client["cursor"], **cursor);
+            let seen = client["seen_at"].as_str().expect("a time");
+            let seen_since = format!("SELECT '{seen}'::timestamptz BETWEEN '{before}' AND clock_timestamp()");
+            assert_eq!(database.scalar(&seen_since).await.as_deref(), Some("t"), "{client} since {before}");
+            let at = cursor.parse::<Cursor>().unwrap().lsn();
+            let most = format!("SELECT (pg_current_wal_insert_lsn() - '{at}')::bigint");
+            let most: u64 = database.scalar(&most).await.expect("bytes").parse().unwrap();
+            let least = last.lsn().bytes_since(at);
+            let lag = client["lag_bytes"].as_u64().expect("bytes");
+            assert!((least..=most).contains(&lag), "{client}: {least} to {most}");
+        }
+        daemon.assert_quiet(&[]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_is_not_named_holds_nothing_back_though_it_has_not_expired() {
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
+        let daemon = Daemon::of(&database)
+            .flag("--history-partition-age", "50ms")
+            .flag("--history-retention", "100ms")
+            .flag("--retention-interval", "50ms")
+            .flag("--ack-interval", "20ms")
+            .flag("--keep-clients", "indexer")
+            .start()
+            .await;
+        let (mut phone, _) = open(&daemon.ws_url()).await;
+        subscribe(&mut phone, "phone", "0/0").await;
+        let complete = until(&mut phone, "snapshot_complete").await["cursor"].as_str().unwrap().to_owned();
+        until(&mut phone, "caught_up").await;
+        acked(&mut phone, &complete).await;
+        drop(phone);
+        let at = complete.parse::<Cursor>().unwrap().lsn();
+        let gone = format!("SELECT oldest_lsn > '{at}' FROM walcast.feed");
+        let mut id = 0;
+        eventually("history goes on", LIMIT, async || {
+            id += 1;
+            database.run(&format!("INSERT INTO t VALUES ({id})")).await;
+            (database.scalar(&gone).await.as_deref() == Some("t")).then_some(())
+        })
+        .await;
+        let known = "SELECT string_agg(client_id, ' ') FROM walcast.client";
+        assert_eq!(database.scalar(known).await.as_deref(), Some("phone"));
+    })
+    .await;
+}
