@@ -8,6 +8,8 @@ SHELL := /bin/bash
 
 # The versions of Postgres that `make test` runs against; `make test-matrix` takes them all.
 PG_VERSIONS ?= 14 18
+# What a failed test says comes last then, and not the stack of the runtime below it; BACKTRACE=1 shows that too.
+BACKTRACE ?= 0
 CARGO ?= cargo
 
 help: ## Show this text
@@ -38,7 +40,7 @@ unit: ## Only the tests that sit in the crates
 e2e: tools ## All tests: unit, integration, end to end, against PG_VERSIONS
 	@tests/postgres-versions.sh $(PG_VERSIONS)
 	$(CARGO) test --workspace --locked --no-run
-	WALCAST_TEST_PG="$(PG_VERSIONS)" $(CARGO) test --workspace --locked
+	RUST_BACKTRACE=$(BACKTRACE) WALCAST_TEST_PG="$(PG_VERSIONS)" $(CARGO) test --workspace --locked
 
 test-matrix: ## The whole suite on Postgres 14, 15, 16, 17 and 18
 	@for version in 14 15 16 17 18; do \
