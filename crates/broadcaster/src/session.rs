@@ -71,6 +71,8 @@ pub(crate) enum Step {
     Frame(Frame),
     /// Find this out, and hand in the answer. Until then it may be asked for its next step, and waits.
     Ask(Question),
+    /// Begin an initial sync of these tables, and hand in its events, one by one, as [`Answer::Sync`].
+    Sync(Vec<RelationName>),
     /// Nothing to do before this happens.
     Wait(Wait),
     /// Over: its last frame said why.
@@ -92,8 +94,6 @@ pub(crate) enum Question {
     Latest { from: Cursor, to: Cursor },
     /// The first transaction in history that a snapshot does not see.
     FirstInvisible { snapshot: Snapshot, before: Cursor },
-    /// An initial sync; its events are handed in one by one.
-    Sync(Vec<RelationName>),
     /// Tables as filters are bound to them, in the definition that they have now.
     /// Without `insist` it is asked once: a source that is away keeps nobody from history.
     Schemas { tables: Vec<RelationName>, freshness: Freshness, insist: bool },
@@ -289,6 +289,7 @@ impl Session {
             match wait {
                 Turn::Again => {}
                 Turn::Ask(question) => return Step::Ask(question),
+                Turn::Sync(tables) => return Step::Sync(tables),
                 Turn::Wait(wait) => return Step::Wait(wait),
             }
         }
@@ -416,6 +417,7 @@ enum Turn {
     /// There may be a frame, or another phase.
     Again,
     Ask(Question),
+    Sync(Vec<RelationName>),
     Wait(Wait),
 }
 

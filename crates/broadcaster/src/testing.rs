@@ -484,6 +484,7 @@ impl Bench {
                     None => return (messages, Some(Wait::Sync)),
                 },
                 Step::Wait(wait) => return (messages, Some(wait)),
+                Step::Sync(_) => events = self.source.script().into_iter(),
                 Step::Ask(question) => match question {
                     Question::Acked => session.answer(Answer::Acked(Ok(self.acked.clone()))),
                     Question::Tables { .. } => {
@@ -509,7 +510,6 @@ impl Bench {
                     Question::Schema { relation, .. } => {
                         session.answer(Answer::Schema(Ok(Arc::new(schema(relation)))));
                     }
-                    Question::Sync(_) => events = self.source.script().into_iter(),
                 },
             }
         }

@@ -99,7 +99,7 @@ impl Session {
         match &mut sync.step {
             SyncStep::Start => {
                 sync.step = SyncStep::Rows;
-                Turn::Ask(Question::Sync(sync.tables.clone()))
+                Turn::Sync(sync.tables.clone())
             }
             SyncStep::Rows => Turn::Wait(Wait::Sync),
             SyncStep::Listing { asked: asked @ false, .. }

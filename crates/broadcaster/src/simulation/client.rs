@@ -148,7 +148,7 @@ impl Client {
                     self.counts.synced += u64::from(matches!(message, ServerMessage::SnapshotComplete(_)));
                     connected.told.hear(message, source, stores >> (index % 32) & 1 == 1)?;
                 }
-                Step::Ask(Question::Sync(tables)) => connected.sync = Some((tables, Sync::Begin)),
+                Step::Sync(tables) => connected.sync = Some((tables, Sync::Begin)),
                 Step::Ask(question) => connected.question = Some(question),
                 Step::Wait(wait) => connected.wait = Some(wait),
                 Step::Over => return Err("over without a word".into()),
@@ -216,7 +216,7 @@ impl Client {
                 Answer::FirstInvisible(first.ok_or_else(|| Refusal::outlived("history let go of it")))
             }
             // Nobody here asks for a compacted catch-up.
-            Question::Sync(_) | Question::Latest { .. } => return false,
+            Question::Latest { .. } => return false,
         };
         connected.question = None;
         connected.wait = None;

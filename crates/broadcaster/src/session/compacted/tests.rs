@@ -20,7 +20,7 @@ fn take(session: &mut Session) -> (Vec<String>, Option<Question>) {
                 words.push(format!("{}{}", word(&message), if is_compacted { " compacted" } else { "" }));
             }
             Step::Ask(question) => return (words, Some(question)),
-            Step::Wait(_) | Step::Over => return (words, None),
+            Step::Sync(_) | Step::Wait(_) | Step::Over => return (words, None),
         }
     }
 }

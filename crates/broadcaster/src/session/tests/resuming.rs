@@ -218,7 +218,7 @@ async fn a_session_that_lets_go_of_what_it_read_loses_nothing() {
                     let tables = bench.source.tables.lock().unwrap().clone();
                     session.answer(Answer::Tables(Ok(std::sync::Arc::new(tables))));
                 }
-                Step::Wait(_) | Step::Over => {}
+                Step::Sync(_) | Step::Wait(_) | Step::Over => {}
             }
         }
         if messages.len() == before && !messages.is_empty() && session.position() == Some(at(200)) {
