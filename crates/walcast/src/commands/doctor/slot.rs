@@ -2,8 +2,8 @@
 
 use walcast_model::{Cursor, Lsn};
 use walcast_postgres::{Session, quote_literal};
-use walcast_replication::Error;
 use walcast_replication::slot::{self, SlotFacts};
+use walcast_replication::{Error, START_OVER};
 
 use super::finding::Finding;
 use super::size;
@@ -77,7 +77,7 @@ impl Slot {
         }
         if position.is_none() {
             let message = format!("slot {name:?} exists, and the history has no feed that it belongs to");
-            return vec![Finding::error("slot", message, START_OVER)];
+            return vec![Finding::error("slot", message, "walcast setup --start-over")];
         }
         let mut findings = vec![self.activity(facts)];
         findings.extend(self.unreserved(facts));
@@ -146,10 +146,8 @@ impl Slot {
     }
 }
 
-const START_OVER: &str = "walcast setup --start-over (it drops the slot; clients take a new initial sync)";
-
 fn failure(error: &Error) -> Finding {
-    Finding::error("slot", error.to_string(), error.hint().unwrap_or_else(|| START_OVER.to_owned()))
+    Finding::error("slot", error.to_string(), error.hint().unwrap_or_else(|| format!("run {START_OVER}")))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Why the feed's foundations are not there, or not torn down.
 
 use walcast_postgres::ErrorClass;
+use walcast_replication::START_OVER;
 
 use crate::app::ServeError;
 use crate::commands::doctor::Finding;
@@ -118,10 +119,7 @@ impl SetupError {
             Self::Missing(_) => Some(format!(
                 "then run {command} again; walcast setup --print has all that is to be run in the databases, for an administrator"
             )),
-            Self::AnotherCluster { .. } => Some(
-                "connect to the right server, or run walcast setup --start-over: clients sync again"
-                    .to_owned(),
-            ),
+            Self::AnotherCluster { .. } => Some(format!("connect to the right server, or run {START_OVER}")),
             Self::Away(away) => {
                 let mut hints: Vec<&str> = away.each().filter_map(|(_, error)| error.hint()).collect();
                 hints.dedup();
@@ -132,7 +130,8 @@ impl SetupError {
                 if command != ServeError::COMMAND =>
             {
                 Some(format!(
-                    "stop the walcast serve, or the other program, that reads the slot; then run {command} again"
+                    "stop the daemon first (Ctrl-C, SIGTERM, systemctl stop walcast, docker compose stop walcast), or the \
+                     other program that reads the slot; then run {command} again"
                 ))
             }
             Self::Replication(error) => error.hint(),
@@ -183,7 +182,7 @@ mod tests {
         assert!(busy.hint("walcast serve").unwrap().contains("takes over as soon as"));
         let hint = busy.hint("walcast teardown").unwrap();
         assert!(
-            hint.starts_with("stop the walcast serve") && hint.ends_with("then run walcast teardown again"),
+            hint.starts_with("stop the daemon first (") && hint.ends_with("then run walcast teardown again"),
             "{hint}"
         );
     }
