@@ -85,6 +85,11 @@ async fn serve_names_everything_that_is_missing_at_once() {
     let database = TestDatabase::create(&cluster).await;
     let role = database.unique("plain");
     database.run(&format!("CREATE ROLE {role} LOGIN; CREATE TABLE t (id int PRIMARY KEY)")).await;
+    let print = ["setup", "--print", "--slot", "s", "--database-url", &database.url_as(&role)];
+    let printed = text(&walcast_testkit::run(print).stdout);
+    let server =
+        "-- wal_level is replica:\nALTER SYSTEM SET wal_level = 'logical';\n-- do: restart Postgres\n";
+    assert!(printed.contains(server), "{printed}");
     let (code, said) = refused(Daemon::of(&database).flag("--database-url", database.url_as(&role))).await;
     assert_eq!(code, Some(1), "{said}");
     for part in [

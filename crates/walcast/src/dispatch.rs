@@ -20,9 +20,9 @@ use crate::commands::status::Status;
 use crate::commands::teardown::Belongings;
 use crate::commands::{completions, explain, replay, tail};
 use crate::demo::{self, DemoArgs, DemoDaemon};
-use crate::output::{BOLD, CYAN, DIM, Failure, Form, GREEN, RED, UNHEALTHY, YELLOW, count, json_line, wrap};
+use crate::output::{BOLD, CYAN, DIM, Failure, Form, GREEN, RED, UNHEALTHY, json_line, wrap};
 use crate::settings::flags::SettingsFlags;
-use crate::settings::{ServeSettings, Sources};
+use crate::settings::{Examined, ServeSettings, Sources};
 use crate::telemetry;
 
 /// What is to be run again by whoever starts over.
@@ -296,40 +296,27 @@ fn status(args: StatusArgs) -> Result<(), Failure> {
 }
 
 fn doctor(args: DoctorArgs) -> Result<(), Failure> {
-    let (form, settings) = (Form::choose(args.form), load(args.settings, telemetry::COMMAND)?);
+    let form = Form::choose(args.form);
+    let examined = ServeSettings::examine(&args.settings.into_sources());
+    let Examined { settings, policies, refused } =
+        examined.map_err(|mistakes| Failure::usage(mistakes.to_string()))?;
+    telemetry::log(&settings.log, telemetry::COMMAND);
     in_runtime(|stop| async move {
         let target = Target::of(&settings);
-        let findings =
-            stop.run_until_cancelled(doctor::examine(&target, settings.wal_budget.wal_budget)).await;
-        let mut findings = findings.ok_or_else(Failure::interrupted)?;
-        if let Some(path) = settings.entrance.policies() {
-            let found = stop.run_until_cancelled(doctor::policies_findings(&path, &target)).await;
-            findings.extend(found.ok_or_else(Failure::interrupted)?);
-        }
-        for finding in &findings {
-            match form {
-                Form::Json => json_line(finding)?,
-                Form::Human => {
-                    let (style, word) = match finding.severity {
-                        Severity::Ok => (GREEN, "ok"),
-                        Severity::Warning => (YELLOW, "warning"),
-                        Severity::Error => (RED, "error"),
-                    };
-                    let fix = finding.fix.as_ref().map(|fix| format!("\n{:>9}{CYAN}{fix}{CYAN:#}", ""));
-                    let fix = fix.unwrap_or_default();
-                    writeln!(
-                        anstream::stdout(),
-                        "{style}{word:>7}{style:#}  {}{fix}",
-                        wrap(&finding.message, 9)
-                    )?;
-                }
+        let look = async {
+            let mut findings = doctor::settings_findings(&refused);
+            findings.extend(doctor::examine(&target, settings.wal_budget.wal_budget).await);
+            if let Some(path) = policies {
+                findings.extend(doctor::policies_findings(&path, &target).await);
             }
+            findings
+        };
+        let findings = stop.run_until_cancelled(look).await.ok_or_else(Failure::interrupted)?;
+        match form {
+            Form::Json => findings.iter().try_for_each(json_line)?,
+            Form::Human => doctor::show(&findings, &mut anstream::stdout())?,
         }
-        let number = |severity| findings.iter().filter(|finding| finding.severity == severity).count() as u64;
-        let (errors, warnings) = (number(Severity::Error), number(Severity::Warning));
-        if form == Form::Human {
-            writeln!(anstream::stdout(), "{}, {}", count(errors, "error"), count(warnings, "warning"))?;
-        }
-        if errors == 0 { Ok(()) } else { Err(Failure::silent(UNHEALTHY)) }
+        let has_errors = findings.iter().any(|finding| finding.severity == Severity::Error);
+        if has_errors { Err(Failure::silent(UNHEALTHY)) } else { Ok(()) }
     })
 }

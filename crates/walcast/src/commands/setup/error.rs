@@ -84,8 +84,11 @@ fn missing(findings: &[Finding]) -> String {
         number => format!("{number} things are missing; what mends each is below it"),
     };
     let lines = findings.iter().map(|finding| {
-        let fix = finding.fix.as_deref().unwrap_or_default().replace('\n', "\n      ");
-        format!("\n  {}\n      {fix}", finding.message)
+        let steps = finding
+            .fix_steps
+            .iter()
+            .map(|step| format!("\n      {}: {}", step.mark(), step.text().replace('\n', "\n      ")));
+        format!("\n  {}{}", finding.message, steps.collect::<String>())
     });
     what + &lines.collect::<String>()
 }
@@ -148,7 +151,7 @@ mod tests {
     use walcast_postgres::{Error, ErrorClass, ServerError};
 
     use super::{Away, SetupError};
-    use crate::commands::doctor::Finding;
+    use crate::commands::doctor::{Finding, Fix};
 
     fn refused() -> Error {
         let source = std::io::ErrorKind::ConnectionRefused.into();
@@ -189,15 +192,17 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_listed_with_what_mends_it_and_what_comes_then() {
-        let one = Finding::error("wal_level", "wal_level is replica", "ALTER SYSTEM …");
-        let two = Finding::error("publication", "there is no publication", "CREATE …;\nALTER …;");
+        let one =
+            Finding::error("wal_level", "wal_level is replica", Fix::sql("ALTER SYSTEM …;").then("restart"));
+        let two = Finding::error("publication", "there is no publication", Fix::sql("CREATE …;\nALTER …;"));
         let error = SetupError::Missing(vec![one, two]);
         insta::assert_snapshot!(error.to_string(), @"
         2 things are missing; what mends each is below it
           wal_level is replica
-              ALTER SYSTEM …
+              SQL: ALTER SYSTEM …;
+              do: restart
           there is no publication
-              CREATE …;
+              SQL: CREATE …;
               ALTER …;
         ");
         assert!(error.hint("walcast serve").unwrap().starts_with("then run walcast serve again"));
