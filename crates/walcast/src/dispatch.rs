@@ -181,7 +181,7 @@ fn setup(args: SetupArgs) -> Result<(), Failure> {
             if args.start_over {
                 let loss =
                     Loss::find(&target).await.map_err(|error| setup_failure(&error, START_OVER_COMMAND))?;
-                ask(form, &loss, loss.lines(), loss.is_empty() || args.yes)?;
+                ask(form, &loss, &loss.lines(), loss.is_empty() || args.yes)?;
             }
             let start_over = if args.start_over { StartOver::Always } else { StartOver::Never };
             let record = setup::prepare(&target, start_over, &mut |note| say(form, &note)).await;
@@ -208,12 +208,12 @@ fn setup(args: SetupArgs) -> Result<(), Failure> {
 }
 
 /// Shows what is about to be dropped; `lines`: the same for people.
-fn ask(form: Form, what: &impl Serialize, lines: Vec<String>, may_go_on: bool) -> Result<(), Failure> {
+fn ask(form: Form, what: &impl Serialize, lines: &[String], may_go_on: bool) -> Result<(), Failure> {
     match form {
         Form::Json => json_line(what)?,
         Form::Human => {
             let mut out = anstream::stdout();
-            for line in &lines {
+            for line in lines {
                 writeln!(out, "{}", line)?;
             }
             if lines.is_empty() {
@@ -245,7 +245,7 @@ fn teardown(args: TeardownArgs) -> Result<(), Failure> {
         let work = async {
             let found =
                 Belongings::find(&target).await.map_err(|error| setup_failure(&error, "walcast teardown"))?;
-            ask(form, &found, found.lines(), found.is_empty() || args.yes)?;
+            ask(form, &found, &found.lines(), found.is_empty() || args.yes)?;
             if found.is_empty() {
                 return Ok(());
             }

@@ -112,7 +112,7 @@ impl OfTables {
                 if let Some(remedy) = requirements.remedy
                     && self.lacking.insert(relation.name().clone())
                 {
-                    self.found.push(lacking(place, &requirements.missing, relation, remedy));
+                    self.found.push(lacking(place, &requirements.missing, relation, &remedy));
                 }
             }
             None => {}
@@ -143,7 +143,7 @@ impl OfTables {
     }
 }
 
-fn lacking(place: Place, missing: &[String], relation: &Relation, remedy: String) -> Misfit {
+fn lacking(place: Place, missing: &[String], relation: &Relation, remedy: &str) -> Misfit {
     let are = if missing.len() == 1 { "is" } else { "are" };
     Misfit {
         place,

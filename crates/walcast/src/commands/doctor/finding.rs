@@ -58,6 +58,6 @@ impl Finding {
 
     fn new(check: &'static str, severity: Severity, message: String, fix: Fix) -> Self {
         let text = Some(fix.to_string());
-        Self { check, severity, message, fix: text, fix_steps: fix.steps().to_vec() }
+        Self { check, severity, message, fix: text, fix_steps: fix.into_steps() }
     }
 }

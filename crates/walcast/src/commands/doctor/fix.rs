@@ -52,8 +52,8 @@ impl Fix {
         self
     }
 
-    pub(crate) fn steps(&self) -> &[Step] {
-        &self.0
+    pub(crate) fn into_steps(self) -> Vec<Step> {
+        self.0
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
             Fix::sql("ALTER SYSTEM SET a = 'b';").then("restart Postgres").then(Fix::run("walcast setup"));
         assert_eq!(fix.to_string(), "ALTER SYSTEM SET a = 'b'; then restart Postgres; then walcast setup");
         assert_eq!(Fix::from("either way:").then(Fix::sql("SELECT 1;")).to_string(), "either way: SELECT 1;");
-        let marks: Vec<&str> = fix.steps().iter().map(super::Step::mark).collect();
+        let marks: Vec<&str> = fix.into_steps().iter().map(super::Step::mark).collect();
         assert_eq!(marks, ["SQL", "do", "run"]);
     }
 }
