@@ -97,3 +97,195 @@ async fn a_wrong_password_is_said_and_not_shown() {
         }
     }
 }
+
+const MISFITS: &str = r#"
+[[policy]]
+role = ["customer", "clerk"]
+table = "public.orders"
+columns = ["id", "totl"]
+where = "customer_id = claims.sub"
+
+[[policy]]
+role = "other"
+table = "public.orders"
+where = "customer_id = claims.other"
+
+[[policy]]
+role = "clerk"
+table = "public.lines"
+where = "brnch = claims.branch"
+
+[[policy]]
+role = "clerk"
+table = "public.ordrs"
+
+[[policy]]
+role = "*"
+table = "*"
+where = "id = claims.id"
+"#;
+
+/// Policies that do not do what they were written for are found by the doctor and said by the daemon, with what mends them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn policies_that_do_not_fit_their_tables_are_said_with_what_mends_them() {
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        database
+            .run(
+                "CREATE TABLE orders (id int PRIMARY KEY, customer_id text, total int);
+                 CREATE TABLE lines (id int PRIMARY KEY, branch text);
+                 CREATE TABLE keys (key int PRIMARY KEY)",
+            )
+            .await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("policies.toml");
+        std::fs::write(&path, "[[policy]]\nrole = 'a'\ntable = '*'\n").expect("a file");
+        let settings = folder.path().join("walcast.toml");
+        let secret = "a secret of tests that is long enough for tokens";
+        let text = format!("policies = {path:?}\njwt_secret = {secret:?}\n");
+        std::fs::write(&settings, text).expect("a file");
+        let settings = settings.to_str().expect("a path");
+        let daemon = Daemon::of(&database).flag("--config", settings).start().await;
+        std::fs::write(&path, MISFITS).expect("a file");
+        daemon.hang_up();
+        let full = "ALTER TABLE \"public\".\"orders\" REPLICA IDENTITY FULL;";
+        let log = daemon.until_log("which is not in the replica identity of public.orders").await;
+        assert!(log.contains(" WARN ") && log.contains(&full.replace('"', "\\\"")), "{log}");
+        daemon.until_log("gives nothing of public.keys, without a column").await;
+
+        let examined = walcast(&database, &["doctor", "--json", "--config", settings]);
+        let about = |severity: &str| -> Vec<(String, String)> {
+            let found = found(&examined, severity).into_iter().filter(|one| one["check"] == "policies");
+            let text = |value: &Value| value.as_str().expect("a text").to_owned();
+            found.map(|one| (text(&one["message"]), text(&one["fix"]))).collect()
+        };
+        let [identity, unknown] = &about("error")[..] else { panic!("{examined:?}") };
+        assert!(
+            identity.0.starts_with("policy 1, line 2 of ") && identity.0.contains("customer_id"),
+            "{identity:?}"
+        );
+        assert_eq!(identity.1, full);
+        assert!(unknown.0.contains("column \"brnch\" does not exist in public.lines"), "{unknown:?}");
+        let [columns, table, many] = &about("warning")[..] else { panic!("{examined:?}") };
+        assert!(
+            columns.0.contains("does not publish: totl") && columns.1.contains("mean total?"),
+            "{columns:?}"
+        );
+        assert!(
+            table.0.contains("names public.ordrs") && table.1.contains("mean public.orders?"),
+            "{table:?}"
+        );
+        assert!(many.0.contains("gives nothing of public.keys"), "{many:?}");
+        assert_eq!(examined.status.code(), Some(3));
+
+        database.run(full).await;
+        let examined = walcast(&database, &["doctor", "--json", "--config", settings]);
+        assert!(!text_of(&examined).contains("replica identity"), "{examined:?}");
+    })
+    .await;
+}
+
+fn text_of(output: &Output) -> String {
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+/// `walcast` as somebody who may less than the owner of the database.
+fn walcast_as(database: &TestDatabase, role: &str, arguments: &[&str]) -> Output {
+    let (url, name) = (database.url_as(role), database.slot_name());
+    run(arguments.iter().chain(&["--database-url", &url, "--slot", &name, "--publication", &name]))
+}
+
+/// The checks of a severity.
+fn checks(output: &Output, severity: &str) -> Vec<String> {
+    found(output, severity)
+        .iter()
+        .map(|finding| finding["check"].as_str().unwrap_or_default().to_owned())
+        .collect()
+}
+
+/// The statements of the errors.
+fn statements(output: &Output) -> String {
+    let errors = found(output, "error");
+    let steps =
+        errors.iter().flat_map(|finding| finding["fix_steps"].as_array().cloned().unwrap_or_default());
+    steps.filter_map(|step| step["sql"].as_str().map(str::to_owned)).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_that_may_little_has_everything_at_once_and_once() {
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        let role = database.unique("plain");
+        database
+            .run(&format!(
+                "CREATE ROLE {role} LOGIN; CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY);
+                 CREATE TABLE own (id int PRIMARY KEY); ALTER TABLE own OWNER TO {role}"
+            ))
+            .await;
+        let doctor = |form: &str| walcast_as(&database, &role, &["doctor", form]);
+        let poor = doctor("--json");
+        let all = ["replication_login", "publication_privilege", "select_privilege", "history_schema"];
+        assert_eq!((poor.status.code(), checks(&poor, "error")), (Some(3), all.map(str::to_owned).into()), "{poor:?}");
+        let said = text(&doctor("--human").stdout);
+        assert!(said.lines().all(|line| line.chars().count() <= 80), "{said}");
+        for words in ["\n         SQL: ALTER ROLE", "\n         run: walcast setup", "4 errors, "] {
+            assert!(said.contains(words), "{words} in {said}");
+        }
+
+        // What it says is all that is needed, also for a table that is the role's own: the rest walcast does.
+        database.run(&statements(&poor)).await;
+        let ready = doctor("--json");
+        let notes = ["slot", "history_schema"].map(str::to_owned);
+        assert_eq!((ready.status.code(), checks(&ready, "note")), (Some(0), notes.into()), "{ready:?}");
+        assert!(!text(&ready.stdout).contains("CREATE SCHEMA"), "{ready:?}");
+        assert!(walcast_as(&database, &role, &["setup"]).status.success());
+
+        // A table of somebody else that comes later.
+        let daemon = Daemon::of(&database).flag("--database-url", database.url_as(&role)).start().await;
+        database.run("CREATE TABLE late (id int PRIMARY KEY)").await;
+        let log = daemon.until_log("may not publish it, which needs the owner").await;
+        let grant = format!("GRANT SELECT ON \\\"public\\\".\\\"late\\\" TO \\\"{role}\\\";");
+        assert!(log.contains("ALTER PUBLICATION") && log.contains(&grant), "{log}");
+        let again = walcast_as(&database, &role, &["setup", "--human"]);
+        let said = text(&again.stdout);
+        assert!(said.contains("public.late is not published: role") && !said.contains("published whole"), "{said}");
+        drop(daemon);
+
+        // What it may not drop is said before anything is dropped.
+        let drop = format!("DROP PUBLICATION IF EXISTS \"{}\";", database.slot_name());
+        let asked = walcast_as(&database, &role, &["teardown", "--human"]);
+        assert_eq!(asked.status.code(), Some(1));
+        assert!(text(&asked.stdout).contains(&drop) && text(&asked.stderr).contains("add --yes"), "{asked:?}");
+        let done = walcast_as(&database, &role, &["teardown", "--human", "--yes"]);
+        let said = text(&done.stdout);
+        let (told, dropped) = (said.find(&drop), said.find("is dropped"));
+        assert!(told.is_some() && told < dropped && text(&done.stderr).contains(&drop), "{done:?}");
+        let name = database.slot_name();
+        database.run(&format!("DROP PUBLICATION {name}, {name}_inserts; DROP OWNED BY {role}")).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_that_serve_refuses_are_a_finding_and_the_rest_is_examined() {
+    let database = TestDatabase::create(walcast_testkit::shared_cluster().await).await;
+    database.run("CREATE TABLE orders (id int PRIMARY KEY)").await;
+    assert!(walcast(&database, &["setup"]).status.success());
+    let folder = tempfile::tempdir().expect("a folder");
+    let (policies, settings) = (folder.path().join("policies.toml"), folder.path().join("walcast.toml"));
+    std::fs::write(&policies, "[[policy]]\nrole = 'a'\ntable = 'public.ordrs'\n").expect("a file");
+    std::fs::write(&settings, format!("policies = {policies:?}\nlisten = '0.0.0.0:4700'\n")).expect("a file");
+    let settings = settings.to_str().expect("a path");
+    let examined = walcast(&database, &["doctor", "--json", "--config", settings]);
+    assert_eq!(examined.status.code(), Some(3), "{examined:?}");
+    let errors: Vec<String> =
+        found(&examined, "error").iter().map(|found| found["message"].to_string()).collect();
+    let [key, listen] = &errors[..] else { panic!("{examined:?}") };
+    assert!(listen.contains("walcast.toml:2: listen: others reach 0.0.0.0:4700"), "{listen}");
+    assert!(key.contains("walcast.toml:1: policies: tokens are not looked at"), "{key}");
+    let said = text(&examined.stdout);
+    assert!(said.contains("mean public.orders?") && said.contains("is in order"), "{said}");
+    // The others go on refusing them.
+    assert_eq!(walcast(&database, &["setup", "--config", settings]).status.code(), Some(2));
+    walcast(&database, &["teardown", "--yes"]);
+}

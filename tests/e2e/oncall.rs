@@ -85,6 +85,11 @@ async fn serve_names_everything_that_is_missing_at_once() {
     let database = TestDatabase::create(&cluster).await;
     let role = database.unique("plain");
     database.run(&format!("CREATE ROLE {role} LOGIN; CREATE TABLE t (id int PRIMARY KEY)")).await;
+    let print = ["setup", "--print", "--slot", "s", "--database-url", &database.url_as(&role)];
+    let printed = text(&walcast_testkit::run(print).stdout);
+    let server =
+        "-- wal_level is replica:\nALTER SYSTEM SET wal_level = 'logical';\n-- do: restart Postgres\n";
+    assert!(printed.contains(server), "{printed}");
     let (code, said) = refused(Daemon::of(&database).flag("--database-url", database.url_as(&role))).await;
     assert_eq!(code, Some(1), "{said}");
     for part in [
@@ -188,4 +193,52 @@ async fn replay_says_that_a_table_is_not_there() {
     assert!(said.contains("history has no change ") && said.contains(range), "{said}");
     let said = text(&walcast(&database, &[&long_ago[..], &["--table", "orders"]].concat()).stderr);
     assert!(said.contains("no change of public.orders ") && said.contains(range), "{said}");
+}
+
+/// What `walcast setup --start-over` says about the history of `database`.
+fn start_over(database: &TestDatabase, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = walcast(database, &[&["setup", "--human", "--start-over"], arguments].concat());
+    (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn starting_over_shows_what_is_lost_and_asks_and_never_beside_a_daemon() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let mut daemon = Daemon::of(&database).start().await;
+    let mut observer = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
+    observer.until("caught_up").await;
+    database.run("INSERT INTO t SELECT generate_series(1, 3)").await;
+    observer.until_transactions(1).await;
+    database.until("SELECT count(*)::text FROM walcast.change_history", "3").await;
+    let feed = database.scalar("SELECT feed_id FROM walcast.feed").await.expect("a feed");
+
+    // Nothing is dropped under a daemon, also when it is meant; nor by teardown.
+    for arguments in [&[][..], &["--yes"]] {
+        let (code, said) = start_over(&database, arguments);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("stop the daemon first") && !said.contains("pg_terminate_backend"), "{said}");
+        assert!(said.contains("then run walcast setup --start-over again"), "{said}");
+    }
+    let said = text(&walcast(&database, &["teardown", "--yes"]).stderr);
+    assert!(said.contains("stop the daemon first") && !said.contains("pg_terminate_backend"), "{said}");
+    assert_eq!(database.scalar("SELECT feed_id FROM walcast.feed").await.as_ref(), Some(&feed));
+    daemon.terminate().await;
+
+    let (code, said) = start_over(&database, &[]);
+    assert_eq!(code, Some(1), "{said}");
+    let (slot, changes) = (format!("replication slot \"{}\"", database.slot_name()), ": 3 changes from ");
+    for words in [&slot, changes, &feed, "iB", "every client", "add --yes to drop this"] {
+        assert!(said.contains(words), "{words} in {said}");
+    }
+    assert_eq!(database.scalar("SELECT count(*) FROM walcast.change_history").await.as_deref(), Some("3"));
+    let (code, said) = start_over(&database, &["--yes"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(database.scalar("SELECT count(*) FROM walcast.change_history").await.as_deref(), Some("0"));
+    assert_ne!(database.scalar("SELECT feed_id FROM walcast.feed").await, Some(feed));
+    walcast(&database, &["teardown", "--yes"]);
+    // Where nothing is lost nobody is asked.
+    let (code, said) = start_over(&database, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    walcast(&database, &["teardown", "--yes"]);
 }

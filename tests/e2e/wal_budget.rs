@@ -204,7 +204,8 @@ async fn over_the_budget_the_slot_is_given_up_where_that_was_asked_for_and_nothi
         let stopped = walcast(&database, &["setup", "--history-url", &history.url("postgres")]);
         let said = String::from_utf8_lossy(&stopped.stderr);
         assert!(!stopped.status.success() && said.contains("--start-over"), "{said}");
-        let over = walcast(&database, &["setup", "--start-over", "--history-url", &history.url("postgres")]);
+        let start_over = ["setup", "--start-over", "--yes", "--history-url", &history.url("postgres")];
+        let over = walcast(&database, &start_over);
         assert!(over.status.success(), "{over:?}");
         daemon.restart().await;
         let (mut socket, _) = open(&daemon.ws_url()).await;

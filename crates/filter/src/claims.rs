@@ -9,8 +9,8 @@ use crate::filter::Filter;
 use crate::limits::LIST_ITEMS_MAX;
 use crate::syntax::{self, Expression, Literal, Place, Term, TermKind, Word};
 
-/// The claims of a token: a JSON object, numbers with all their digits.
-#[derive(Clone, Debug)]
+/// The claims of a token: a JSON object, numbers with all their digits. The default has none.
+#[derive(Clone, Debug, Default)]
 pub struct Claims(BTreeMap<String, Box<RawValue>>);
 
 /// What a claim is.
@@ -102,7 +102,7 @@ fn read(json: &str) -> Option<Claim> {
 /// value of the column's type makes [`Filter::bind`] fail; deny access then.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Policy {
-    expression: Expression,
+    pub(crate) expression: Expression,
 }
 
 impl Policy {

@@ -57,6 +57,7 @@ mod error;
 mod evaluate;
 pub mod facts;
 mod filter;
+mod fitness;
 mod index;
 pub mod limits;
 mod literal;

@@ -46,6 +46,18 @@ pub struct Requirements {
 }
 
 impl Requirements {
+    /// Those of a filter that looks at these columns of a table, as indexes into the relation's, ascending.
+    pub(crate) fn of(relation: &Relation, columns: impl Iterator<Item = usize>) -> Self {
+        let missing = columns.filter(|index| !in_identity(relation, *index));
+        let missing = missing.filter_map(|index| relation.columns().get(index));
+        let missing: Vec<String> = missing.map(|column| column.name.clone()).collect();
+        let remedy = (!missing.is_empty()).then(|| {
+            let name = relation.name();
+            format!("ALTER TABLE {}.{} REPLICA IDENTITY FULL", quoted(&name.schema), quoted(&name.table))
+        });
+        Self { missing, remedy }
+    }
+
     /// Nothing is missing.
     #[must_use]
     pub const fn are_met(&self) -> bool {
@@ -72,15 +84,7 @@ impl Predicate {
     /// other old values.
     #[must_use]
     pub fn requirements(&self) -> Requirements {
-        let relation = self.relation();
-        let missing = self.columns().filter(|index| !in_identity(relation, *index));
-        let missing = missing.filter_map(|index| relation.columns().get(index));
-        let missing: Vec<String> = missing.map(|column| column.name.clone()).collect();
-        let remedy = (!missing.is_empty()).then(|| {
-            let name = relation.name();
-            format!("ALTER TABLE {}.{} REPLICA IDENTITY FULL", quoted(&name.schema), quoted(&name.table))
-        });
-        Requirements { missing, remedy }
+        Requirements::of(self.relation(), self.columns())
     }
 
     /// What a change is for this filter: the operation to deliver, or `None` for nothing. Truncates concern everybody.

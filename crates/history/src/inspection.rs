@@ -68,6 +68,18 @@ impl History {
         KnownClient::all(&session, CLIENTS_MAX).await
     }
 
+    /// How many changes there are, counted up to `most`: costs as much as reading that many.
+    ///
+    /// # Errors
+    /// When there is no schema; or when the history's Postgres fails.
+    pub async fn count_changes(&self, most: u64) -> Result<u64, Error> {
+        let session = self.pool.get().await.doing(INSPECT)?;
+        let sql = "SELECT count(*) FROM (SELECT FROM walcast.change_history LIMIT $1) AS counted";
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let row = session.query_one(sql, &[&most]).await.doing(INSPECT)?;
+        Ok(u64::try_from(get::<i64>(&row, 0)?).unwrap_or_default())
+    }
+
     /// Looks at everything once. Takes milliseconds, whatever the size of the history.
     ///
     /// # Errors

@@ -77,7 +77,23 @@ impl Policies {
         TablePattern::most_telling(about).map(|(pattern, policy)| (pattern.clone(), policy))
     }
 
-    /// What each policy names, with the policy, in the order in which they stand in the text.
+    /// The policies that decide what anybody may have of a table, each once with its pattern, in the order in which they
+    /// stand in the text.
+    #[must_use]
+    pub fn deciding_for_anybody(&self, table: &RelationName) -> Vec<(TablePattern, &TablePolicy)> {
+        let name = |role: &Role| match role {
+            Role::Named(name) => name.clone(),
+            // Any that has no policies of its own; no role has an empty name.
+            Role::Every => String::new(),
+        };
+        let deciding = self.roles.keys().filter_map(|role| self.deciding(&name(role), table));
+        let mut found: Vec<(TablePattern, &TablePolicy)> = deciding.collect();
+        found.sort_by_key(|(_, policy)| policy.place.policy);
+        found.dedup_by_key(|(_, policy)| policy.place.policy);
+        found
+    }
+
+    /// What each policy names, once for each role, with the policy, in the order in which they stand in the text.
     #[must_use]
     pub fn patterns(&self) -> Vec<(&TablePattern, &TablePolicy)> {
         let all = self.roles.values().flatten().map(|(pattern, policy)| (pattern, &**policy));

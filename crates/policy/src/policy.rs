@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use walcast_filter::{Claims, Policy};
+use walcast_filter::{Claims, FilterError, Policy, Requirements, Schema};
 
 use crate::rights::{Denial, Grant};
 
@@ -50,6 +50,20 @@ impl TablePolicy {
     #[must_use]
     pub fn predicate(&self) -> Option<&str> {
         self.rows.as_ref().map(|rows| &*rows.text)
+    }
+
+    /// The columns that it gives besides the key's; `None` for all.
+    #[must_use]
+    pub const fn columns(&self) -> Option<&BTreeSet<String>> {
+        self.columns.as_ref()
+    }
+
+    /// What its row predicate needs of a table, whoever asks; `None` without a predicate.
+    ///
+    /// # Errors
+    /// When the predicate cannot be bound to the table with any claims: nobody is given anything of it then.
+    pub fn requirements(&self, schema: &Schema) -> Option<Result<Requirements, FilterError>> {
+        self.rows.as_ref().map(|rows| rows.predicate.requirements(schema))
     }
 
     /// What the bearer of these claims is given; denied when a claim has a form that its place cannot take.

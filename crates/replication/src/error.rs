@@ -7,6 +7,10 @@ use walcast_postgres::{ErrorClass, ServerError};
 use crate::assemble::AssembleError;
 use crate::slot::Blocker;
 
+/// How to begin another feed, and what that costs: the words that follow "run" or "or".
+pub const START_OVER: &str = "`walcast setup --start-over`, which drops the slot and the whole history: every client \
+                              syncs again, and nothing from before can be replayed";
+
 /// Why the slot does not stream, or a publication or slot is not as it should be. [`Error::class`] says how to
 /// react, [`Error::hint`] what a person can do.
 #[derive(Debug, thiserror::Error)]
@@ -204,18 +208,16 @@ impl Error {
     /// What a person can do about it: one sentence, with the command or statement.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
-        const START_OVER: &str = "run `walcast setup --start-over`: it drops the slot and starts a new feed, \
-                                  and clients sync again";
         match self {
             Self::SlotAhead { .. } => Some(format!(
-                "{START_OVER}; a history in another cluster does not fail over with the source, and cannot fall behind its \
+                "run {START_OVER}; a history in another cluster does not fail over with the source, and cannot fall behind its \
                  slot so"
             )),
             Self::SlotMissing { .. } | Self::SlotLost { .. } | Self::PublicationSkipped { .. } => {
-                Some(START_OVER.to_owned())
+                Some(format!("run {START_OVER}"))
             }
             Self::AnotherCluster { .. } | Self::TimelineDiverged { .. } => {
-                Some(format!("connect to the right server, or {START_OVER}"))
+                Some(format!("connect to the right server, or run {START_OVER}"))
             }
             Self::SlotInUse { pid: Some(pid), .. } => Some(format!(
                 "stop the other consumer, or run SELECT pg_terminate_backend({pid}); walcast takes over as soon as \
@@ -256,12 +258,13 @@ fn slot_hint(error: &ServerError) -> Option<String> {
         "53400" if message.contains("slot") => {
             Some("raise max_replication_slots and restart Postgres, or drop a slot nobody uses".to_owned())
         }
-        "42501" => Some("run `walcast setup --print` and have an administrator run what it prints".to_owned()),
-        "42704" if is_about_a_missing_publication(error) => Some(
+        "42501" => {
+            Some("run `walcast setup --print` and have an administrator run what it prints".to_owned())
+        }
+        "42704" if is_about_a_missing_publication(error) => Some(format!(
             "a publication was missing when changes were written, and this server version cannot go past it: \
-             run `walcast setup --start-over`"
-                .to_owned(),
-        ),
+             run {START_OVER}"
+        )),
         _ => error.hint.clone(),
     }
 }

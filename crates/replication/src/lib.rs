@@ -35,7 +35,7 @@ pub use connection::{
     CreatedSlot, Feedback, ReplicationConnection, ReplicationSettings, ReplicationStream, SlotOptions,
     SlotSnapshot, StreamFrame, SystemIdentity, TimelineSwitch,
 };
-pub use error::Error;
+pub use error::{Error, START_OVER};
 pub use replicator::{
     FeedEnd, FoundImages, Keeper, LastImages, Replicator, ReplicatorSettings, StoredTransactions,
 };

@@ -285,7 +285,7 @@ pub async fn ensure(
         (Some(facts), None) => {
             serves(&facts, &settings.name, database)?;
             let reason =
-                "it exists, and this history has no feed for it; run `walcast setup --start-over` to drop it";
+                "it exists, and this history has no feed for it; `walcast setup --start-over` drops it";
             Err(Error::SlotForeign { slot: settings.name.clone(), reason: reason.to_owned() })
         }
     }

@@ -19,7 +19,7 @@ use walcast_feed::{BudgetState, Feed, SlotWal};
 use walcast_model::Lsn;
 use walcast_postgres::{ConnectionConfig, Session};
 
-use crate::error::Error;
+use crate::error::{Error, START_OVER};
 use crate::metrics as names;
 use crate::slot::{self, SlotFacts};
 pub use budget::time_left;
@@ -200,7 +200,7 @@ impl WalWatch {
                         "replication slot {slot:?} was given up: it kept {retained_bytes} bytes of WAL, more than \
                          wal_budget; the feed ends at {position}"
                     );
-                    let hint = "run walcast setup --start-over: clients take a new initial sync".to_owned();
+                    let hint = format!("run {START_OVER}");
                     tracing::error!(slot, hint, "{reason}");
                     self.feed.set_slot_wal(Some(SlotWal { budget: BudgetState::GivenUp, left: None, ..wal }));
                     self.feed.interrupt(reason, Some(hint));

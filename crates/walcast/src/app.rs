@@ -19,6 +19,7 @@ mod gate;
 mod identity;
 mod images;
 mod policies;
+mod policy_watch;
 mod tasks;
 mod upkeep;
 
@@ -73,6 +74,7 @@ pub(crate) async fn serve(
         };
         let mut daemon = Daemon::start(&settings, settled, metrics.clone(), &keepers, listeners);
         keepers.spawn(&mut daemon.tasks, reload.clone(), &daemon.stop_source);
+        keepers.watch_policies(&mut daemon.tasks, &target, &daemon.stop_source);
         // Boxed: it holds everything.
         match Box::pin(daemon.run(&shutdown)).await? {
             Some(told) => again = Some(told),

@@ -55,7 +55,9 @@ pub(crate) enum Command {
     /// Create schema, publication and slot, and say what was done; safe to repeat
     #[command(after_help = concat_examples("\
   walcast setup --database-url postgresql://walcast@db/app
-  walcast setup --print     the SQL for an administrator to run"))]
+  walcast setup --print               the SQL for an administrator to run
+  walcast setup --start-over          shows what would be dropped
+  walcast setup --start-over --yes    drops it, with the whole history, and begins another feed"))]
     Setup(SetupArgs),
     /// Drop what setup created: the slot, the publications, and change_history with all it holds
     #[command(after_help = concat_examples("\
@@ -132,9 +134,13 @@ pub(crate) struct SetupArgs {
     /// Print the SQL for an administrator to run, and change nothing
     #[arg(long, conflicts_with = "start_over")]
     pub(crate) print: bool,
-    /// Give the feed up that history has, and start another: every client syncs again
+    /// Drop the slot and the whole history, and begin another feed: every client syncs again. Only with --yes; without, it
+    /// shows what would be dropped. Stop the daemon first
     #[arg(long)]
     pub(crate) start_over: bool,
+    /// With --start-over: drop it
+    #[arg(long, requires = "start_over")]
+    pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) form: FormArgs,
     #[command(flatten)]

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -14,15 +15,18 @@ use crate::cli::{
     Cli, Command, DoctorArgs, ExplainArgs, ReplayArgs, ServeArgs, SetupArgs, StatusArgs, TeardownArgs,
 };
 use crate::commands::doctor::{self, Severity};
-use crate::commands::setup::{self, Note, SetupError, StartOver, Target};
+use crate::commands::setup::{self, Loss, Note, SetupError, StartOver, Target};
 use crate::commands::status::Status;
 use crate::commands::teardown::Belongings;
 use crate::commands::{completions, explain, replay, tail};
 use crate::demo::{self, DemoArgs, DemoDaemon};
-use crate::output::{BOLD, CYAN, DIM, Failure, Form, GREEN, RED, UNHEALTHY, YELLOW, count, json_line, wrap};
+use crate::output::{BOLD, CYAN, DIM, Failure, Form, GREEN, RED, UNHEALTHY, json_line, wrap};
 use crate::settings::flags::SettingsFlags;
-use crate::settings::{ServeSettings, Sources};
+use crate::settings::{Examined, ServeSettings, Sources};
 use crate::telemetry;
+
+/// What is to be run again by whoever starts over.
+const START_OVER_COMMAND: &str = "walcast setup --start-over";
 
 /// Runs the command to its end; says on standard error what went wrong.
 pub(crate) fn run(cli: Cli) -> ExitCode {
@@ -174,9 +178,15 @@ fn setup(args: SetupArgs) -> Result<(), Failure> {
                 out.write_all(sql.as_bytes())?;
                 return Ok(out.flush()?);
             }
+            if args.start_over {
+                let loss =
+                    Loss::find(&target).await.map_err(|error| setup_failure(&error, START_OVER_COMMAND))?;
+                ask(form, &loss, &loss.lines(), loss.is_empty() || args.yes)?;
+            }
             let start_over = if args.start_over { StartOver::Always } else { StartOver::Never };
             let record = setup::prepare(&target, start_over, &mut |note| say(form, &note)).await;
-            let record = record.map_err(|error| setup_failure(&error, "walcast setup"))?;
+            let command = if args.start_over { START_OVER_COMMAND } else { "walcast setup" };
+            let record = record.map_err(|error| setup_failure(&error, command))?;
             let note = setup::wal_limit_note(&target)
                 .await
                 .map_err(|error| setup_failure(&error, "walcast setup"))?;
@@ -195,6 +205,23 @@ fn setup(args: SetupArgs) -> Result<(), Failure> {
         };
         stop.run_until_cancelled(work).await.unwrap_or_else(|| Err(Failure::interrupted()))
     })
+}
+
+/// Shows what is about to be dropped; `lines`: the same for people.
+fn ask(form: Form, what: &impl Serialize, lines: &[String], may_go_on: bool) -> Result<(), Failure> {
+    match form {
+        Form::Json => json_line(what)?,
+        Form::Human => {
+            let mut out = anstream::stdout();
+            for line in lines {
+                writeln!(out, "{}", line)?;
+            }
+            if lines.is_empty() {
+                writeln!(out, "nothing to drop")?;
+            }
+        }
+    }
+    if may_go_on { Ok(()) } else { Err(Failure::new("nothing was dropped; add --yes to drop this")) }
 }
 
 /// Prints one thing that was done.
@@ -218,23 +245,9 @@ fn teardown(args: TeardownArgs) -> Result<(), Failure> {
         let work = async {
             let found =
                 Belongings::find(&target).await.map_err(|error| setup_failure(&error, "walcast teardown"))?;
-            match form {
-                Form::Json => json_line(&found)?,
-                Form::Human => {
-                    let mut out = anstream::stdout();
-                    for line in found.lines() {
-                        writeln!(out, "{line}")?;
-                    }
-                    if found.is_empty() {
-                        writeln!(out, "nothing to drop")?;
-                    }
-                }
-            }
+            ask(form, &found, &found.lines(), found.is_empty() || args.yes)?;
             if found.is_empty() {
                 return Ok(());
-            }
-            if !args.yes {
-                return Err(Failure::new("nothing was dropped; add --yes to drop this"));
             }
             found
                 .remove(&target, &mut |note| say(form, &note))
@@ -283,40 +296,27 @@ fn status(args: StatusArgs) -> Result<(), Failure> {
 }
 
 fn doctor(args: DoctorArgs) -> Result<(), Failure> {
-    let (form, settings) = (Form::choose(args.form), load(args.settings, telemetry::COMMAND)?);
+    let form = Form::choose(args.form);
+    let examined = ServeSettings::examine(&args.settings.into_sources());
+    let Examined { settings, policies, refused } =
+        examined.map_err(|mistakes| Failure::usage(mistakes.to_string()))?;
+    telemetry::log(&settings.log, telemetry::COMMAND);
     in_runtime(|stop| async move {
         let target = Target::of(&settings);
-        let findings =
-            stop.run_until_cancelled(doctor::examine(&target, settings.wal_budget.wal_budget)).await;
-        let mut findings = findings.ok_or_else(Failure::interrupted)?;
-        if let Some(path) = settings.entrance.policies() {
-            let found = stop.run_until_cancelled(doctor::policies_findings(&path, &target)).await;
-            findings.extend(found.ok_or_else(Failure::interrupted)?);
-        }
-        for finding in &findings {
-            match form {
-                Form::Json => json_line(finding)?,
-                Form::Human => {
-                    let (style, word) = match finding.severity {
-                        Severity::Ok => (GREEN, "ok"),
-                        Severity::Warning => (YELLOW, "warning"),
-                        Severity::Error => (RED, "error"),
-                    };
-                    let fix = finding.fix.as_ref().map(|fix| format!("\n{:>9}{CYAN}{fix}{CYAN:#}", ""));
-                    let fix = fix.unwrap_or_default();
-                    writeln!(
-                        anstream::stdout(),
-                        "{style}{word:>7}{style:#}  {}{fix}",
-                        wrap(&finding.message, 9)
-                    )?;
-                }
+        let look = async {
+            let mut findings = doctor::settings_findings(&refused);
+            findings.extend(doctor::examine(&target, settings.wal_budget.wal_budget).await);
+            if let Some(path) = policies {
+                findings.extend(doctor::policies_findings(&path, &target).await);
             }
+            findings
+        };
+        let findings = stop.run_until_cancelled(look).await.ok_or_else(Failure::interrupted)?;
+        match form {
+            Form::Json => findings.iter().try_for_each(json_line)?,
+            Form::Human => doctor::show(&findings, &mut anstream::stdout())?,
         }
-        let number = |severity| findings.iter().filter(|finding| finding.severity == severity).count() as u64;
-        let (errors, warnings) = (number(Severity::Error), number(Severity::Warning));
-        if form == Form::Human {
-            writeln!(anstream::stdout(), "{}, {}", count(errors, "error"), count(warnings, "warning"))?;
-        }
-        if errors == 0 { Ok(()) } else { Err(Failure::silent(UNHEALTHY)) }
+        let has_errors = findings.iter().any(|finding| finding.severity == Severity::Error);
+        if has_errors { Err(Failure::silent(UNHEALTHY)) } else { Ok(()) }
     })
 }

@@ -14,6 +14,7 @@ mod demo;
 mod dispatch;
 mod output;
 mod policy_file;
+mod policy_fit;
 mod settings;
 mod telemetry;
 

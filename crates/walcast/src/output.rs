@@ -82,6 +82,27 @@ pub(crate) fn wrap(text: &str, indent: usize) -> String {
     out
 }
 
+/// The same for text that is to be copied: its own lines stay, and nothing in quotes is cut, so that a statement is the
+/// same when it is pasted.
+pub(crate) fn wrap_statement(text: &str, indent: usize) -> String {
+    // No text of ours has it, and no terminal shows it.
+    const KEPT: char = '\u{1}';
+    let mut quote = None;
+    let kept: String = text
+        .chars()
+        .map(|c| {
+            match quote {
+                None if c == '"' || c == '\'' => quote = Some(c),
+                Some(open) if c == open => quote = None,
+                _ => {}
+            }
+            if c == ' ' && quote.is_some() { KEPT } else { c }
+        })
+        .collect();
+    let lines: Vec<String> = kept.lines().map(|line| wrap(line, indent)).collect();
+    lines.join(&format!("\n{:indent$}", "")).replace(KEPT, " ")
+}
+
 /// Characters of a text of somebody else's that are shown.
 const FOREIGN_CHARACTERS_MAX: usize = 300;
 
@@ -173,13 +194,17 @@ impl From<io::Error> for Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::{Failure, count, wrap};
+    use super::{Failure, count, wrap, wrap_statement};
 
     #[test]
     fn texts_are_wrapped_between_words_and_numbers_have_their_form() {
         let text = format!("{} {} end", "x".repeat(60), "y".repeat(90));
         assert_eq!(wrap(&text, 14), format!("{}\n{:14}{}\n{:14}end", "x".repeat(60), "", "y".repeat(90), ""));
         assert_eq!(wrap("short text", 9), "short text");
+        let name = format!("\"{}\"", "a b ".repeat(20));
+        let statement = format!("SELECT 'it''s a';\nGRANT SELECT ON {name} TO \"the role\";");
+        let wrapped = format!("SELECT 'it''s a';\n  GRANT SELECT ON\n  {name}\n  TO \"the role\";");
+        assert_eq!(wrap_statement(&statement, 2), wrapped);
         assert_eq!([0, 1, 2].map(|number| count(number, "table")), ["0 tables", "1 table", "2 tables"]);
     }
 

@@ -18,6 +18,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use walcast_broadcaster::Limits;
@@ -79,6 +80,16 @@ pub(crate) struct ServeSettings {
     pub(crate) log: LogSettings,
 }
 
+/// The settings as somebody sees them who only looks.
+#[derive(Debug)]
+pub(crate) struct Examined {
+    pub(crate) settings: ServeSettings,
+    /// The file of policies, also where nobody asks for tokens.
+    pub(crate) policies: Option<PathBuf>,
+    /// What keeps the daemon from starting.
+    pub(crate) refused: Mistakes,
+}
+
 /// What to do when the feed cannot go on because changes are missing, or may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum OnHole {
@@ -119,52 +130,73 @@ impl ServeSettings {
     /// All mistakes of all sources together.
     pub(crate) fn load(sources: &Sources) -> Result<Self, Mistakes> {
         let mut reader = Reader::new(sources);
+        let settings = Self::read(&mut reader);
+        let (mistakes, refusals) = reader.finish();
+        let mistakes = mistakes.and(refusals);
+        settings.filter(|_| mistakes.is_empty()).ok_or(mistakes)
+    }
+
+    /// Reads every setting for somebody who only looks: also those that the daemon refuses to start with.
+    ///
+    /// # Errors
+    /// All mistakes of all sources together, when something cannot be read.
+    pub(crate) fn examine(sources: &Sources) -> Result<Examined, Mistakes> {
+        let mut reader = Reader::new(sources);
+        let settings = Self::read(&mut reader);
+        // A mistake of it has been told.
+        let policies = if reader.is_clean() { reader.parse(&key::POLICIES, value::path) } else { None };
+        let (mistakes, refused) = reader.finish();
+        match settings {
+            Some(settings) if mistakes.is_empty() => Ok(Examined { settings, policies, refused }),
+            _ => Err(mistakes.and(refused)),
+        }
+    }
+
+    /// `None` without a database; and what is wrong the reader knows.
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let database = reader.connection(&key::DATABASE_URL);
         let history = reader.connection(&key::HISTORY_URL);
-        let publication = publication(&mut reader);
-        let slot = slot(&mut reader);
+        let publication = publication(reader);
+        let slot = slot(reader);
         let on_hole = reader.parse(&key::ON_HOLE, value::on_hole).unwrap_or_default();
-        let entrance = EntranceSettings::read(&mut reader);
+        let entrance = EntranceSettings::read(reader);
         let mut feed = FeedLimits::default();
         reader.size(&key::FEED_MEMORY, &mut feed.memory_bytes_max, 1 << 20);
         let (mut part_bytes_max, mut history_readers_max) = (1 << 20, 4);
         reader.size(&key::PART_BYTES, &mut part_bytes_max, 1 << 10);
         reader.count(&key::HISTORY_READERS, &mut history_readers_max);
-        let append = append(&mut reader);
+        let append = append(reader);
         let last_images = reader.parse_list(&key::LAST_IMAGES, value::table_pattern).unwrap_or_default();
-        let retention = retention(&mut reader);
-        let clients = clients(&mut reader);
-        let wal_budget = wal_budget(&mut reader);
-        let mut snapshot = snapshot(&mut reader);
-        let broadcast = broadcast(&mut reader);
+        let retention = retention(reader);
+        let clients = clients(reader);
+        let wal_budget = wal_budget(reader);
+        let mut snapshot = snapshot(reader);
+        let broadcast = broadcast(reader);
         snapshot.rows_max = broadcast.rows_max;
         let mut grace = Duration::from_secs(15);
         reader.duration(&key::GRACE, &mut grace);
-        let log = log(&mut reader);
-        let mistakes = reader.finish();
-        match database {
-            Some(database) if mistakes.is_empty() => Ok(Self {
-                history: history.unwrap_or_else(|| database.clone()),
-                database,
-                publication,
-                slot,
-                on_hole,
-                entrance,
-                feed,
-                part_bytes_max,
-                append,
-                retention,
-                clients,
-                wal_budget,
-                last_images,
-                history_readers_max,
-                snapshot,
-                broadcast,
-                grace,
-                log,
-            }),
-            _ => Err(mistakes),
-        }
+        let log = log(reader);
+        let database = database?;
+        Some(Self {
+            history: history.unwrap_or_else(|| database.clone()),
+            database,
+            publication,
+            slot,
+            on_hole,
+            entrance,
+            feed,
+            part_bytes_max,
+            append,
+            retention,
+            clients,
+            wal_budget,
+            last_images,
+            history_readers_max,
+            snapshot,
+            broadcast,
+            grace,
+            log,
+        })
     }
 
     /// The log settings alone, for commands that need nothing else.
@@ -174,7 +206,7 @@ impl ServeSettings {
     pub(crate) fn load_log(sources: &Sources) -> Result<LogSettings, Mistakes> {
         let mut reader = Reader::new(sources);
         let log = log(&mut reader);
-        let mistakes = reader.finish();
+        let (mistakes, _) = reader.finish();
         if mistakes.is_empty() { Ok(log) } else { Err(mistakes) }
     }
 }

@@ -8,11 +8,20 @@ use walcast_testkit::{Daemon, TestDatabase, cluster_builder, installations, run}
 use super::trial::daemon_of;
 use crate::observer::{Observer, open, receive, send};
 
-/// `walcast setup --start-over` for the daemon of a database.
+/// `walcast setup --start-over --yes` for the daemon of a database.
 fn start_over(database: &TestDatabase) {
     let (url, name) = (database.url(), database.slot_name());
-    let output =
-        run(["setup", "--start-over", "--database-url", url, "--slot", &name, "--publication", &name]);
+    let output = run([
+        "setup",
+        "--start-over",
+        "--yes",
+        "--database-url",
+        url,
+        "--slot",
+        &name,
+        "--publication",
+        &name,
+    ]);
     assert!(output.status.success(), "{output:?}");
 }
 

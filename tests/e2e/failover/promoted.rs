@@ -220,7 +220,7 @@ async fn a_standby_without_the_slot_stops_the_feed_until_it_is_started_over() {
                 let found = finding(&examined, "slot").expect("a finding");
                 assert!(found["fix"].as_str().is_some_and(|fix| fix.contains("--start-over")), "{found}");
                 daemon.terminate().await;
-                let done = walcast(&database, &url, &["setup", "--start-over"]);
+                let done = walcast(&database, &url, &["setup", "--start-over", "--yes"]);
                 assert!(done.status.success(), "{done:?}");
                 daemon.restart().await;
             }

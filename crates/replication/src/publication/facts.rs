@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use walcast_model::{Oid, RelationName};
-use walcast_postgres::Session;
+use walcast_postgres::{Session, quote_identifier};
 
 use crate::error::Error;
 
@@ -52,6 +52,10 @@ pub struct TableFacts {
     pub extension: bool,
     /// The role may publish it: it owns it, or is a superuser.
     pub owned: bool,
+    /// The role may use its schema.
+    pub usage: bool,
+    /// The role may read it, as an initial sync does.
+    pub select: bool,
     /// Whether UPDATE and DELETE may be published.
     pub identity: IdentityFacts,
 }
@@ -100,6 +104,19 @@ pub struct PublicationFacts {
     pub restricted: BTreeSet<Oid>,
     /// Whether it lists schemas (FOR TABLES IN SCHEMA).
     pub schemas: BTreeSet<String>,
+}
+
+impl TableFacts {
+    /// What lets `role`, walcast's, read the table; `None` when it may.
+    #[must_use]
+    pub fn grant_to(&self, role: &str) -> Option<String> {
+        let (schema, role) = (quote_identifier(&self.name.schema), quote_identifier(role));
+        let usage = (!self.usage).then(|| format!("GRANT USAGE ON SCHEMA {schema} TO {role};"));
+        let table = quote_identifier(&self.name.table);
+        let select = (!self.select).then(|| format!("GRANT SELECT ON {schema}.{table} TO {role};"));
+        let grants: Vec<String> = usage.into_iter().chain(select).collect();
+        (!grants.is_empty()).then(|| grants.join(" "))
+    }
 }
 
 impl Facts {
@@ -165,7 +182,8 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p',
              AND u.indexprs IS NULL AND NOT EXISTS (
                  SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attnotnull
                    AND a.attnum = ANY ((u.indkey::int2[])[0:u.indnkeyatts - 1])))
-       END
+       END,
+       has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT')
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN LATERAL (
@@ -214,6 +232,8 @@ fn table(row: &tokio_postgres::Row) -> TableFacts {
         permanent: row.get(5),
         extension: row.get(6),
         owned: row.get(7),
+        usage: row.get(13),
+        select: row.get(14),
         identity,
     }
 }

@@ -304,8 +304,10 @@ impl<'a> Planner<'a> {
     }
 
     fn allowed(&self, table: &TableFacts) -> bool {
-        let alterable =
-            |publication: Option<&PublicationFacts>| publication.is_none_or(|existing| existing.owned);
+        // One that somebody else has to create is somebody else's.
+        let alterable = |publication: Option<&PublicationFacts>| {
+            publication.map_or(self.facts.role.create, |existing| existing.owned)
+        };
         table.owned && alterable(self.whole) && alterable(self.inserts)
     }
 
@@ -385,7 +387,7 @@ impl<'a> Planner<'a> {
 
     fn finish(mut self) -> Plan {
         for step in self.steps.iter().filter(|step| !step.allowed) {
-            self.findings.push(finding::privilege(step, &self.facts.role.name));
+            self.findings.push(finding::privilege(step, self.facts));
         }
         let tables = Some(self.wanted.into_keys().collect());
         Plan { steps: self.steps, findings: self.findings, tables }

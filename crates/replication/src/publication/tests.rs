@@ -15,6 +15,8 @@ fn table(oid: u32, identity: IdentityFacts) -> TableFacts {
         permanent: true,
         extension: false,
         owned: true,
+        usage: true,
+        select: true,
         identity,
     }
 }
@@ -195,4 +197,30 @@ fn the_plan_knows_what_is_published_at_its_end() {
     assert_eq!(published(&settings), None);
     let every = PublicationSettings { selection: Selection::ForAllTables, ..PublicationSettings::new("new") };
     assert_eq!(published(&every), Some(vec![1, 2, 3, 4]));
+}
+
+#[test]
+fn a_role_that_cannot_create_the_publications_cannot_add_its_own_tables_either() {
+    let mut facts = facts(vec![table(1, IdentityFacts::Usable)], &[], &[]);
+    facts.publications.clear();
+    assert_eq!(Plan::new(&facts, &PublicationSettings::new("feed")).administrator_statements(), [""; 0]);
+    facts.role.create = false;
+    let plan = Plan::new(&facts, &PublicationSettings::new("feed"));
+    assert_eq!(plan.administrator_statements(), plan.statements());
+    assert!(plan.statements().last().unwrap().ends_with("ADD TABLE ONLY \"public\".\"t1\";"), "{plan:?}");
+}
+
+#[test]
+fn whoever_publishes_a_table_for_walcast_lets_it_be_read_too() {
+    let foreign = TableFacts { owned: false, select: false, ..table(1, IdentityFacts::Usable) };
+    let statement = |foreign: TableFacts| {
+        let plan = Plan::new(&facts(vec![foreign], &[], &[]), &PublicationSettings::new("feed"));
+        plan.findings[0].statement.clone().unwrap()
+    };
+    let add = "ALTER PUBLICATION \"feed\" ADD TABLE ONLY \"public\".\"t1\";";
+    let grant = "GRANT SELECT ON \"public\".\"t1\" TO \"walcast\";";
+    assert_eq!(statement(foreign.clone()), format!("{add} {grant}"));
+    let hidden = TableFacts { usage: false, ..foreign.clone() };
+    assert_eq!(statement(hidden), format!("{add} GRANT USAGE ON SCHEMA \"public\" TO \"walcast\"; {grant}"));
+    assert_eq!(statement(TableFacts { select: true, ..foreign }), add);
 }

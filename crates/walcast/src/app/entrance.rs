@@ -17,7 +17,9 @@ use walcast_policy::Policies;
 
 use super::ServeError;
 use super::policies::PolicyFile;
+use super::policy_watch::watch_policies;
 use super::tasks::Tasks;
+use crate::commands::setup::Target;
 use crate::settings::entrance::{EntranceSettings, ListenAddress, TokenSettings};
 
 /// The longest pause before keys are asked for again at the start.
@@ -228,6 +230,14 @@ impl Keepers {
                 .map_or(Authority::Open, |verifier| Authority::Tokens(tokens(verifier))),
             allowed_origins: self.settings.allowed_origins.clone(),
             trusted_proxies: self.settings.trusted_proxies.clone(),
+        }
+    }
+
+    /// The task that says what of the policies does not fit the tables of `target`.
+    pub(super) fn watch_policies(&self, tasks: &mut Tasks, target: &Target, stop: &CancellationToken) {
+        if let Some(policies) = self.policies.clone() {
+            let watch = watch_policies(policies, target.clone(), stop.clone());
+            tasks.spawn("fit of policies", watch.map(Ok));
         }
     }
 

@@ -7,7 +7,7 @@
 //! A file that cannot be used changes nothing: the policies that were in force stay so.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +58,11 @@ impl PolicyFile {
         }
         let (in_force, _) = watch::channel(Arc::new(policies));
         Ok(Self { path, look_interval: LOOK_INTERVAL, in_force })
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What is in force, now and later.

@@ -5,9 +5,11 @@
 //! doctor looks at the rest all the same, and changes nothing anywhere.
 
 mod finding;
+mod fix;
 mod history;
 mod platform;
 mod policies;
+mod present;
 mod server;
 mod slot;
 mod tables;
@@ -23,8 +25,10 @@ use walcast_replication::publication::Facts;
 use walcast_replication::slot::blockers;
 
 pub(crate) use finding::{Finding, Severity};
+pub(crate) use fix::{Fix, Step};
 pub(crate) use platform::Platform;
 pub(crate) use policies::policies_findings;
+pub(crate) use present::show;
 pub(crate) use server::ServerFacts;
 pub(crate) use slot::Slot;
 pub(crate) use tables::{TableAccess, access_findings};
@@ -32,6 +36,7 @@ pub(crate) use wal::{WalCost, span};
 pub(crate) use walsender::login_finding;
 
 use super::setup::Target;
+use crate::settings::Mistakes;
 
 use history::HistoryFacts;
 use walsender::WalsenderFacts;
@@ -56,6 +61,12 @@ pub(crate) async fn examine(target: &Target, wal_budget: Option<u64>) -> Vec<Fin
         findings.iter().any(|found| found.check == "connection" && found.severity == Severity::Error);
     findings.extend(history.findings(is_away));
     findings
+}
+
+/// What keeps `walcast serve` from starting with these settings, each with where it was set.
+pub(crate) fn settings_findings(refused: &Mistakes) -> Vec<Finding> {
+    let fix = "correct the setting: with it walcast serve does not start, nor setup, status and teardown";
+    refused.0.iter().map(|mistake| Finding::error("settings", mistake.to_string(), fix)).collect()
 }
 
 fn connection_finding(check: &'static str, error: &walcast_postgres::Error) -> Finding {
@@ -112,7 +123,7 @@ async fn examine_source(
     }
     match &facts {
         Ok(facts) => {
-            findings.extend(tables::publication_findings(facts, &target.publication, position.is_some()));
+            findings.extend(tables::publication_findings(facts, &target.publication));
             match TableAccess::gather(session, facts, &target.publication).await {
                 Ok(access) => findings.extend(access_findings(&access, &facts.role.name)),
                 Err(error) => findings.push(unanswered("select_privilege", &error)),

@@ -10,6 +10,7 @@
 //! stop the others: they are said with the statement that adds them.
 
 mod error;
+mod loss;
 mod missing;
 mod print;
 mod publications;
@@ -28,6 +29,7 @@ use walcast_replication::publication::PublicationSettings;
 use walcast_replication::slot::{self, Ensured, SlotFacts, SlotSettings};
 
 pub(crate) use error::SetupError;
+pub(crate) use loss::Loss;
 pub(crate) use missing::{look, sessions};
 pub(crate) use print::print;
 pub(crate) use publications::published;
@@ -166,8 +168,7 @@ pub(crate) async fn prepare(
         drop_slot(&source, &target.slot.name, &database, say).await?;
     } else if slot::inspect(&source, &target.slot.name).await?.is_some() {
         // Refused before it is planned: what is planned may be dropped.
-        let reason =
-            "it exists, and this history has no feed for it; run `walcast setup --start-over` to drop it";
+        let reason = "it exists, and this history has no feed for it; `walcast setup --start-over` drops it";
         let slot = target.slot.name.clone();
         return Err(walcast_replication::Error::SlotForeign { slot, reason: reason.to_owned() }.into());
     }

@@ -102,7 +102,7 @@ impl EntranceSettings {
                 "others reach {address}, and without authentication they may read everything that is published; set one of \
                  jwt_secret_file, jwt_pem_file, jwt_jwks_file and jwt_jwks_url, listen on 127.0.0.1, or say insecure"
             );
-            reader.wrong(&key::LISTEN, message);
+            reader.refuse(&key::LISTEN, message);
         }
         Self {
             listen,
@@ -194,7 +194,7 @@ fn tokens(reader: &mut Reader<'_>) -> Option<TokenSettings> {
         for key in about_tokens {
             if reader.is_given(key) {
                 let message = "tokens are not looked at: set one of jwt_secret_file, jwt_pem_file, jwt_jwks_file and jwt_jwks_url";
-                reader.wrong(key, message);
+                reader.refuse(key, message);
             }
         }
     }

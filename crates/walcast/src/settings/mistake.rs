@@ -57,6 +57,12 @@ impl fmt::Display for Mistake {
 pub(crate) struct Mistakes(pub(crate) Vec<Mistake>);
 
 impl Mistakes {
+    /// Both, in this order.
+    pub(crate) fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

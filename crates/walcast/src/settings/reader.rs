@@ -12,16 +12,18 @@ use super::value;
 pub(crate) struct Reader<'a> {
     sources: &'a Sources,
     mistakes: Vec<Mistake>,
+    /// What can be read, and keeps the daemon from starting all the same.
+    refusals: Vec<Mistake>,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(sources: &'a Sources) -> Self {
-        Self { sources, mistakes: sources.mistakes() }
+        Self { sources, mistakes: sources.mistakes(), refusals: Vec::new() }
     }
 
-    /// Every mistake, those of the file first.
-    pub(crate) fn finish(self) -> Mistakes {
-        Mistakes(self.mistakes)
+    /// Every mistake, those of the file first, and what is refused.
+    pub(crate) fn finish(self) -> (Mistakes, Mistakes) {
+        (Mistakes(self.mistakes), Mistakes(self.refusals))
     }
 
     fn mistake(&mut self, origin: Origin, message: String) {
@@ -129,6 +131,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Whether everything could be read until now.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.mistakes.is_empty()
+    }
+
     /// Whether it was given anywhere.
     pub(crate) fn is_given(&self, key: &Key) -> bool {
         self.sources.find(key).is_some()
@@ -136,9 +143,17 @@ impl<'a> Reader<'a> {
 
     /// Something is wrong with what `key` says, though its text can be read.
     pub(crate) fn wrong(&mut self, key: &Key, message: impl Into<String>) {
-        let origin =
-            self.given(key).map_or_else(|| Origin::Default(key.flag.to_owned()), |(origin, _)| origin);
-        self.mistake(origin, message.into());
+        self.mistake(self.origin(key), message.into());
+    }
+
+    /// The daemon does not start with what `key` says, though everything that is set can be read and looked at.
+    pub(crate) fn refuse(&mut self, key: &Key, message: impl Into<String>) {
+        let origin = self.origin(key);
+        self.refusals.push(Mistake { origin, message: message.into() });
+    }
+
+    fn origin(&self, key: &Key) -> Origin {
+        self.given(key).map_or_else(|| Origin::Default(key.flag.to_owned()), |(origin, _)| origin)
     }
 
     /// Two settings exclude each other.

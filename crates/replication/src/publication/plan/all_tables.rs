@@ -31,7 +31,7 @@ pub(super) fn plan(facts: &Facts, settings: &PublicationSettings) -> Plan {
     if !publication.all_tables {
         findings.push(Finding {
             kind: FindingKind::Publication,
-            subject: settings.name.clone(),
+            subject: finding::publication_subject(&settings.name),
             problem: "it exists and is not FOR ALL TABLES, which cannot be changed afterwards".to_owned(),
             statement: None,
         });

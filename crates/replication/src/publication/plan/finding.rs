@@ -87,7 +87,7 @@ pub(super) fn foreign(publication: &PublicationFacts) -> Finding {
     let what = if publication.all_tables { "FOR ALL TABLES" } else { "FOR TABLES IN SCHEMA" };
     Finding {
         kind: FindingKind::Publication,
-        subject: publication.name.clone(),
+        subject: publication_subject(&publication.name),
         problem: format!(
             "it is {what} and not walcast's to manage: use it as it is (--no-manage), or choose another name"
         ),
@@ -95,20 +95,32 @@ pub(super) fn foreign(publication: &PublicationFacts) -> Finding {
     }
 }
 
-/// A step for an administrator.
-pub(super) fn privilege(step: &PlanStep, role: &str) -> Finding {
-    let subject = match &step.action {
-        Action::Publication { publication, .. } => publication.clone(),
-        Action::Table(table) => table.name.to_string(),
+/// A step for an administrator; with what lets walcast's role read the table, which an initial sync needs too.
+pub(super) fn privilege(step: &PlanStep, facts: &Facts) -> Finding {
+    let role = &facts.role.name;
+    let mut statements = step.action.statements();
+    let (subject, problem) = match &step.action {
+        Action::Publication { publication, .. } => {
+            (publication_subject(publication), format!("role {role} may not create or alter it"))
+        }
+        Action::Table(step) => {
+            let table = facts.table(step.oid).filter(|_| step.enter.is_some());
+            statements.extend(table.and_then(|table| table.grant_to(role)));
+            let what = if step.enter.is_some() { "publish it" } else { "take it out of the publications" };
+            let why = "which needs the owner of the table and of the publications";
+            (step.name.to_string(), format!("role {role} may not {what}, {why}"))
+        }
     };
     Finding {
         kind: FindingKind::Privilege,
         subject,
-        problem: format!(
-            "role {role} may not change how it is published; an administrator has to run the statement"
-        ),
-        statement: Some(step.action.statements().join(" ")),
+        problem: format!("{problem}: an administrator has to run the statement"),
+        statement: Some(statements.join(" ")),
     }
+}
+
+pub(super) fn publication_subject(name: &str) -> String {
+    format!("publication {name}")
 }
 
 /// The findings about a publication that is used as it is.
@@ -116,7 +128,7 @@ pub(super) fn of_given(facts: &Facts, name: &str) -> Vec<Finding> {
     let Some(publication) = facts.publication(name) else {
         return vec![Finding {
             kind: FindingKind::Publication,
-            subject: name.to_owned(),
+            subject: publication_subject(name),
             problem: "there is no such publication, and walcast is told not to manage it".to_owned(),
             statement: Some(format!("CREATE PUBLICATION {};", quote_identifier(name))),
         }];
@@ -144,7 +156,7 @@ pub(super) fn of_publication(facts: &Facts, publication: &PublicationFacts) -> V
     let mut about = |problem: &str, statement: Option<String>| {
         findings.push(Finding {
             kind: FindingKind::Publication,
-            subject: publication.name.clone(),
+            subject: publication_subject(&publication.name),
             problem: problem.to_owned(),
             statement,
         });

@@ -2,12 +2,16 @@
 
 use serde::Serialize;
 
+use super::fix::{Fix, Step};
+
 /// How much a finding matters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Severity {
     /// As it should be.
     Ok,
+    /// Not there yet: walcast brings it about by itself.
+    Note,
     /// Works, and will surprise somebody, or fill a disk, one day.
     Warning,
     /// walcast does not work, or not for everything, until somebody acts.
@@ -26,21 +30,34 @@ pub(crate) struct Finding {
     /// The one statement or action that mends it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fix: Option<String>,
+    /// The same, each step with what it is for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) fix_steps: Vec<Step>,
 }
 
 impl Finding {
     /// All is well.
     pub(crate) fn ok(check: &'static str, message: impl Into<String>) -> Self {
-        Self { check, severity: Severity::Ok, message: message.into(), fix: None }
+        Self { check, severity: Severity::Ok, message: message.into(), fix: None, fix_steps: Vec::new() }
+    }
+
+    /// Something that `walcast setup` does, as does `walcast serve`.
+    pub(crate) fn note(check: &'static str, message: impl Into<String>) -> Self {
+        Self::new(check, Severity::Note, message.into(), Fix::run("walcast setup"))
     }
 
     /// Something that will matter.
-    pub(crate) fn warning(check: &'static str, message: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { check, severity: Severity::Warning, message: message.into(), fix: Some(fix.into()) }
+    pub(crate) fn warning(check: &'static str, message: impl Into<String>, fix: impl Into<Fix>) -> Self {
+        Self::new(check, Severity::Warning, message.into(), fix.into())
     }
 
     /// Something that matters now.
-    pub(crate) fn error(check: &'static str, message: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { check, severity: Severity::Error, message: message.into(), fix: Some(fix.into()) }
+    pub(crate) fn error(check: &'static str, message: impl Into<String>, fix: impl Into<Fix>) -> Self {
+        Self::new(check, Severity::Error, message.into(), fix.into())
+    }
+
+    fn new(check: &'static str, severity: Severity, message: String, fix: Fix) -> Self {
+        let text = Some(fix.to_string());
+        Self { check, severity, message, fix: text, fix_steps: fix.into_steps() }
     }
 }

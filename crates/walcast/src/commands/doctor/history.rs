@@ -6,6 +6,7 @@ use walcast_postgres::Session;
 use walcast_replication::identity::{self, Continuity, Standing};
 
 use super::finding::Finding;
+use super::fix::Fix;
 use super::{Target, connection_finding, size, unanswered};
 use crate::app::origin;
 
@@ -23,7 +24,10 @@ pub(crate) struct HistoryFacts {
 struct Answer {
     encoding: String,
     role: String,
+    /// Whether the role may make the schema's tables.
     may_create: bool,
+    /// Whether a schema of the name is there, of whatever version.
+    has_schema: bool,
     in_recovery: bool,
     /// How the schema is; `Ok` when it is the one that this program needs.
     schema: Result<(), Error>,
@@ -58,7 +62,11 @@ async fn ask(session: &Session, slot: &str) -> Result<Answer, Finding> {
     let row = session
         .query_one(
             "SELECT current_setting('server_encoding'), current_user::text,
-                    has_database_privilege(current_database(), 'CREATE'), pg_is_in_recovery()",
+                    coalesce(s.owned, has_database_privilege(current_database(), 'CREATE')),
+                    pg_is_in_recovery(), s.owned IS NOT NULL
+             FROM (VALUES (1)) AS one LEFT JOIN (
+                 SELECT pg_has_role(nspowner, 'USAGE') AS owned FROM pg_namespace WHERE nspname = 'walcast'
+             ) AS s ON true",
             &[],
         )
         .await
@@ -84,6 +92,7 @@ async fn ask(session: &Session, slot: &str) -> Result<Answer, Finding> {
         role: row.get(1),
         may_create: row.get(2),
         in_recovery: row.get(3),
+        has_schema: row.get(4),
         schema,
         feed,
         is_whole,
@@ -176,7 +185,7 @@ impl HistoryFacts {
             let message = format!("feed {id} is stored up to {position} in {}: {bytes}", self.place);
             findings.push(Finding::ok("history_feed", message));
         } else if answer.schema.is_ok() && answer.foreign.is_none() {
-            findings.push(Finding::error("history_feed", "the history has no feed yet", "walcast setup"));
+            findings.push(Finding::note("history_feed", "the history has no feed yet"));
         }
         findings
     }
@@ -188,21 +197,38 @@ impl HistoryFacts {
             }
             Err(Error::SchemaMissing) if !answer.may_create => {
                 let role = walcast_postgres::quote_identifier(&answer.role);
-                let message = format!(
-                    "there is no schema walcast in {}, and role {role} may not create it",
-                    self.place
-                );
-                let fix = format!("CREATE SCHEMA walcast AUTHORIZATION {role}; then walcast setup");
+                let (message, statement) = if answer.has_schema {
+                    let message = format!("schema walcast in {} is not of role {role}", self.place);
+                    (message, format!("ALTER SCHEMA walcast OWNER TO {role};"))
+                } else {
+                    let message = format!(
+                        "there is no schema walcast in {}, and role {role} may not create it",
+                        self.place
+                    );
+                    (message, format!("CREATE SCHEMA walcast AUTHORIZATION {role};"))
+                };
+                let fix = Fix::sql(statement).then(Fix::run("walcast setup"));
                 Finding::error("history_schema", message, fix)
             }
             Err(error @ Error::SchemaNewer { .. }) => {
                 Finding::error("history_schema", error.to_string(), "run the newer walcast")
             }
             Err(Error::SchemaMissing) => {
-                let message = format!("there is no schema walcast in {} yet", self.place);
-                Finding::error("history_schema", message, "walcast setup")
+                let state = if answer.has_schema { "has no tables yet" } else { "is not there yet" };
+                Finding::note("history_schema", format!("schema walcast in {} {state}", self.place))
             }
-            Err(error) => Finding::error("history_schema", error.to_string(), "walcast setup"),
+            Err(error @ Error::SchemaOlder { .. }) if answer.may_create => {
+                Finding::note("history_schema", error.to_string())
+            }
+            Err(error @ Error::SchemaOlder { .. }) => {
+                let fix = Fix::from("as the role that owns schema walcast:").then(Fix::run("walcast setup"));
+                Finding::error("history_schema", error.to_string(), fix)
+            }
+            Err(error) => Finding::error(
+                "history_schema",
+                error.to_string(),
+                error.hint().unwrap_or("see the message, then try again"),
+            ),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use walcast_postgres::{Error, Session};
 
+use super::fix::Fix;
+
 /// A way of running Postgres, told by the settings that only it has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Platform {
@@ -39,10 +41,10 @@ impl Platform {
     }
 
     /// How a setting that needs a restart is changed there.
-    pub(crate) fn set_and_restart(self, name: &str, value: &str) -> String {
+    pub(crate) fn set_and_restart(self, name: &str, value: &str) -> Fix {
         let (place, name, value) = match (self, name) {
             (Self::OwnServer, _) => {
-                return format!("ALTER SYSTEM SET {name} = '{value}'; then restart Postgres");
+                return Fix::sql(format!("ALTER SYSTEM SET {name} = '{value}';")).then("restart Postgres");
             }
             (Self::Rds, "wal_level") => ("the DB parameter group", "rds.logical_replication", "1"),
             (Self::Rds, _) => ("the DB parameter group", name, value),
@@ -51,23 +53,25 @@ impl Platform {
             (Self::Azure, _) => ("the server parameters", name, value),
             (Self::Neon, _) => ("the project's settings (Logical Replication)", name, value),
         };
-        format!("set {name} = {value} in {place}, then restart the instance")
+        format!("set {name} = {value} in {place}, then restart the instance").into()
     }
 
     /// How a setting that takes effect on reload is changed there.
-    pub(crate) fn set(self, name: &str, value: &str) -> String {
+    pub(crate) fn set(self, name: &str, value: &str) -> Fix {
         match self {
-            Self::OwnServer => format!("ALTER SYSTEM SET {name} = '{value}'; SELECT pg_reload_conf();"),
-            _ => format!("set {name} = {value} where this platform keeps the server's parameters"),
+            Self::OwnServer => {
+                Fix::sql(format!("ALTER SYSTEM SET {name} = '{value}'; SELECT pg_reload_conf();"))
+            }
+            _ => format!("set {name} = {value} where this platform keeps the server's parameters").into(),
         }
     }
 
     /// The statement that lets a role use replication, `role` quoted.
-    pub(crate) fn grant_replication(self, role: &str) -> String {
-        match self {
+    pub(crate) fn grant_replication(self, role: &str) -> Fix {
+        Fix::sql(match self {
             Self::Rds => format!("GRANT rds_replication TO {role};"),
             _ => format!("ALTER ROLE {role} REPLICATION;"),
-        }
+        })
     }
 }
 
@@ -77,7 +81,7 @@ mod tests {
 
     #[test]
     fn wal_level_is_set_where_the_platform_has_it() {
-        let set = |platform: Platform| platform.set_and_restart("wal_level", "logical");
+        let set = |platform: Platform| platform.set_and_restart("wal_level", "logical").to_string();
         assert_eq!(set(Platform::OwnServer), "ALTER SYSTEM SET wal_level = 'logical'; then restart Postgres");
         assert!(set(Platform::Rds).contains("rds.logical_replication = 1"));
         assert!(set(Platform::CloudSql).contains("cloudsql.logical_decoding = on"));

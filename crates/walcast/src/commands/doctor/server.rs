@@ -3,6 +3,7 @@
 use walcast_postgres::{Error, Session};
 
 use super::finding::Finding;
+use super::fix::Fix;
 use super::platform::Platform;
 
 /// What is asked of the server.
@@ -181,7 +182,7 @@ impl ServerFacts {
             ..0 => Finding::warning(
                 name,
                 format!("{name} is not limited: while walcast is away, WAL can fill the disk"),
-                format!("watch walcast status, or {}", self.platform.set(name, "50GB")),
+                Fix::from("watch walcast status, or set a limit:").then(self.platform.set(name, "50GB")),
             ),
             size @ 0..1024 => Finding::warning(
                 name,

@@ -2,10 +2,11 @@
 
 use walcast_model::{Cursor, Lsn};
 use walcast_postgres::{Session, quote_literal};
-use walcast_replication::Error;
 use walcast_replication::slot::{self, SlotFacts};
+use walcast_replication::{Error, START_OVER};
 
 use super::finding::Finding;
+use super::fix::Fix;
 use super::size;
 
 /// Retained WAL from which on it is pointed out, in bytes.
@@ -60,11 +61,7 @@ impl Slot {
             let missing = slot::check(None, name, &self.database, position.unwrap_or_default());
             return vec![match (missing, position) {
                 (Err(error), Some(_)) => failure(&error),
-                _ => Finding::error(
-                    "slot",
-                    format!("there is no replication slot {name:?} yet"),
-                    "walcast setup",
-                ),
+                _ => Finding::note("slot", format!("there is no replication slot {name:?} yet")),
             }];
         };
         // Without a feed only what makes the slot useless for any feed is looked for.
@@ -77,7 +74,7 @@ impl Slot {
         }
         if position.is_none() {
             let message = format!("slot {name:?} exists, and the history has no feed that it belongs to");
-            return vec![Finding::error("slot", message, START_OVER)];
+            return vec![Finding::error("slot", message, Fix::run("walcast setup --start-over"))];
         }
         let mut findings = vec![self.activity(facts)];
         findings.extend(self.unreserved(facts));
@@ -100,7 +97,8 @@ impl Slot {
             None => Finding::error(
                 "slot",
                 format!("slot {name:?} was left half-made"),
-                format!("SELECT pg_drop_replication_slot({}); then walcast setup", quote_literal(name)),
+                Fix::sql(format!("SELECT pg_drop_replication_slot({});", quote_literal(name)))
+                    .then(Fix::run("walcast setup")),
             ),
         })
     }
@@ -111,7 +109,8 @@ impl Slot {
             (Some(pid), Some(application)) if !application.starts_with("walcast") => Finding::error(
                 "slot",
                 format!("slot {name:?} is read by {application:?} (process {pid})"),
-                format!("stop that program, or: SELECT pg_terminate_backend({pid});"),
+                Fix::from("stop that program, or end its session:")
+                    .then(Fix::sql(format!("SELECT pg_terminate_backend({pid});"))),
             ),
             (Some(pid), _) => {
                 Finding::ok("slot", format!("slot {name:?} is streamed by walcast (process {pid})"))
@@ -146,10 +145,8 @@ impl Slot {
     }
 }
 
-const START_OVER: &str = "walcast setup --start-over (it drops the slot; clients take a new initial sync)";
-
 fn failure(error: &Error) -> Finding {
-    Finding::error("slot", error.to_string(), error.hint().unwrap_or_else(|| START_OVER.to_owned()))
+    Finding::error("slot", error.to_string(), error.hint().unwrap_or_else(|| format!("run {START_OVER}")))
 }
 
 #[cfg(test)]
@@ -229,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_slot_and_a_feed_belong_together() {
-        assert_eq!(troubles(&slot(None, None), None), [("slot", Severity::Error)]);
+        assert_eq!(troubles(&slot(None, None), None), [("slot", Severity::Note)]);
         assert_eq!(troubles(&slot(None, None), POSITION), [("slot", Severity::Error)]);
         assert_eq!(troubles(&slot(Some(healthy()), None), None), [("slot", Severity::Error)]);
     }

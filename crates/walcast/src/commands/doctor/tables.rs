@@ -7,48 +7,79 @@ use walcast_postgres::{Session, quote_identifier};
 use walcast_replication::publication::{self, Action, Facts, FindingKind, Plan, PublicationSettings};
 
 use super::finding::Finding;
+use super::fix::Fix;
 use crate::commands::setup::published;
 use crate::output::count;
 
-/// What the plan of the publications says. `running`: a feed exists, so what is left to do is done by `serve`.
-pub(crate) fn publication_findings(
-    facts: &Facts,
-    settings: &PublicationSettings,
-    running: bool,
-) -> Vec<Finding> {
+/// Tables that a message names; of more their number is said.
+const NAMED_MAX: usize = 3;
+
+/// What the plan of the publications says.
+pub(crate) fn publication_findings(facts: &Facts, settings: &PublicationSettings) -> Vec<Finding> {
     let plan = Plan::new(facts, settings);
-    let mut findings: Vec<Finding> = plan.findings.iter().map(planned).collect();
-    let missing = plan.steps.iter().any(|step| matches!(step.action, Action::Publication { .. }));
-    let tables = plan.steps.iter().filter(|step| matches!(step.action, Action::Table(_))).count();
+    // What the role may not do is one thing for an administrator, whatever the number of statements.
+    let told = plan.findings.iter().filter(|found| found.kind != FindingKind::Privilege);
+    let mut findings: Vec<Finding> = told.map(planned).collect();
+    findings.extend(for_administrator(facts, settings));
+    let allowed = || plan.steps.iter().filter(|step| step.allowed);
+    let missing = allowed().any(|step| matches!(step.action, Action::Publication { .. }));
+    let tables = allowed().filter(|step| matches!(step.action, Action::Table(_))).count() as u64;
     if missing {
         let names = settings.names().join(" and ");
         let message = format!("the publications ({names}) are not there or not as they should be");
-        findings.push(Finding::error("publication", message, "walcast setup"));
+        findings.push(Finding::note("publication", message));
     } else if tables > 0 {
-        let message =
-            format!("not in their place in the publications yet: {}", count(tables as u64, "table"));
-        let fix = if running { "nothing: walcast serve does it" } else { "walcast setup" };
-        findings.push(Finding::warning("publication", message, fix));
+        let message = format!("not in their place in the publications yet: {}", count(tables, "table"));
+        findings.push(Finding::note("publication", message));
     }
-    if findings.iter().all(|finding| finding.check != "publication") {
+    if findings.iter().all(|finding| !finding.check.starts_with("publication")) {
         findings.push(Finding::ok("publication", published(facts, settings)));
     }
     findings
 }
 
+/// All that walcast's role may not do for the publications.
+fn for_administrator(facts: &Facts, settings: &PublicationSettings) -> Option<Finding> {
+    let plan = Plan::by_hand(facts, settings);
+    let (mut publications, mut tables) = (Vec::new(), Vec::new());
+    for step in plan.steps.iter().filter(|step| !step.allowed) {
+        match &step.action {
+            Action::Publication { publication, .. } => publications.push(publication.as_str()),
+            Action::Table(table) => tables.push(table.name.to_string()),
+        }
+    }
+    let role = &facts.role.name;
+    let publish = format!("publish {}", listed(&tables));
+    let what = match (publications.as_slice(), tables.as_slice()) {
+        ([], []) => return None,
+        ([], _) => format!("{publish}: it does not own them, or not the publications"),
+        (names, []) => format!("create or alter the publications ({})", names.join(" and ")),
+        (names, _) => format!("create or alter the publications ({}), nor {publish}", names.join(" and ")),
+    };
+    let message =
+        format!("role {role:?} may not {what}; an administrator has to run this in {}", facts.database);
+    let statements = plan.administrator_statements().join("\n");
+    Some(Finding::error("publication_privilege", message, Fix::sql(statements)))
+}
+
+/// `public.a, public.b and 3 more`.
+fn listed(tables: &[String]) -> String {
+    let named = tables.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match tables.len().saturating_sub(NAMED_MAX) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
 fn planned(found: &publication::Finding) -> Finding {
     let message = format!("{}: {}", found.subject, found.problem);
-    let fix = found.statement.clone();
+    let fix = found.statement.clone().map_or_else(|| Fix::from(USE_ANOTHER), Fix::sql);
     match found.kind {
-        FindingKind::InsertsOnly => Finding::warning("replica_identity", message, fix.unwrap_or_default()),
-        FindingKind::Broken => Finding::error("replica_identity", message, fix.unwrap_or_default()),
-        FindingKind::Unpublishable => {
-            Finding::error("table", message, fix.unwrap_or_else(|| USE_ANOTHER.into()))
-        }
-        FindingKind::Publication => {
-            Finding::error("publication", message, fix.unwrap_or_else(|| USE_ANOTHER.into()))
-        }
-        FindingKind::Privilege => Finding::error("publication_privilege", message, fix.unwrap_or_default()),
+        FindingKind::InsertsOnly => Finding::warning("replica_identity", message, fix),
+        FindingKind::Broken => Finding::error("replica_identity", message, fix),
+        FindingKind::Unpublishable => Finding::error("table", message, fix),
+        FindingKind::Publication => Finding::error("publication", message, fix),
+        FindingKind::Privilege => Finding::error("publication_privilege", message, fix),
     }
 }
 
@@ -153,7 +184,7 @@ pub(crate) fn access_findings(tables: &[TableAccess], role: &str) -> Vec<Finding
             [] => continue,
         };
         let message = format!("role {role:?} may not read {named} of schema {schema:?}: no initial sync");
-        findings.push(Finding::error("select_privilege", message, grants.join(" ")));
+        findings.push(Finding::error("select_privilege", message, Fix::sql(grants.join(" "))));
     }
     let hidden: Vec<String> = tables
         .iter()
@@ -163,7 +194,8 @@ pub(crate) fn access_findings(tables: &[TableAccess], role: &str) -> Vec<Finding
     if !hidden.is_empty() {
         let message =
             format!("row security hides rows from role {role:?} in {}: no initial sync", hidden.join(", "));
-        findings.push(Finding::error("row_security", message, format!("ALTER ROLE {quoted} BYPASSRLS;")));
+        let fix = Fix::sql(format!("ALTER ROLE {quoted} BYPASSRLS;"));
+        findings.push(Finding::error("row_security", message, fix));
     }
     if findings.is_empty() && !tables.is_empty() {
         findings

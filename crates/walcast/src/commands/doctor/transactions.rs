@@ -1,8 +1,10 @@
 //! Transactions that have been open for long: a slot cannot be created while they are, and keeps WAL for them.
 
+use walcast_postgres::quote_literal;
 use walcast_replication::slot::Blocker;
 
 use super::finding::Finding;
+use super::fix::Fix;
 
 /// Age from which on an open transaction is pointed out, in seconds.
 const NOTABLE_S: i64 = 60;
@@ -19,17 +21,30 @@ pub(crate) fn findings(open: &[Blocker], has_slot: bool) -> Vec<Finding> {
             return Finding::warning(
                 "open_transactions",
                 format!("{message}; WAL since then is kept"),
-                blocker.hint(),
+                fix(blocker),
             );
         }
         let message = format!("{message}; the slot cannot be created before it ends");
-        Finding::error("open_transactions", message, blocker.hint())
+        Finding::error("open_transactions", message, fix(blocker))
     };
     let mut findings: Vec<Finding> = old.map(finding).collect();
     if findings.is_empty() {
         findings.push(Finding::ok("open_transactions", "no transaction has been open for long"));
     }
     findings
+}
+
+/// What ends one.
+fn fix(blocker: &Blocker) -> Fix {
+    match blocker {
+        Blocker::Session { pid, .. } => Fix::from("end the transaction, or its session:")
+            .then(Fix::sql(format!("SELECT pg_terminate_backend({pid});"))),
+        Blocker::Prepared { gid, database, .. } => {
+            let gid = quote_literal(gid);
+            let sql = format!("COMMIT PREPARED {gid}; -- or ROLLBACK PREPARED {gid};");
+            Fix::from(format!("in database {database}:")).then(Fix::sql(sql))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -77,12 +77,10 @@ impl WalCost {
         let limits: Vec<String> = limits.into_iter().flatten().collect();
         let limits = if limits.is_empty() { "no limit".to_owned() } else { limits.join(", ") };
         let rate = size(self.bytes_per_second.max(0.0) as u64);
-        let mut message = format!(
-            "the slot keeps {} of WAL ({limits}); the source writes {rate} a second",
-            size(self.retained_bytes)
-        );
+        // How much it keeps now is said by `slot_retained_wal`.
+        let mut message = format!("what the slot may keep: {limits}; the source writes {rate} a second");
         if self.budget_bytes.is_some_and(|budget| self.retained_bytes > budget) {
-            return Finding::error(CHECK, message, fix);
+            return Finding::error(CHECK, format!("the slot keeps more than wal_budget; {message}"), fix);
         }
         match self.left() {
             Some(left) if left < LEFT_NOTABLE && !self.is_streamed => {
@@ -155,6 +153,9 @@ mod tests {
         assert_eq!(severity(cost(9 * MIB, None, Some(1000), 1000.0, false)), Severity::Warning);
         assert_eq!(severity(cost(u64::MAX, None, None, 1000.0, false)), Severity::Ok);
         let message = cost(9 * MIB, Some(10 * MIB), None, 1024.0, false).finding().message;
-        assert!(message.contains("9.0 MiB") && message.contains("leaves 17 min 4 s"), "{message}");
+        assert!(
+            message.contains("10.0 MiB of wal_budget") && message.contains("leaves 17 min 4 s"),
+            "{message}"
+        );
     }
 }

@@ -88,10 +88,11 @@ pub(crate) fn login_finding(
         // The database is named in the line because replication=database is asked for.
         Some("28000" | "42501") => format!(
             "let pg_hba.conf have a line for database {database} and role {role} (one for \"replication\" does not count)"
-        ),
+        )
+        .into(),
         Some("53300") => platform.set_and_restart("max_wal_senders", "20"),
-        Some("55000" | "57P03") => "wait until the server is up".to_owned(),
-        _ => "let --database-url lead to the server itself, not to a pooler".to_owned(),
+        Some("55000" | "57P03") => "wait until the server is up".into(),
+        _ => "let --database-url lead to the server itself, not to a pooler".into(),
     };
     Finding::error("replication_login", message, fix)
 }

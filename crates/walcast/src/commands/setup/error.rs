@@ -1,6 +1,7 @@
 //! Why the feed's foundations are not there, or not torn down.
 
 use walcast_postgres::ErrorClass;
+use walcast_replication::START_OVER;
 
 use crate::app::ServeError;
 use crate::commands::doctor::Finding;
@@ -83,8 +84,11 @@ fn missing(findings: &[Finding]) -> String {
         number => format!("{number} things are missing; what mends each is below it"),
     };
     let lines = findings.iter().map(|finding| {
-        let fix = finding.fix.as_deref().unwrap_or_default().replace('\n', "\n      ");
-        format!("\n  {}\n      {fix}", finding.message)
+        let steps = finding
+            .fix_steps
+            .iter()
+            .map(|step| format!("\n      {}: {}", step.mark(), step.text().replace('\n', "\n      ")));
+        format!("\n  {}{}", finding.message, steps.collect::<String>())
     });
     what + &lines.collect::<String>()
 }
@@ -118,10 +122,7 @@ impl SetupError {
             Self::Missing(_) => Some(format!(
                 "then run {command} again; walcast setup --print has all that is to be run in the databases, for an administrator"
             )),
-            Self::AnotherCluster { .. } => Some(
-                "connect to the right server, or run walcast setup --start-over: clients sync again"
-                    .to_owned(),
-            ),
+            Self::AnotherCluster { .. } => Some(format!("connect to the right server, or run {START_OVER}")),
             Self::Away(away) => {
                 let mut hints: Vec<&str> = away.each().filter_map(|(_, error)| error.hint()).collect();
                 hints.dedup();
@@ -132,7 +133,8 @@ impl SetupError {
                 if command != ServeError::COMMAND =>
             {
                 Some(format!(
-                    "stop the walcast serve, or the other program, that reads the slot; then run {command} again"
+                    "stop the daemon first (Ctrl-C, SIGTERM, systemctl stop walcast, docker compose stop walcast), or the \
+                     other program that reads the slot; then run {command} again"
                 ))
             }
             Self::Replication(error) => error.hint(),
@@ -149,7 +151,7 @@ mod tests {
     use walcast_postgres::{Error, ErrorClass, ServerError};
 
     use super::{Away, SetupError};
-    use crate::commands::doctor::Finding;
+    use crate::commands::doctor::{Finding, Fix};
 
     fn refused() -> Error {
         let source = std::io::ErrorKind::ConnectionRefused.into();
@@ -183,22 +185,24 @@ mod tests {
         assert!(busy.hint("walcast serve").unwrap().contains("takes over as soon as"));
         let hint = busy.hint("walcast teardown").unwrap();
         assert!(
-            hint.starts_with("stop the walcast serve") && hint.ends_with("then run walcast teardown again"),
+            hint.starts_with("stop the daemon first (") && hint.ends_with("then run walcast teardown again"),
             "{hint}"
         );
     }
 
     #[test]
     fn what_is_missing_is_listed_with_what_mends_it_and_what_comes_then() {
-        let one = Finding::error("wal_level", "wal_level is replica", "ALTER SYSTEM …");
-        let two = Finding::error("publication", "there is no publication", "CREATE …;\nALTER …;");
+        let one =
+            Finding::error("wal_level", "wal_level is replica", Fix::sql("ALTER SYSTEM …;").then("restart"));
+        let two = Finding::error("publication", "there is no publication", Fix::sql("CREATE …;\nALTER …;"));
         let error = SetupError::Missing(vec![one, two]);
         insta::assert_snapshot!(error.to_string(), @"
         2 things are missing; what mends each is below it
           wal_level is replica
-              ALTER SYSTEM …
+              SQL: ALTER SYSTEM …;
+              do: restart
           there is no publication
-              CREATE …;
+              SQL: CREATE …;
               ALTER …;
         ");
         assert!(error.hint("walcast serve").unwrap().starts_with("then run walcast serve again"));

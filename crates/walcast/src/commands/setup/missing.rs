@@ -6,7 +6,9 @@ use walcast_replication::{ReplicationConnection, ReplicationSettings, SystemIden
 
 use super::error::Away;
 use super::{APPLICATION_NAME, SetupError, Target};
-use crate::commands::doctor::{Finding, ServerFacts, Severity, TableAccess, access_findings, login_finding};
+use crate::commands::doctor::{
+    Finding, Fix, ServerFacts, Severity, TableAccess, access_findings, login_finding,
+};
 
 /// Sessions with history and source, in this order.
 ///
@@ -103,5 +105,5 @@ pub(super) fn schema(database: &str, role: &str, statement: String) -> Finding {
     let message = format!(
         "in database {database}: role {role} may not create or alter schema walcast, for the history"
     );
-    Finding::error("history_schema", message, statement)
+    Finding::error("history_schema", message, Fix::sql(statement))
 }

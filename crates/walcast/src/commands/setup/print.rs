@@ -7,6 +7,7 @@ use walcast_postgres::{Session, quote_identifier};
 use walcast_replication::publication::{Facts, Finding, FindingKind, Plan};
 
 use super::{SetupError, Target, missing};
+use crate::commands::doctor::{ServerFacts, Severity, Step};
 
 /// The SQL of what setup would do now, with what an administrator must add for walcast's role. Changes nothing.
 ///
@@ -20,6 +21,7 @@ pub(crate) async fn print(target: &Target) -> Result<String, SetupError> {
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = writeln!(text, "-- walcast setup, as SQL. In database {} (psql):", facts.database);
+    print_server(&source, &target.slot.name, &mut text).await?;
     if !facts.role.replication {
         let _ =
             writeln!(text, "\nALTER ROLE {role} REPLICATION; -- on RDS: GRANT rds_replication TO {role};");
@@ -54,6 +56,22 @@ pub(crate) async fn print(target: &Target) -> Result<String, SetupError> {
          -- which need no administrator. The slot must not be created before the publications."
     );
     Ok(text)
+}
+
+/// What the server lacks before anybody can be fed: its statements, and as comments what is no statement.
+async fn print_server(source: &Session, slot: &str, text: &mut String) -> Result<(), SetupError> {
+    let findings = ServerFacts::gather(source, slot).await?.findings();
+    let missing = findings.iter().filter(|finding| finding.severity == Severity::Error);
+    for finding in missing.filter(|finding| finding.check != "primary") {
+        let _ = writeln!(text, "\n-- {}:", comment(&finding.message));
+        for step in &finding.fix_steps {
+            let _ = match step {
+                Step::Sql(statements) => writeln!(text, "{statements}"),
+                other => writeln!(text, "-- {}: {}", other.mark(), comment(other.text())),
+            };
+        }
+    }
+    Ok(())
 }
 
 /// A text that stays in its comment: names may have line breaks.

@@ -2,11 +2,11 @@
 
 use walcast_postgres::Session;
 use walcast_replication::publication::{
-    Action, Facts, FindingKind, Placement, Plan, PlanStep, PublicationSettings, apply,
+    Action, Facts, FindingKind, Pickup, Placement, Plan, PlanStep, PublicationSettings, apply,
 };
 
 use super::{Note, SetupError};
-use crate::commands::doctor::Finding;
+use crate::commands::doctor::{Finding, Fix};
 use crate::output::count;
 
 /// A plan is made again after each round: a partitioned table is listed before its partitions are, and a table that
@@ -45,7 +45,7 @@ pub(super) async fn prepare(
                         && error.sqlstate().is_some()
                         && !error.is_shutting_down() =>
                 {
-                    later.push(format!("{}, but not yet: {error}", describe(step, 0)));
+                    later.push(format!("{}: {error}; walcast serve tries again", undone(step)));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -70,12 +70,12 @@ pub(super) async fn prepare(
         let (names, database, role) = (settings.names().join(" and "), &facts.database, &facts.role.name);
         let message =
             format!("in database {database}: role {role:?} may not create the publications {names}");
-        missing.push(Finding::error("publication", message, statements));
+        missing.push(Finding::error("publication", message, Fix::sql(statements)));
         return Ok(facts.database);
     }
     for step in plan.steps.iter().filter(|step| !step.allowed) {
         // One table that belongs to another role must not keep the feed of the others from starting.
-        let message = format!("this role may not do it: {}", describe(step, 0));
+        let message = format!("{}: role {:?} may not change that", undone(step), facts.role.name);
         say(Note {
             fix: Some(step.action.statements().join(" ")),
             is_standing: true,
@@ -103,6 +103,30 @@ fn subject(step: &PlanStep) -> &'static str {
     }
 }
 
+/// How it is while the step was not taken.
+fn undone(step: &PlanStep) -> String {
+    let table = match &step.action {
+        Action::Publication { publication, .. } => {
+            return format!("publication {publication:?} is not as it should be");
+        }
+        Action::Table(table) => table,
+    };
+    let (name, is_listed) = (&table.name, !table.leave.is_empty());
+    match &table.enter {
+        Some((Placement::Whole, _)) if is_listed => {
+            format!("{name} is still published for inserts and truncates only")
+        }
+        Some((Placement::Inserts, _)) if is_listed => {
+            format!("{name} is still published whole, and its UPDATE and DELETE fail")
+        }
+        // Covered by the partitioned table that it belongs to.
+        Some(_) if table.pickup == Pickup::None => format!("{name} is not published by itself"),
+        Some(_) => format!("{name} is not published"),
+        None => format!("{name} is still in {}", table.leave.join(", ")),
+    }
+}
+
+/// What the step did.
 fn describe(step: &PlanStep, rows: u64) -> String {
     let table = match &step.action {
         Action::Publication { statement, .. } => return statement.clone(),

@@ -19,6 +19,6 @@ pub(crate) async fn wal_limit_note(target: &Target) -> Result<Option<Note>, Setu
     let message = "max_slot_wal_keep_size is not limited: while walcast is away, WAL can fill the disk (wal_budget is \
                    watched only while it runs)";
     let mut note = Note::unchanged("server", message);
-    note.fix = Some(Platform::detect(&session).await?.set("max_slot_wal_keep_size", "50GB"));
+    note.fix = Some(Platform::detect(&session).await?.set("max_slot_wal_keep_size", "50GB").to_string());
     Ok(Some(note))
 }
