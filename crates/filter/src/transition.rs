@@ -78,7 +78,7 @@ impl Predicate {
         let missing: Vec<String> = missing.map(|column| column.name.clone()).collect();
         let remedy = (!missing.is_empty()).then(|| {
             let name = relation.name();
-            format!("ALTER TABLE {}.{} REPLICA IDENTITY FULL", quoted(&name.schema), quoted(&name.table))
+            format!("ALTER TABLE {}.{} REPLICA IDENTITY FULL;", quoted(&name.schema), quoted(&name.table))
         });
         Requirements { missing, remedy }
     }
