@@ -72,7 +72,7 @@ pub(crate) async fn serve(
             () = shutdown.cancelled() => return Ok(()),
         };
         let mut daemon = Daemon::start(&settings, settled, metrics.clone(), &keepers, listeners);
-        keepers.spawn(&mut daemon.tasks, reload.clone(), &daemon.stop_source);
+        keepers.spawn(&mut daemon.tasks, reload.clone(), &daemon.stop_source, daemon.feed.outages());
         // Boxed: it holds everything.
         match Box::pin(daemon.run(&shutdown)).await? {
             Some(told) => again = Some(told),
