@@ -106,9 +106,9 @@ In the file, keys are written with underscores: feed_memory = \"64MiB\"."))]
   walcast explain --as claims.json --table orders --key '{\"id\": 1}' --json | jq '.delivered'
   walcast explain --as claims.json --channel room:7:chat
 
-It asks source and history (for a channel neither), not the daemon, and ends with 0 whatever the answer.
-With --json, one line is about the table and one about each row or change; .delivered says it. A channel is
-one line, with .join, .publish and .presence."))]
+It asks source and history (neither for a channel), not the daemon, and ends with 0 in any case.
+With --json, one line is about the table and one about each row or change; .delivered says it.
+Of a channel it is one line, with .join, .publish and .presence."))]
     Explain(ExplainArgs),
     /// Print the completion script of a shell
     #[command(after_help = concat_examples("\
