@@ -22,6 +22,7 @@ mod meta;
 mod new_tables;
 mod observer;
 mod oncall;
+mod reasons;
 mod replay;
 mod resume;
 mod retention;

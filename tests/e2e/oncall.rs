@@ -187,6 +187,12 @@ async fn replay_says_that_a_table_is_not_there() {
     let later = ["replay", "--json", "--table", "orders", "--from", "FFFF/0"];
     let said = text(&walcast(&database, &later).stderr);
     assert!(said.contains("in the range, from FFFF/0 to FFFF/0 (history ends at "), "{said}");
+    let said = text(&walcast(&database, &["replay", "--json", "--from", "FFFF/0"]).stderr);
+    assert!(
+        said.contains("history has no change in the range, from FFFF/0 ")
+            && said.contains("(history ends at "),
+        "{said}"
+    );
     let long_ago = ["replay", "--json", "--from", "2000-01-01T00:00:00Z", "--to", "2000-01-02T00:00:00Z"];
     let range = "in the range, from 2000-01-01T00:00:00.000000Z to 2000-01-02T00:00:00.000000Z";
     let said = text(&walcast(&database, &long_ago).stderr);

@@ -31,6 +31,7 @@ use walcast_model::DatabaseMessage;
 
 use crate::limits::Limits;
 use crate::metrics as names;
+pub use memberships::channel_grant;
 pub(crate) use memberships::{Memberships, not_granted};
 use room::{MemberId, Newcomer, Room, Saying};
 

@@ -62,6 +62,7 @@ mod wanted;
 
 pub use acks::ClientPositions;
 pub use broadcaster::{Broadcaster, Sources};
+pub use channels::channel_grant;
 pub use gate::Gate;
 pub use limits::Limits;
 pub use lineage::Lineage;

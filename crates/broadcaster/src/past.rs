@@ -216,7 +216,9 @@ fn of_source(error: &walcast_snapshot::Error) -> Unanswered {
     if matches!(code, ErrorCode::UnknownTable | ErrorCode::BadMessage) {
         tracing::debug!(%error, "a client asks for rows that cannot be had");
     } else {
-        tracing::warn!(%error, "rows of the source cannot be had");
+        let fix = error.statement();
+        let hint = error.hint().filter(|_| fix.is_none());
+        tracing::warn!(%error, fix, hint, "rows of the source cannot be had");
     }
     let words = format!("failed to {error}");
     let refusal = match error {
@@ -254,6 +256,11 @@ mod tests {
             Error::Unexpected("inner".into()),
         ];
         for error in errors {
+            // What is logged has it as a field of its own.
+            assert!(
+                error.statement().is_none_or(|statement| !error.to_string().contains(statement)),
+                "{error}"
+            );
             let Unanswered::Never(refusal) = of_source(&error) else { panic!("{error}") };
             let (bounded, everything) = (refusal.clone().told(false), refusal.told(true));
             assert_eq!(bounded.code, everything.code);

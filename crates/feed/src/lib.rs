@@ -25,12 +25,14 @@
 mod barrier;
 mod messages;
 pub mod metrics;
+mod outages;
 mod ring;
 mod slot_wal;
 mod source_state;
 
 pub use barrier::{Barrier, BarrierRequests, Barriers};
 pub use messages::{MESSAGES_WAITING_BYTES_MAX, MessageReader, MessageWriter, messages};
+pub use outages::{Cause, Outage, Outages};
 pub use ring::{Feed, FeedLimits, FeedWriter, Read};
 pub use slot_wal::{BudgetState, SlotWal};
 pub use source_state::SourceState;

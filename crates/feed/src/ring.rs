@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use walcast_model::{Cursor, Lsn, Part};
 
 use crate::metrics::{MEMORY_BYTES, MEMORY_LIMIT_BYTES};
+use crate::outages::Outages;
 use crate::slot_wal::SlotWal;
 use crate::source_state::SourceState;
 
@@ -43,6 +44,7 @@ struct Shared {
     stored: watch::Sender<Cursor>,
     source: watch::Sender<SourceState>,
     slot_wal: watch::Sender<Option<SlotWal>>,
+    outages: Outages,
     limits: FeedLimits,
 }
 
@@ -140,6 +142,7 @@ impl Feed {
             stored: watch::Sender::new(position),
             source: watch::Sender::new(SourceState::Starting),
             slot_wal: watch::Sender::new(None),
+            outages: Outages::default(),
             limits,
         });
         (FeedWriter { shared: Arc::clone(&shared) }, Self { shared })
@@ -235,6 +238,12 @@ impl Feed {
     /// Says that the source is interrupted, for one who knows it before the writer does.
     pub fn interrupt(&self, reason: String, hint: Option<String>) {
         self.shared.source.send_replace(SourceState::Interrupted { reason, hint });
+    }
+
+    /// What else does not work at the moment, of those that read and write this feed.
+    #[must_use]
+    pub fn outages(&self) -> &Outages {
+        &self.shared.outages
     }
 
     /// What the slot keeps of the source's WAL; `None` while that is not known.

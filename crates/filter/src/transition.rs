@@ -53,7 +53,7 @@ impl Requirements {
         let missing: Vec<String> = missing.map(|column| column.name.clone()).collect();
         let remedy = (!missing.is_empty()).then(|| {
             let name = relation.name();
-            format!("ALTER TABLE {}.{} REPLICA IDENTITY FULL", quoted(&name.schema), quoted(&name.table))
+            format!("ALTER TABLE {}.{} REPLICA IDENTITY FULL;", quoted(&name.schema), quoted(&name.table))
         });
         Self { missing, remedy }
     }

@@ -28,7 +28,7 @@ use metrics::{counter, gauge, histogram};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use walcast_feed::{Feed, Read};
+use walcast_feed::{Feed, Outage, Read};
 use walcast_model::{Cursor, Lsn, Part, Seq};
 use walcast_postgres::ConnectionConfig;
 
@@ -113,6 +113,7 @@ pub struct Appender {
     imaged: ImagedTables,
     has_claimed: bool,
     failures: u32,
+    outage: Outage,
 }
 
 impl Appender {
@@ -127,6 +128,7 @@ impl Appender {
         acknowledge: watch::Sender<Lsn>,
     ) -> Self {
         let position = record.position;
+        let outage = feed.outages().part("history is not written");
         Self {
             config,
             record,
@@ -141,6 +143,7 @@ impl Appender {
             imaged: ImagedTables::default(),
             has_claimed: false,
             failures: 0,
+            outage,
         }
     }
 
@@ -202,6 +205,7 @@ impl Appender {
             let pause = self.pause();
             self.failures = self.failures.saturating_add(1);
             let (failures, hint) = (self.failures, error.hint());
+            self.outage.begin(error.to_string(), hint.map(str::to_owned));
             tracing::warn!(%error, hint, failures, "history is not written; trying again in {pause:.1?}");
             // Both are cancel-safe.
             tokio::select! {
@@ -359,6 +363,9 @@ impl Appender {
     /// The history does what it is asked for.
     fn works(&mut self) {
         self.failures = 0;
+        if let Some(away) = self.outage.end() {
+            tracing::info!(position = %self.position, "history is written again, after {away:.1?}");
+        }
         self.state.send_if_modified(|state| {
             let changed = *state != AppenderState::Storing;
             *state = AppenderState::Storing;

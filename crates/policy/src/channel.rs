@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use walcast_filter::Claims;
 
+use crate::policy::Place;
+
 /// What may be done in a channel by who may be in it: being sent what is said there is always among it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ChannelGrant {
@@ -25,7 +27,10 @@ impl ChannelGrant {
 /// Names of channels in a policy: text in which `*` stands for one or more characters and `{claims.name}` for what the token
 /// says.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct ChannelPattern(Vec<Piece>);
+pub(crate) struct ChannelPattern {
+    text: String,
+    pieces: Vec<Piece>,
+}
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Piece {
@@ -37,6 +42,7 @@ enum Piece {
 /// A channel that a policy is about.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct ChannelPolicy {
+    pub(crate) place: Place,
     pub(crate) pattern: ChannelPattern,
     pub(crate) grant: ChannelGrant,
 }
@@ -46,6 +52,32 @@ pub(crate) struct ChannelPolicy {
 enum Bound {
     OneOf(BTreeSet<String>),
     Any,
+}
+
+/// What one policy says of one channel, for people.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ChannelSaying<'a> {
+    /// The policy.
+    pub place: Place,
+    /// The pattern, as it was written.
+    pub pattern: &'a str,
+    /// What it allows in channels of that name.
+    pub grant: ChannelGrant,
+    /// What comes of it.
+    pub counts: ChannelCounts,
+}
+
+/// Whether what a policy allows is allowed in a channel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChannelCounts {
+    /// It is.
+    Yes,
+    /// The channel has another name.
+    AnotherName,
+    /// A claim is missing, or cannot stand in its place: it gives nothing at all.
+    NoClaim,
+    /// It is a policy of every role, and one of the role itself names the channel.
+    Overridden,
 }
 
 type Granted = Vec<(Vec<Bound>, ChannelGrant)>;
@@ -92,6 +124,28 @@ impl ChannelGrants {
     }
 }
 
+/// What each of the policies says of a channel. Those that count are those of which [`ChannelRights::of`] makes the grant.
+pub(crate) fn sayings<'a>(
+    own: &'a [ChannelPolicy],
+    of_every: &'a [ChannelPolicy],
+    claims: &Claims,
+    channel: &str,
+) -> Vec<ChannelSaying<'a>> {
+    let saying = |policy: &'a ChannelPolicy, is_overridden: bool| {
+        let counts = match policy.pattern.bind(claims) {
+            None => ChannelCounts::NoClaim,
+            Some(bound) if !matches(&bound, channel) => ChannelCounts::AnotherName,
+            Some(_) if is_overridden => ChannelCounts::Overridden,
+            Some(_) => ChannelCounts::Yes,
+        };
+        ChannelSaying { place: policy.place, pattern: &policy.pattern.text, grant: policy.grant, counts }
+    };
+    let mut sayings: Vec<_> = own.iter().map(|policy| saying(policy, false)).collect();
+    let is_overridden = sayings.iter().any(|saying| saying.counts == ChannelCounts::Yes);
+    sayings.extend(of_every.iter().map(|policy| saying(policy, is_overridden)));
+    sayings
+}
+
 /// Whether a name is one of the pattern's. Its cost grows with both, whatever the pattern.
 fn matches(pattern: &[Bound], name: &str) -> bool {
     // After which bytes of the name the pieces so far can end.
@@ -134,11 +188,11 @@ impl ChannelPattern {
                 (!values.is_empty()).then_some(Bound::OneOf(values))
             }
         };
-        self.0.iter().enumerate().map(bind).collect()
+        self.pieces.iter().enumerate().map(bind).collect()
     }
 
     fn text(&self, index: usize) -> Option<&str> {
-        match self.0.get(index)? {
+        match self.pieces.get(index)? {
             Piece::Text(text) => Some(text),
             Piece::Claim(_) | Piece::Any => None,
         }
@@ -191,7 +245,7 @@ impl ChannelPattern {
         if pieces.windows(2).any(is_ambiguous) {
             return wrong("a claim stands beside * or another claim, and nobody could tell where it ends");
         }
-        Ok(Self(pieces))
+        Ok(Self { text: pattern.to_owned(), pieces })
     }
 }
 

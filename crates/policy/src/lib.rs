@@ -42,7 +42,7 @@ mod policy;
 mod read;
 mod rights;
 
-pub use channel::{ChannelGrant, ChannelGrants, ChannelRights};
+pub use channel::{ChannelCounts, ChannelGrant, ChannelGrants, ChannelRights, ChannelSaying};
 pub use mistake::Mistake;
 pub use policies::Policies;
 pub use policy::{Place, TablePolicy};

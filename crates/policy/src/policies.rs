@@ -7,7 +7,7 @@ use walcast_filter::Claims;
 use walcast_model::RelationName;
 use walcast_protocol::TablePattern;
 
-use crate::channel::{ChannelGrants, ChannelPolicy, ChannelRights};
+use crate::channel::{ChannelGrants, ChannelPolicy, ChannelRights, ChannelSaying, sayings};
 use crate::mistake::Mistake;
 use crate::policy::TablePolicy;
 use crate::read;
@@ -65,8 +65,27 @@ impl Policies {
     /// The channels that the bearer of a token with this role and these claims may be in.
     #[must_use]
     pub fn channel_rights(&self, role: &str, claims: &Claims) -> ChannelRights {
+        let (own, of_every) = self.channels_of(role);
+        ChannelRights::Granted(ChannelGrants::new(own, of_every, claims))
+    }
+
+    /// What each policy about channels that can count for `role` says of a channel, those of the role itself first. What
+    /// those that count allow is what [`Policies::channel_rights`] gives.
+    #[must_use]
+    pub fn about_channel(&self, role: &str, claims: &Claims, channel: &str) -> Vec<ChannelSaying<'_>> {
+        let (own, of_every) = self.channels_of(role);
+        sayings(own, of_every, claims, channel)
+    }
+
+    /// How many patterns of channels policies name.
+    #[must_use]
+    pub fn channel_patterns(&self) -> usize {
+        self.channels.values().map(Vec::len).sum()
+    }
+
+    fn channels_of(&self, role: &str) -> (&[ChannelPolicy], &[ChannelPolicy]) {
         let of = |role: Role| self.channels.get(&role).map_or(&[][..], Vec::as_slice);
-        ChannelRights::Granted(ChannelGrants::new(of(Role::Named(role.to_owned())), of(Role::Every), claims))
+        (of(Role::Named(role.to_owned())), of(Role::Every))
     }
 
     /// The one policy that decides what `role` may have of a table, with its pattern; `None` for nothing. It is the one

@@ -126,6 +126,7 @@ impl<'a> Reader<'a> {
     /// A policy about channels.
     fn channel_policy(&mut self, number: usize, at: Range<usize>, fields: &DeTable<'a>) {
         let (mut roles, mut channels, mut grant) = (None, Vec::new(), ChannelGrant::EVERYTHING);
+        let place = Place { policy: number, line: self.line(at.start) };
         for (key, value) in fields {
             match key.get_ref().as_ref() {
                 "role" => roles = Some(self.list(number, "role", value, role)),
@@ -149,7 +150,7 @@ impl<'a> Reader<'a> {
         }
         for (role, _) in roles.into_iter().flatten() {
             let policies =
-                channels.iter().map(|(pattern, _)| ChannelPolicy { pattern: pattern.clone(), grant });
+                channels.iter().map(|(pattern, _)| ChannelPolicy { place, pattern: pattern.clone(), grant });
             self.policies.channels.entry(role).or_default().extend(policies);
         }
     }

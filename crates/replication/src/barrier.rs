@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use walcast_feed::BarrierRequests;
+use walcast_feed::{BarrierRequests, Outage, Outages};
 use walcast_postgres::{ConnectionConfig, Session};
 
 use crate::assemble::BARRIER_PREFIX;
@@ -13,10 +13,11 @@ use crate::metrics::{BARRIER_FAILURES_TOTAL, BARRIERS_TOTAL};
 /// Whether barriers can be written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum EmitterState {
-    /// Entered at start, and when a barrier was written.
+    /// Entered at start, when a barrier was written, and when there is a connection and nobody waits for one.
     #[default]
     Working,
-    /// Entered when one could not be written, left when one could; whoever waits for it goes on waiting.
+    /// Entered when one could not be written, or there is no connection to write one by; whoever waits for it goes on
+    /// waiting.
     Failing {
         /// What happened, for people.
         reason: String,
@@ -34,7 +35,11 @@ pub struct BarrierEmitter {
     state: watch::Sender<EmitterState>,
     /// Written on the present session, and perhaps not yet come back.
     written: Vec<String>,
+    outage: Outage,
 }
+
+/// What is told while none can be written.
+const EFFECT: &str = "no barrier can be written";
 
 /// Ids that are remembered before those that came back are sorted out.
 const WRITTEN_MAX: usize = 256;
@@ -43,7 +48,15 @@ impl BarrierEmitter {
     /// For the server whose WAL the feed reads.
     #[must_use]
     pub fn new(config: ConnectionConfig, requests: BarrierRequests) -> Self {
-        Self { config, requests, state: watch::Sender::default(), written: Vec::new() }
+        let outage = Outages::default().part(EFFECT);
+        Self { config, requests, state: watch::Sender::default(), written: Vec::new(), outage }
+    }
+
+    /// Tells there when no barrier can be written.
+    #[must_use]
+    pub fn telling(mut self, outages: &Outages) -> Self {
+        self.outage = outages.part(EFFECT);
+        self
     }
 
     /// Sees whether barriers can be written. On a standby they cannot: what waits for one waits until it is promoted.
@@ -81,6 +94,10 @@ impl BarrierEmitter {
         let emit = session.prepare(&emit).await?;
         let closed = session.closed();
         tokio::pin!(closed);
+        if pending.is_empty() {
+            // Nobody waits for one that would show it.
+            self.works();
+        }
         loop {
             if pending.is_empty() {
                 // Cancel-safe: `next` takes a request and registers it without waiting in between.
@@ -98,7 +115,7 @@ impl BarrierEmitter {
                 self.written.extend(pending.pop());
             }
             backoff.reset();
-            self.state.send_if_modified(|state| std::mem::take(state) != EmitterState::Working);
+            self.works();
             if self.written.len() >= WRITTEN_MAX {
                 let requests = &self.requests;
                 self.written.retain(|id| requests.is_waiting(id));
@@ -106,7 +123,14 @@ impl BarrierEmitter {
         }
     }
 
-    fn fail(&self, error: &Error) {
+    fn works(&mut self) {
+        self.state.send_if_modified(|state| std::mem::take(state) != EmitterState::Working);
+        if let Some(away) = self.outage.end() {
+            tracing::info!("barriers can be written again, after {away:.1?}");
+        }
+    }
+
+    fn fail(&mut self, error: &Error) {
         metrics::counter!(BARRIER_FAILURES_TOTAL).increment(1);
         let standby = matches!(error, Error::Postgres(error) if is_standby(error));
         let (reason, hint) = match standby {
@@ -115,6 +139,7 @@ impl BarrierEmitter {
             }
             false => (error.to_string(), error.hint()),
         };
+        self.outage.begin(reason.clone(), hint.clone());
         let failing = EmitterState::Failing { reason, hint: hint.clone() };
         self.state.send_if_modified(|state| {
             if *state == failing {

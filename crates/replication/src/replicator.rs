@@ -25,6 +25,7 @@ mod thread;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use walcast_feed::{Barriers, FeedWriter, SourceState};
 use walcast_model::{Lsn, Op, Part, Timestamp};
@@ -69,6 +70,8 @@ pub struct Replicator {
     reached: Lsn,
     /// The last message outside of transactions that was read.
     said_to: Lsn,
+    /// Since when the source is not read; `None` at first, and while it is.
+    away_since: Option<Instant>,
 }
 
 /// Why the stream of one connection ended without a failure.
@@ -99,6 +102,7 @@ impl Replicator {
             must_compare,
             reached,
             said_to: Lsn::ZERO,
+            away_since: None,
         }
     }
 
@@ -151,7 +155,8 @@ impl Replicator {
         }
     }
 
-    fn interrupted(&self, error: &Error, wait: Duration) {
+    fn interrupted(&mut self, error: &Error, wait: Duration) {
+        self.away_since.get_or_insert_with(Instant::now);
         metrics::counter!(INTERRUPTIONS_TOTAL).increment(1);
         let (slot, hint) = (&self.settings.slot, error.hint());
         match error.class() {
@@ -178,7 +183,9 @@ impl Replicator {
         self.writer.set_source(SourceState::Streaming);
         metrics::gauge!(STREAMING).set(1.0);
         metrics::gauge!(HOLE).set(0.0);
-        tracing::info!(slot = self.settings.slot, from = %self.writer.head(), "the slot streams");
+        let again = self.away_since.take().map(|since| format!(" again, after {:.1?}", since.elapsed()));
+        let (slot, from, again) = (&self.settings.slot, self.writer.head(), again.unwrap_or_default());
+        tracing::info!(slot, %from, "the slot streams{again}");
         let closed = link.session.closed();
         tokio::pin!(closed);
         let mut frames = Vec::new();

@@ -63,7 +63,7 @@ pub enum Error {
         error: walcast_filter::FilterError,
     },
     /// walcast's role may not read the table.
-    #[error("read {table}: role {role:?} may not; run: {statement}")]
+    #[error("read {table}: role {role:?} may not")]
     Forbidden {
         /// The table.
         table: RelationName,
@@ -73,7 +73,7 @@ pub enum Error {
         statement: String,
     },
     /// Row security would hide rows from walcast's role, while the stream has them all.
-    #[error("read {table}: row security hides rows of it from role {role:?}; run: {statement}")]
+    #[error("read {table}: row security hides rows of it from role {role:?}")]
     RowSecurity {
         /// The table.
         table: RelationName,
@@ -150,6 +150,15 @@ impl Error {
         }
     }
 
+    /// The statement that mends it, where one does; it is the [`hint`](Self::hint) then.
+    #[must_use]
+    pub fn statement(&self) -> Option<&str> {
+        match self {
+            Self::Forbidden { statement, .. } | Self::RowSecurity { statement, .. } => Some(statement),
+            _ => None,
+        }
+    }
+
     /// The statement or action that mends it, where there is one.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
@@ -163,9 +172,7 @@ impl Error {
             }
             Self::Partitioned { partition, .. } => Some(format!("subscribe to {partition} and its siblings")),
             Self::Partition { root, .. } => Some(format!("subscribe to {root}")),
-            Self::Forbidden { statement, .. } | Self::RowSecurity { statement, .. } => {
-                Some(statement.clone())
-            }
+            Self::Forbidden { .. } | Self::RowSecurity { .. } => self.statement().map(str::to_owned),
             Self::Filter { error, .. } => Some(error.hint().to_owned()),
             Self::KeyValue { .. } => Some("a value is written as `row` has it".to_owned()),
             Self::TooLarge { .. } => Some("ask for fewer keys at a time".to_owned()),

@@ -73,7 +73,7 @@ pub(crate) async fn serve(
             () = shutdown.cancelled() => return Ok(()),
         };
         let mut daemon = Daemon::start(&settings, settled, metrics.clone(), &keepers, listeners);
-        keepers.spawn(&mut daemon.tasks, reload.clone(), &daemon.stop_source);
+        keepers.spawn(&mut daemon.tasks, reload.clone(), &daemon.stop_source, daemon.feed.outages());
         keepers.watch_policies(&mut daemon.tasks, &target, &daemon.stop_source);
         // Boxed: it holds everything.
         match Box::pin(daemon.run(&shutdown)).await? {

@@ -100,15 +100,17 @@ In the file, keys are written with underscores: feed_memory = \"64MiB\"."))]
   walcast doctor --database-url postgresql://walcast@db/app
   walcast doctor --json | jq 'select(.severity != \"ok\")'"))]
     Doctor(DoctorArgs),
-    /// Say why a client is sent a row or a change, or why not: publication, policy, where, columns, history
+    /// Say why a client is sent a row or a change, or why not, and what it may do in a channel
     #[command(after_help = concat_examples("\
   walcast explain --as claims.json --table public.orders --key '{\"id\": 1}'
   walcast explain --as claims.json --role customer --table orders --lsn 16/B374D848
   walcast explain --table orders --lsn 16/B374D848:3 --where 'total > 100' --columns id,total
   walcast explain --as claims.json --table orders --key '{\"id\": 1}' --json | jq '.delivered'
+  walcast explain --as claims.json --channel room:7:chat
 
-It asks source and history, not the daemon, and ends with 0 whether anything is sent or not.
-With --json, one line is about the table and one about each row or change; .delivered says it."))]
+It asks source and history (neither for a channel), not the daemon, and ends with 0 in any case.
+With --json, one line is about the table and one about each row or change; .delivered says it.
+Of a channel it is one line, with .join, .publish and .presence."))]
     Explain(ExplainArgs),
     /// Print the completion script of a shell
     #[command(after_help = concat_examples("\
@@ -285,8 +287,11 @@ pub(crate) struct DoctorArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
     /// The table: name (in schema public) or schema.name
-    #[arg(long)]
-    pub(crate) table: String,
+    #[arg(long, required_unless_present = "channel")]
+    pub(crate) table: Option<String>,
+    /// Instead of a table: what may be done in this channel
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["table", "key", "lsn", "filter", "columns"])]
+    pub(crate) channel: Option<String>,
     /// The claims of the token, a JSON object; - for standard input
     #[arg(long = "as", value_name = "FILE")]
     pub(crate) claims: Option<PathBuf>,
@@ -297,7 +302,7 @@ pub(crate) struct ExplainArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) policies: Option<PathBuf>,
     /// The row with this key: as it is now, and its newest change in history
-    #[arg(long, value_name = "JSON", conflicts_with = "lsn", required_unless_present = "lsn")]
+    #[arg(long, value_name = "JSON", conflicts_with = "lsn", required_unless_present_any = ["lsn", "channel"])]
     pub(crate) key: Option<String>,
     /// The changes of the transaction with this lsn, or with :seq one of them
     #[arg(long, value_name = "LSN[:SEQ]")]
@@ -342,6 +347,7 @@ mod tests {
             "walcast setup --print --slot s",
             "walcast explain --as - --role r --table orders --lsn 16/B374D848:3 --where a=1 --columns a,b --json",
             "walcast explain --table a.b --key {} --policies p.toml",
+            "walcast explain --channel room:1 --as c.json --policies p.toml --json",
             "walcast completions fish",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{error}"));
@@ -356,6 +362,9 @@ mod tests {
             "walcast explain --table t",
             "walcast explain --table t --key {} --lsn 0/1",
             "walcast explain --key {}",
+            "walcast explain --channel a --table t",
+            "walcast explain --channel a --key {}",
+            "walcast explain --as c.json",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

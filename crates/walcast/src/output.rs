@@ -108,16 +108,21 @@ const FOREIGN_CHARACTERS_MAX: usize = 300;
 
 /// A text of somebody else's as one line for people: nothing in it moves the cursor, or looks like a line of ours.
 pub(crate) fn foreign(text: &str) -> String {
+    foreign_up_to(text, FOREIGN_CHARACTERS_MAX)
+}
+
+/// The same, of at most so many characters.
+pub(crate) fn foreign_up_to(text: &str, characters_max: usize) -> String {
     // They turn the direction of what follows.
     let turns =
         |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let plain: String =
         text.chars().filter(|c| !turns(*c)).map(|c| if c.is_control() { ' ' } else { c }).collect();
     let line = plain.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.chars().count() <= FOREIGN_CHARACTERS_MAX {
+    if line.chars().count() <= characters_max {
         return line;
     }
-    line.chars().take(FOREIGN_CHARACTERS_MAX - 1).chain(['…']).collect()
+    line.chars().take(characters_max - 1).chain(['…']).collect()
 }
 
 /// How a command ended otherwise than well.

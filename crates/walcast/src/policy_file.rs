@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use walcast_policy::{Mistake, Policies};
 
+use crate::output::count;
+
 /// The largest file that is read; more is no file of policies.
 const BYTES_MAX: u64 = 16 << 20;
 
@@ -25,19 +27,31 @@ enum Why {
 
 impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.display();
-        match &self.why {
-            Why::Unreadable(error) => write!(f, "the policies in {path} cannot be read: {error}"),
-            Why::Wrong(mistakes) => {
-                let number = mistakes.len();
-                write!(f, "{number} mistake{} in {path}", if number == 1 { "" } else { "s" })?;
-                mistakes.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
-            }
-        }
+        f.write_str(&self.summary())?;
+        self.mistakes().iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
     }
 }
 
 impl std::error::Error for Unusable {}
+
+impl Unusable {
+    /// What is wrong, without the mistakes.
+    pub(crate) fn summary(&self) -> String {
+        let path = self.path.display();
+        match &self.why {
+            Why::Unreadable(error) => format!("the policies in {path} cannot be read: {error}"),
+            Why::Wrong(mistakes) => format!("{} in {path}", count(mistakes.len() as u64, "mistake")),
+        }
+    }
+
+    /// All mistakes, where it could be read.
+    pub(crate) fn mistakes(&self) -> &[Mistake] {
+        match &self.why {
+            Why::Unreadable(_) => &[],
+            Why::Wrong(mistakes) => mistakes,
+        }
+    }
+}
 
 /// The text of the file. Symbolic links are followed each time.
 ///

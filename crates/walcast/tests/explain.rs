@@ -204,8 +204,12 @@ async fn every_stage_can_be_the_one_that_drops() {
             "the policy hides note",
         );
         let thin = as_customer(&["--table", "thin", "--role", "thin", "--lsn", &at]);
-        told(&thin, "policy", "ALTER TABLE \\\"public\\\".\\\"thin\\\" REPLICA IDENTITY FULL");
+        told(&thin, "policy", "ALTER TABLE \\\"public\\\".\\\"thin\\\" REPLICA IDENTITY FULL;");
         let loose = first(&["--table", "loose", "--lsn", &at]);
+        assert!(
+            loose.to_string().contains("it has no key, so updates and deletes carry nothing of the old row"),
+            "{loose:#}"
+        );
         assert!(loose.to_string().contains("only insert, truncate"), "{loose:#}");
         // Before history, after it, and between its transactions.
         let last = |place: &str| scene.explain(&["--table", "orders", "--lsn", place]).remove(1);
@@ -246,4 +250,114 @@ async fn every_stage_can_be_the_one_that_drops() {
         );
     })
     .await;
+}
+
+const CHANNELS: &str = r#"
+[[policy]]
+role = "member"
+channel = ["room:{claims.org}:*", "user:{claims.sub}"]
+
+[[policy]]
+role = "member"
+channel = "news"
+allow = []
+
+[[policy]]
+role = "*"
+channel = ["news", "lobby"]
+allow = "publish"
+"#;
+
+#[test]
+fn what_may_be_done_in_a_channel_is_explained_with_the_policy_that_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, text) in [
+        ("policies.toml", CHANNELS),
+        ("ann.json", r#"{"sub": "ann", "org": 7, "role": "member"}"#),
+        ("none.json", "{}"),
+    ] {
+        std::fs::write(folder.path().join(name), text).expect("a file");
+    }
+    // Neither source nor history is asked.
+    let run = |arguments: &[&str]| {
+        let nowhere = ["--database-url", "postgresql://nobody@127.0.0.1:1/none"];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_walcast"));
+        command.current_dir(folder.path()).env_clear().stdin(Stdio::null()).arg("explain").args(arguments);
+        command.args(nowhere).output().unwrap_or_else(|error| panic!("walcast does not start: {error}"))
+    };
+    let explained = |arguments: &[&str]| -> Value {
+        let output = run(&[arguments, &["--json"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+    };
+    let of = |claims: &str, channel: &str| {
+        explained(&["--as", claims, "--policies", "policies.toml", "--channel", channel])
+    };
+    for (claims, channel, may, fragment) in [
+        (
+            "ann.json",
+            "room:7:chat",
+            [true, true, true],
+            "policy 1, line 2 of policies.toml (for \"room:{claims.org}:*\") grants joining, publishing and presence",
+        ),
+        (
+            "ann.json",
+            "room:8:chat",
+            [false; 3],
+            "no policy of policies.toml grants role \"member\" the channel \"room:8:chat\" (forbidden)",
+        ),
+        ("ann.json", "news", [true, false, false], "grants joining alone"),
+        (
+            "ann.json",
+            "news",
+            [true, false, false],
+            "policy 3, line 11 of policies.toml (for \"news\") does not count",
+        ),
+        ("ann.json", "lobby", [true, true, false], "grants joining and publishing"),
+        ("none.json", "lobby", [true, true, false], "grants joining and publishing"),
+        ("ann.json", "a\u{7}", [false; 3], "no policy"),
+    ] {
+        let role: &[&str] = if claims == "none.json" { &["--role", "guest"] } else { &[] };
+        let line = explained(
+            &[&["--as", claims, "--policies", "policies.toml", "--channel", channel], role].concat(),
+        );
+        let found = ["join", "publish", "presence"].map(|what| line[what].as_bool().expect("a word"));
+        assert_eq!((&line["of"], found), (&json!("channel"), may), "{line:#}");
+        let messages: Vec<&str> = line["stages"]
+            .as_array()
+            .expect("stages")
+            .iter()
+            .filter_map(|stage| stage["message"].as_str())
+            .collect();
+        assert!(messages.iter().any(|message| message.contains(fragment)), "{fragment} is not in {line:#}");
+    }
+    assert_eq!(drops(&of("ann.json", "room:8:chat")), ["policy"]);
+    // A claim that is missing.
+    let line = explained(&[
+        "--as",
+        "none.json",
+        "--role",
+        "member",
+        "--policies",
+        "policies.toml",
+        "--channel",
+        "user:ann",
+    ]);
+    assert!(line.to_string().contains("gives nothing: a claim of it is missing"), "{line:#}");
+    // Without policies: everything, as far as it is a name.
+    let line = explained(&["--channel", "anything"]);
+    assert_eq!((&line["join"], &line["publish"]), (&json!(true), &json!(true)), "{line:#}");
+    let long = "x".repeat(2000);
+    let line = explained(&["--channel", &long]);
+    assert_eq!((&line["join"], drops(&line)), (&json!(false), vec!["name"]), "{line:#}");
+    let human = run(&["--as", "ann.json", "--policies", "policies.toml", "--channel", "news", "--human"]);
+    let text = String::from_utf8_lossy(&human.stdout).into_owned();
+    for part in [
+        "channel \"news\" for role \"member\"",
+        "  may      join it",
+        "  may not  publish",
+        "  keeps  policy",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
 }

@@ -26,7 +26,9 @@ async fn a_file_that_becomes_wrong_is_said_and_counted_and_the_daemon_goes_on() 
     std::fs::write(&path, "[[policy]]\nrole = 'clerk'\ntable = 'orders'\n").expect("a file");
     hang_up(&daemon);
     let said = daemon.until_log("policy 1, line 3").await;
-    assert!(said.contains("ERROR") && said.contains("the policies that were in force stay so"), "{said}");
+    assert!(said.contains("ERROR") && said.contains("hint="), "{said}");
+    let said = daemon.until_log("the policies that were in force stay so").await;
+    assert!(said.contains("ERROR") && said.contains("1 mistake in "), "{said}");
     daemon.until_metric("walcast_policies_reload_failures_total", 1.0).await;
     daemon.until_metric("walcast_policies_stale", 1.0).await;
     // By itself, without being asked.

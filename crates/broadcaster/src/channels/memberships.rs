@@ -58,6 +58,25 @@ pub(crate) fn not_granted(channel: &str) -> Refusal {
     Refusal::forbidden(format!("no policy grants the channel {channel:?} to this client"))
 }
 
+/// What a client with these rights may do in a channel, by the code that lets it in.
+///
+/// # Errors
+/// When it would not be let in, whoever is there. `bytes_max`: of a name (`channel_name_bytes_max`).
+pub fn channel_grant(
+    channel: &str,
+    rights: &ChannelRights,
+    bytes_max: usize,
+) -> Result<ChannelGrant, Refusal> {
+    if channel.len() > bytes_max {
+        let text = format!("a channel's name has at most {bytes_max} bytes (channel_name_bytes_max)");
+        return Err(over("channel_name_bytes_max", text));
+    }
+    if channel.is_empty() || has_control(channel) {
+        return Err(Refusal::bad("a channel's name is not empty and has no control characters"));
+    }
+    rights.of(channel).ok_or_else(|| not_granted(channel))
+}
+
 impl Seat {
     const fn new(mailbox: Arc<Mailbox>) -> Self {
         Self { mailbox, joined: BTreeMap::new(), is_away: false, handed_out: 0 }
@@ -94,15 +113,7 @@ impl Memberships {
     ) -> Result<Joined, Refusal> {
         let limits = *self.channels.limits();
         let JoinChannel { channel, state, client_id, reference } = message;
-        let bytes_max = limits.channel_name_bytes_max;
-        if channel.len() > bytes_max {
-            let text = format!("a channel's name has at most {bytes_max} bytes (channel_name_bytes_max)");
-            return Err(over("channel_name_bytes_max", text));
-        }
-        if channel.is_empty() || has_control(&channel) {
-            return Err(Refusal::bad("a channel's name is not empty and has no control characters"));
-        }
-        let grant = rights.of(&channel).ok_or_else(|| not_granted(&channel))?;
+        let grant = channel_grant(&channel, rights, limits.channel_name_bytes_max)?;
         if self.joined().count() >= limits.channels_per_connection_max {
             let max = limits.channels_per_connection_max;
             let text = format!("channels in one connection (channels_per_connection_max): at most {max}");

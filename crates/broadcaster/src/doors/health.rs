@@ -5,7 +5,7 @@ use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use walcast_feed::{BudgetState, SlotWal, SourceState};
+use walcast_feed::{BudgetState, Cause, SlotWal, SourceState};
 use walcast_protocol::{ErrorCode, STREAM_PATH};
 
 use super::Door;
@@ -43,17 +43,17 @@ pub(super) async fn readyz(
     if is_stopping {
         reasons.push("the daemon is going down".to_owned());
     }
-    let source = match &*feed.source().borrow() {
+    let mut outages = feed.outages().now();
+    let source = match feed.source().borrow().clone() {
         SourceState::Starting => json!({"state": "starting"}),
         SourceState::Streaming => json!({"state": "streaming"}),
-        SourceState::Interrupted { reason, hint } => {
-            reasons
-                .push("the connection to the source is interrupted; clients get what history has".to_owned());
-            // What does not pass by itself.
-            reasons.extend(hint.clone());
-            json!({"state": "interrupted", "message": reason, "hint": hint})
+        SourceState::Interrupted { reason: message, hint } => {
+            let told = json!({"state": "interrupted", "message": message, "hint": hint});
+            outages.insert(0, ("the source is not read", Cause { message, hint }));
+            told
         }
     };
+    reasons.extend(told(&outages));
     let (stored, head) = (feed.stored(), feed.head());
     let lag_bytes = head.lsn().bytes_since(stored.lsn());
     if lag_bytes >= limits.history_stall_bytes {
@@ -82,11 +82,28 @@ pub(super) async fn readyz(
     (status, Json(body)).into_response()
 }
 
+/// One reason for each cause, with all that it keeps from working: a server that is away is one.
+fn told(outages: &[(&'static str, Cause)]) -> Vec<String> {
+    let mut causes: Vec<(Vec<&str>, &Cause)> = Vec::new();
+    for (effect, cause) in outages {
+        match causes.iter_mut().find(|(_, known)| *known == cause) {
+            Some((effects, _)) => effects.push(effect),
+            None => causes.push((vec![effect], cause)),
+        }
+    }
+    let reason = |(effects, Cause { message, hint }): (Vec<&str>, &Cause)| {
+        let hint = hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+        format!("{}: {message}{hint}", effects.join(", "))
+    };
+    causes.into_iter().map(reason).collect()
+}
+
 /// What the WAL that the slot keeps is a reason of.
 fn over_budget(wal: &SlotWal) -> Option<&'static str> {
     match (wal.budget, wal.status.as_deref()) {
         (BudgetState::GivenUp, _) => Some(
-            "the slot was given up because it kept more WAL than wal_budget: the feed is over, start it over",
+            "the slot was given up because it kept more WAL than wal_budget, and the feed is over; walcast setup --start-over \
+             starts another",
         ),
         (BudgetState::Exceeded, _) => Some("the slot keeps more of the source's WAL than wal_budget"),
         (BudgetState::Within, Some("unreserved")) => {
@@ -140,4 +157,27 @@ pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Response {
 /// An error as the HTTP doors give it.
 pub(super) fn refused(status: StatusCode, code: &ErrorCode, message: &str, hint: Option<&str>) -> Response {
     (status, Json(json!({"code": code, "message": message, "hint": hint}))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use walcast_feed::Cause;
+
+    use super::told;
+
+    #[test]
+    fn a_cause_is_told_once_with_all_that_it_keeps_from_working() {
+        let cause = |message: &str, hint: Option<&str>| Cause {
+            message: message.to_owned(),
+            hint: hint.map(str::to_owned),
+        };
+        let away = cause("cannot reach it", Some("start it"));
+        let outages =
+            [("a is not read", away.clone()), ("b is not written", cause("full", None)), ("no c", away)];
+        assert_eq!(
+            told(&outages),
+            ["a is not read, no c: cannot reach it; start it", "b is not written: full"]
+        );
+        assert_eq!(told(&[]), [] as [&str; 0]);
+    }
 }

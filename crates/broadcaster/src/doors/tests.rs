@@ -476,7 +476,20 @@ async fn health_is_told_with_its_reasons_and_plain_requests_are_helped() {
         .writer
         .set_source(SourceState::Interrupted { reason: "no route".into(), hint: Some("plug in".into()) });
     let ready = http(house.address, &get("/readyz")).await;
-    assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("no route"), "{ready}");
+    assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+    assert!(ready.contains("the source is not read: no route; plug in"), "{ready}");
+    // Each by its present cause, and all of them.
+    house.writer.set_source(SourceState::Interrupted { reason: "no publication".into(), hint: None });
+    let mut history = house.feed.outages().part("history is not written");
+    history.begin("disk full".into(), None);
+    let ready = http(house.address, &get("/readyz")).await;
+    assert!(ready.starts_with("HTTP/1.1 200") && !ready.contains("no route"), "{ready}");
+    assert!(
+        ready.contains("not read: no publication") && ready.contains("not written: disk full"),
+        "{ready}"
+    );
+    history.end();
+    assert!(!http(house.address, &get("/readyz")).await.contains("disk full"));
     let plain = http(house.address, &get("/v1/stream")).await;
     assert!(plain.starts_with("HTTP/1.1 426") && plain.contains("walcast.v1"), "{plain}");
     assert!(http(house.address, &get("/metrics")).await.starts_with("HTTP/1.1 404"));

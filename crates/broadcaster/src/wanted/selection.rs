@@ -78,7 +78,7 @@ impl Unbindable {
                     "{table} cannot be filtered: {columns} not in its replica identity, so that deletes could not be told"
                 );
                 Refusal::new(ErrorCode::IdentityRequired, message)
-                    .hint(format!("an administrator runs {remedy};"))
+                    .hint(format!("an administrator runs {remedy}"))
             }
         }
     }

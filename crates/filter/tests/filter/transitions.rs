@@ -76,7 +76,7 @@ fn requirements_name_the_columns_and_the_statement() {
     assert!(of("FALSE", ReplicaIdentity::Nothing).are_met());
     let needs = of("n = 1 AND owner = 'a' AND id = 1", ReplicaIdentity::Index);
     assert_eq!(needs.missing, ["owner", "n"]);
-    let remedy = "ALTER TABLE \"public\".\"odd \"\"files\"\"\" REPLICA IDENTITY FULL";
+    let remedy = "ALTER TABLE \"public\".\"odd \"\"files\"\"\" REPLICA IDENTITY FULL;";
     assert_eq!(needs.remedy.as_deref(), Some(remedy));
     assert_eq!(of("id = 1", ReplicaIdentity::Nothing).missing, ["id"]);
 }

@@ -1,6 +1,6 @@
 //! Which channels policies grant, and to whom.
 
-use walcast_policy::{ChannelGrant, Policies};
+use walcast_policy::{ChannelCounts, ChannelGrant, ChannelRights, Policies};
 
 use super::table::{claims, policies};
 
@@ -53,6 +53,42 @@ fn those_of_the_role_add_up_and_those_of_every_role_count_where_it_has_none() {
     }
     // What is said of tables says nothing of channels.
     assert_eq!(policies.channel_rights("user", &claims("{}")).of("public.orders"), None);
+}
+
+#[test]
+fn what_each_policy_says_of_a_channel_adds_up_to_what_is_granted() {
+    let policies = policies(TEXT);
+    let said = |role: &str, of: &str, channel: &str| {
+        let (claims, rights) = (claims(of), policies.channel_rights(role, &claims(of)));
+        let sayings = policies.about_channel(role, &claims, channel);
+        let counting = sayings.iter().filter(|saying| saying.counts == ChannelCounts::Yes);
+        let sum = counting.map(|saying| saying.grant).reduce(|one, other| ChannelGrant {
+            publish: one.publish || other.publish,
+            presence: one.presence || other.presence,
+        });
+        assert_eq!(sum, rights.of(channel), "{role} {channel}");
+        let words = |counts| match counts {
+            ChannelCounts::Yes => "yes",
+            ChannelCounts::AnotherName => "-",
+            ChannelCounts::NoClaim => "no claim",
+            ChannelCounts::Overridden => "overridden",
+        };
+        let all = sayings.iter().map(|saying| (saying.place.policy, saying.pattern, words(saying.counts)));
+        all.filter(|(_, _, words)| *words != "-")
+            .map(|(policy, pattern, words)| format!("{policy} {pattern} {words}"))
+            .collect::<Vec<_>>()
+    };
+    let ann = r#"{"sub": "ann", "org": 1}"#;
+    assert_eq!(said("user", ann, "news"), ["2 news yes", "3 n* yes", "4 news overridden"]);
+    assert_eq!(said("user", ann, "lobby"), ["4 lobby yes"]);
+    assert_eq!(said("user", ann, "user:ann"), ["1 user:{claims.sub} yes"]);
+    assert_eq!(
+        said("user", r#"{"sub": "a:b"}"#, "user:a"),
+        ["1 room:{claims.org}:* no claim", "1 user:{claims.sub} no claim"]
+    );
+    assert_eq!(said("guest", "{}", "user:ann"), [] as [&str; 0]);
+    assert_eq!(policies.channel_patterns(), 6);
+    assert_eq!(ChannelRights::Everything.of("x"), Some(ChannelGrant::EVERYTHING));
 }
 
 #[test]

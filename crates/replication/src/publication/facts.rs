@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use walcast_model::{Oid, RelationName};
 use walcast_postgres::{Session, quote_identifier};
 
+use crate::assemble::OWN_SCHEMA;
 use crate::error::Error;
 
 /// The state of a database as far as publishing is concerned, read in one go.
@@ -134,6 +135,22 @@ impl Facts {
     #[must_use]
     pub fn publication(&self, name: &str) -> Option<&PublicationFacts> {
         self.publications.iter().find(|publication| publication.name == name)
+    }
+
+    /// The tables of which a publication publishes rows: for a partitioned one its partitions. walcast's own are not among
+    /// them.
+    pub(super) fn published_by<'a>(
+        &'a self,
+        publication: &'a PublicationFacts,
+    ) -> impl Iterator<Item = &'a TableFacts> {
+        self.tables.iter().filter(|table| {
+            let listed = |oid| publication.tables.contains(oid);
+            let covered = publication.all_tables
+                || publication.schemas.contains(&table.name.schema)
+                || listed(&table.oid)
+                || table.root.as_ref().is_some_and(listed);
+            covered && table.permanent && !table.partitioned && table.name.schema != OWN_SCHEMA
+        })
     }
 
     /// Reads the facts. Costs some milliseconds for a thousand tables.

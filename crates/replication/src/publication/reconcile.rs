@@ -7,12 +7,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use walcast_feed::{Outage, Outages};
+use walcast_model::Oid;
 use walcast_postgres::{ConnectionConfig, Session};
 
 use super::PublicationSettings;
 use super::apply::{Applied, apply};
 use super::facts::Facts;
-use super::plan::{Action, Finding, Plan, PlanStep};
+use super::plan::{Action, Finding, Placement, Plan, PlanStep, TableStep};
 use crate::backoff::Backoff;
 use crate::error::Error;
 use crate::metrics::{
@@ -31,12 +33,21 @@ pub struct Reconciler {
     /// The feed's secret.
     secret: String,
     findings: watch::Sender<Vec<Finding>>,
+    /// Since when they are known.
+    found_at: HashMap<Finding, Instant>,
     /// Steps that failed, by their subject.
     delayed: HashMap<String, Delay>,
+    /// The tables that were published when it last looked, or that it has published since; `None` at first.
+    published: Option<HashSet<Oid>>,
+    outage: Outage,
 }
+
+/// What is told while it cannot look.
+const EFFECT: &str = "the publications are not looked after";
 
 #[derive(Debug)]
 struct Delay {
+    since: Instant,
     next: Instant,
     interval: Duration,
 }
@@ -52,7 +63,23 @@ impl Reconciler {
     /// For the feed with this secret.
     #[must_use]
     pub fn new(config: ConnectionConfig, settings: PublicationSettings, secret: String) -> Self {
-        Self { config, settings, secret, findings: watch::Sender::new(Vec::new()), delayed: HashMap::new() }
+        Self {
+            config,
+            settings,
+            secret,
+            findings: watch::Sender::new(Vec::new()),
+            found_at: HashMap::new(),
+            delayed: HashMap::new(),
+            published: None,
+            outage: Outages::default().part(EFFECT),
+        }
+    }
+
+    /// Tells there when it cannot do its work.
+    #[must_use]
+    pub fn telling(mut self, outages: &Outages) -> Self {
+        self.outage = outages.part(EFFECT);
+        self
     }
 
     /// Sees what the last look found.
@@ -72,7 +99,9 @@ impl Reconciler {
             };
             let Err(error) = ended;
             let wait = backoff.after(error.is_shutting_down());
-            tracing::warn!(%error, hint = error.hint(), "cannot look after the publications; trying again in {wait:.1?}");
+            let hint = error.hint();
+            tracing::warn!(%error, hint, "cannot look after the publications; trying again in {wait:.1?}");
+            self.outage.begin(error.to_string(), hint);
             tokio::select! {
                 () = cancel.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
@@ -85,6 +114,9 @@ impl Reconciler {
         loop {
             self.look(&session).await?;
             backoff.reset();
+            if let Some(away) = self.outage.end() {
+                tracing::info!("the publications are looked after again, after {away:.1?}");
+            }
             tokio::select! {
                 () = tokio::time::sleep(self.settings.discover_interval) => {}
                 _ = session.closed() => return Err(walcast_postgres::Error::Closed.into()),
@@ -103,6 +135,7 @@ impl Reconciler {
         }
         let plan = Plan::new(&facts, &self.settings);
         self.report(&plan);
+        self.see_published(&facts);
         let subjects: HashSet<String> = plan.steps.iter().map(|step| subject(&step.action)).collect();
         self.delayed.retain(|subject, _| subjects.contains(subject));
         for step in plan.steps.iter().filter(|step| step.allowed) {
@@ -118,27 +151,47 @@ impl Reconciler {
         }
         match apply(session, step, &self.settings, Some(&self.secret)).await {
             Ok(applied) => {
-                self.delayed.remove(&subject);
+                let delayed = self.delayed.remove(&subject).map(|delay| delay.since.elapsed());
                 metrics::counter!(PUBLICATION_CHANGES_TOTAL).increment(1);
-                say(&subject, &applied, self.settings.pickup_bytes_max);
+                say(&step.action, &applied, delayed, self.settings.pickup_bytes_max);
+                // It was told just now.
+                if let (Action::Table(table), Some(published)) = (&step.action, &mut self.published) {
+                    published.insert(table.oid);
+                }
                 Ok(())
             }
             Err(Error::Postgres(error)) if error.sqlstate().is_some() && !error.is_shutting_down() => {
                 metrics::counter!(PUBLICATION_RETRIES_TOTAL).increment(1);
                 let (shortest, longest) = (self.settings.discover_interval, self.settings.retry_interval_max);
-                let interval =
-                    self.delayed.get(&subject).map_or(shortest, |delay| delay.interval.saturating_mul(2));
+                let before = self.delayed.get(&subject);
+                let interval = before.map_or(shortest, |delay| delay.interval.saturating_mul(2));
                 let interval = interval.min(longest.max(shortest));
+                let since = before.map_or_else(Instant::now, |delay| delay.since);
                 tracing::warn!(%subject, %error, hint = error.hint(), "cannot publish it yet; trying again in {interval:.1?}");
-                self.delayed.insert(subject, Delay { next: Instant::now() + interval, interval });
+                self.delayed.insert(subject, Delay { since, next: Instant::now() + interval, interval });
                 Ok(())
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Says each finding once, until it is gone.
-    fn report(&self, plan: &Plan) {
+    /// Says which tables are published that were not when it last looked. Those that it publishes itself are said then.
+    fn see_published(&mut self, facts: &Facts) {
+        let names = self.settings.names();
+        let publications = names.iter().filter_map(|name| facts.publication(name));
+        let tables: Vec<_> = publications.flat_map(|publication| facts.published_by(publication)).collect();
+        let now: HashSet<Oid> = tables.iter().map(|table| table.oid).collect();
+        let Some(before) = self.published.replace(now) else { return };
+        let mut told = before;
+        for table in tables {
+            if told.insert(table.oid) {
+                tracing::info!(table = %table.name, "{} is published: its changes are in the feed from now on", table.name);
+            }
+        }
+    }
+
+    /// Says each finding once, until it is gone, and that it is.
+    fn report(&mut self, plan: &Plan) {
         metrics::gauge!(PUBLICATION_FINDINGS).set(plan.findings.len() as f64);
         self.findings.send_if_modified(|known| {
             for finding in plan.findings.iter().filter(|finding| !known.contains(finding)) {
@@ -148,6 +201,17 @@ impl Reconciler {
             let changed = *known != plan.findings;
             known.clone_from(&plan.findings);
             changed
+        });
+        for finding in &plan.findings {
+            self.found_at.entry(finding.clone()).or_insert_with(Instant::now);
+        }
+        self.found_at.retain(|finding, since| {
+            let is_there = plan.findings.contains(finding);
+            if !is_there {
+                let (Finding { subject, problem, .. }, lasted) = (finding, since.elapsed());
+                tracing::info!(subject, "{subject}: this is over, after {lasted:.1?}: {problem}");
+            }
+            is_there
         });
     }
 }
@@ -159,11 +223,32 @@ fn subject(action: &Action) -> String {
     }
 }
 
-fn say(subject: &str, applied: &Applied, bytes_max: u64) {
+/// `delayed`: how long it could not be done.
+fn say(action: &Action, applied: &Applied, delayed: Option<Duration>, bytes_max: u64) {
     metrics::counter!(PICKED_UP_ROWS_TOTAL).increment(applied.rows);
     metrics::counter!(PICKUPS_WITHOUT_ROWS_TOTAL).increment(applied.without_rows.len() as u64);
-    tracing::info!(%subject, rows = applied.rows, "publication changed");
+    let after = delayed.map(|delayed| format!(", after {delayed:.1?} of trying")).unwrap_or_default();
+    match action {
+        Action::Publication { publication, .. } => {
+            tracing::info!(publication, "publication {publication} was changed{after}");
+        }
+        Action::Table(step) => {
+            let (table, rows) = (&step.name, applied.rows);
+            tracing::info!(%table, rows, "{table} {}{after}", now(step));
+        }
+    }
     for (table, reason) in &applied.without_rows {
         tracing::warn!(%table, %reason, bytes_max, "its changes are in the feed from now on, without the rows that were there before: clients see those by a new sync");
+    }
+}
+
+/// What a table is after a step.
+const fn now(step: &TableStep) -> &'static str {
+    match &step.enter {
+        Some((Placement::Whole, _)) => "is published: its changes are in the feed from now on",
+        Some((Placement::Inserts, _)) => {
+            "is published: its inserts and truncates are in the feed from now on"
+        }
+        None => "is published no longer: nothing of it is in the feed from now on",
     }
 }

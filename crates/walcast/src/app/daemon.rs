@@ -47,7 +47,7 @@ pub(super) struct Daemon {
     /// Then: store what is there, and end.
     stop_history: CancellationToken,
     grace: Duration,
-    feed: Feed,
+    pub(super) feed: Feed,
     /// Told when the feed cannot go on as it is.
     again: watch::Receiver<Option<Again>>,
 }
@@ -80,7 +80,7 @@ impl Daemon {
         };
         let (has_slot, held) = watch::channel(false);
         let clients = daemon.store(settings, &record, appender, held, ending.clone());
-        let emitter = BarrierEmitter::new(settings.database.clone(), requests);
+        let emitter = BarrierEmitter::new(settings.database.clone(), requests).telling(feed.outages());
         let stop = daemon.stop_source.clone();
         daemon.tasks.spawn("barrier emitter", emitter.run(stop).map(Ok));
         let mut source = replicator(settings, &record);
@@ -168,7 +168,8 @@ impl Daemon {
             return;
         }
         let secret = record.secret.reveal().to_owned();
-        let reconciler = Reconciler::new(settings.database.clone(), settings.publication.clone(), secret);
+        let reconciler = Reconciler::new(settings.database.clone(), settings.publication.clone(), secret)
+            .telling(self.feed.outages());
         let stop = self.stop_source.clone();
         self.tasks.spawn("publications", reconciler.run(stop).map(Ok));
     }

@@ -1,5 +1,6 @@
 //! The doors' sockets, certificate, keys and policies: what outlives a feed that is continued as another one.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use walcast_auth::{KeyError, KeyRing, Renewal, Verifier};
 use walcast_broadcaster::access::{Authority, Tokens};
 use walcast_broadcaster::doors::{self, Listener, ServerTls};
+use walcast_feed::Outages;
 use walcast_policy::Policies;
 
 use super::ServeError;
@@ -70,21 +72,36 @@ impl Entrance {
 
     /// Says what an operator should know before others find it out.
     fn warn(&self) {
-        let EntranceSettings { listen, tls, tokens, insecure, trusted_proxies, .. } = &self.settings;
+        let EntranceSettings { listen, tls, tokens, trusted_proxies, .. } = &self.settings;
         let is_reached = listen.iter().any(|address| !address.is_local());
-        if is_reached && tokens.is_none() {
-            tracing::warn!(
-                insecure,
-                "without authentication, whoever reaches the port reads everything that is published"
-            );
-        }
-        if tokens.as_ref().is_some_and(|tokens| tokens.policies.is_none()) {
-            tracing::warn!("there are no policies: nobody may have anything; see the setting policies");
-        }
         if is_reached && tokens.is_some() && tls.is_none() && trusted_proxies.is_empty() {
             tracing::warn!(
                 "tokens and data come over the network as they are, unless a proxy in front speaks TLS: see tls_cert_file and trusted_proxies"
             );
+        }
+    }
+
+    /// Says once who is let in, and to what.
+    fn tell(&self, policies: Option<&PolicyFile>) {
+        let EntranceSettings { listen, tokens, insecure, .. } = &self.settings;
+        match (tokens, policies) {
+            (None, _) if listen.iter().any(|address| !address.is_local()) => tracing::warn!(
+                insecure,
+                "without authentication, whoever reaches the port reads everything that is published"
+            ),
+            (None, _) => tracing::info!(
+                "without authentication: whoever comes from this machine reads everything that is published"
+            ),
+            (Some(_), None) => {
+                tracing::warn!("there are no policies: nobody may have anything; see the setting policies");
+            }
+            (Some(_), Some(file)) => {
+                let (policies, path) = (Arc::clone(&file.in_force().borrow()), file.path().display());
+                let tables: BTreeSet<_> =
+                    policies.patterns().into_iter().map(|(pattern, _)| pattern).collect();
+                let (count, tables, channels) = (policies.len(), tables.len(), policies.channel_patterns());
+                tracing::info!(%path, policies = count, tables, channels, "with authentication: policies say who may have what");
+            }
         }
     }
 
@@ -127,6 +144,7 @@ impl Entrance {
             Some(tokens) => Some(verifier(tokens).await?),
             None => None,
         };
+        self.tell(policies.as_ref());
         let policies = policies.map(Arc::new);
         Ok(Keepers { verifier, tls: self.tls.clone(), policies, settings: self.settings.clone() })
     }
@@ -242,7 +260,14 @@ impl Keepers {
     }
 
     /// The tasks that keep keys, certificate and policies up to date until `stop`; `reload` says that they changed.
-    pub(super) fn spawn(&self, tasks: &mut Tasks, mut reload: watch::Receiver<()>, stop: &CancellationToken) {
+    /// `outages` is told what cannot be used.
+    pub(super) fn spawn(
+        &self,
+        tasks: &mut Tasks,
+        mut reload: watch::Receiver<()>,
+        stop: &CancellationToken,
+        outages: &Outages,
+    ) {
         let keys = self.verifier.as_ref().map(|verifier| Arc::clone(verifier.keys()));
         if let Some(keys) = keys.clone() {
             let stop = stop.clone();
@@ -255,7 +280,7 @@ impl Keepers {
             tasks.spawn("certificate", renew.map(Ok));
         }
         if let Some(policies) = self.policies.clone() {
-            let follow = policies.follow(reload.clone(), stop.clone());
+            let follow = policies.follow(reload.clone(), stop.clone(), outages.clone());
             tasks.spawn("policies", follow.map(Ok));
         }
         let (tls, stop) = (self.tls.clone(), stop.clone());

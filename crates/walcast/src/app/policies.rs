@@ -14,7 +14,8 @@ use std::time::Duration;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use walcast_policy::Policies;
+use walcast_feed::{Outage, Outages};
+use walcast_policy::{Mistake, Policies};
 
 use crate::policy_file::{self, Unusable};
 
@@ -27,6 +28,10 @@ const STALE: &str = "walcast_policies_stale";
 
 /// How often the file is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// Mistakes that are logged; the doctor shows all of them.
+const LOGGED_MISTAKES_MAX: usize = 20;
+/// What is told while other policies are in force than the file has.
+const EFFECT: &str = "the file of policies cannot be used, and those before it stay in force";
 
 /// Describes the metrics of this module to the recorder that is installed.
 pub(crate) fn describe() {
@@ -61,7 +66,7 @@ impl PolicyFile {
     }
 
     /// Where it is.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -70,8 +75,14 @@ impl PolicyFile {
         self.in_force.subscribe()
     }
 
-    /// Follows the file until `stop`; `reload` says that it changed.
-    pub(crate) async fn follow(self: Arc<Self>, mut reload: watch::Receiver<()>, stop: CancellationToken) {
+    /// Follows the file until `stop`; `reload` says that it changed. `outages` is told while it cannot be used.
+    pub(crate) async fn follow(
+        self: Arc<Self>,
+        mut reload: watch::Receiver<()>,
+        stop: CancellationToken,
+        outages: Outages,
+    ) {
+        let mut outage = outages.part(EFFECT);
         let mut looks = tokio::time::interval(self.look_interval);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut last, mut settled): (Option<Seen>, Option<Seen>) = (None, None);
@@ -84,7 +95,7 @@ impl PolicyFile {
             };
             let seen = self.look().await;
             if asked || (last.as_ref() == Some(&seen) && settled.as_ref() != Some(&seen)) {
-                self.apply(&seen, asked);
+                self.apply(&seen, asked, &mut outage);
                 settled = Some(seen.clone());
             }
             last = Some(seen);
@@ -98,7 +109,7 @@ impl PolicyFile {
         read.map_err(io::Error::other).flatten().map_err(|error| error.to_string())
     }
 
-    fn apply(&self, seen: &Seen, asked: bool) {
+    fn apply(&self, seen: &Seen, asked: bool, outage: &mut Outage) {
         let text = seen.as_deref().map_err(|error| io::Error::other(error.clone()));
         let path = self.path.display();
         match policy_file::policies(&self.path, text) {
@@ -112,21 +123,38 @@ impl PolicyFile {
                     }
                     changed
                 });
+                let stale_for = outage.end();
+                let again =
+                    stale_for.map(|stale_for| format!("; the file can be used again, after {stale_for:.1?}"));
+                let again = again.unwrap_or_default();
                 if changed {
                     counter!(RELOADS_TOTAL).increment(1);
-                    tracing::info!(%path, count, "other policies are in force");
-                } else if asked {
-                    tracing::info!(%path, count, "the policies are as they were");
+                    tracing::info!(%path, count, "other policies are in force{again}");
+                } else if asked || stale_for.is_some() {
+                    tracing::info!(%path, count, "the policies are as they were{again}");
                 }
             }
             Err(error) => {
                 gauge!(STALE).set(1.0);
                 counter!(RELOAD_FAILURES_TOTAL).increment(1);
-                // A line of the log is one event.
-                let error = error.to_string().replace("\n  ", " | ");
-                tracing::error!(error, "the policies that were in force stay so");
+                log(&error);
+                let hint = "mend the file: walcast doctor shows every mistake";
+                outage.begin(error.summary(), Some(hint.to_owned()));
             }
         }
+    }
+}
+
+/// A line of the log for each mistake, as far as somebody reads them.
+fn log(error: &Unusable) {
+    let hint = "mend the file: it is read again when it changes; walcast doctor shows every mistake";
+    tracing::error!(error = error.summary(), hint, "the policies that were in force stay so");
+    for Mistake { place, message, hint } in error.mistakes().iter().take(LOGGED_MISTAKES_MAX) {
+        tracing::error!(hint, "a mistake in the policies: {place}: {message}");
+    }
+    let more = error.mistakes().len().saturating_sub(LOGGED_MISTAKES_MAX);
+    if more > 0 {
+        tracing::error!(more, "there are more mistakes in the policies");
     }
 }
 
@@ -138,9 +166,10 @@ mod tests {
 
     use tokio::sync::watch;
     use tokio_util::sync::{CancellationToken, DropGuard};
+    use walcast_feed::Outages;
     use walcast_policy::Policies;
 
-    use super::PolicyFile;
+    use super::{EFFECT, PolicyFile};
 
     fn text(role: &str) -> String {
         format!("[[policy]]\nrole = {role:?}\ntable = '*'\n")
@@ -154,7 +183,7 @@ mod tests {
         let guard = stop.clone().drop_guard();
         let (said, reload) = watch::channel(());
         tokio::spawn(async move {
-            Arc::new(file).follow(reload, stop).await;
+            Arc::new(file).follow(reload, stop, Outages::default()).await;
             drop(said);
         });
         (in_force, guard)
@@ -197,16 +226,22 @@ mod tests {
         std::fs::write(&path, text("a")).unwrap();
         let file = Arc::new(PolicyFile::open(path.clone()).unwrap());
         let mut in_force = file.in_force();
+        let outages = Outages::default();
+        let mut outage = outages.part(EFFECT);
         for wrong in [Ok("[[policy]]\nrole = 'a'\n".to_owned()), Err("gone".to_owned())] {
-            file.apply(&wrong, true);
+            file.apply(&wrong, true, &mut outage);
+            let told = outages.now();
+            let is_told = |text: &str| told.len() == 1 && told[0].1.message.contains(text);
+            assert!(is_told("1 mistake in") || is_told("cannot be read: gone"), "{told:?}");
             assert!(!in_force.has_changed().unwrap(), "{wrong:?}");
             has(&mut in_force, "a").await;
         }
-        file.apply(&Ok(text("b")), false);
+        file.apply(&Ok(text("b")), false, &mut outage);
+        assert_eq!(outages.now(), []);
         has(&mut in_force, "b").await;
         // Nobody is woken when it says the same.
         in_force.mark_unchanged();
-        file.apply(&Ok(text("b")), true);
+        file.apply(&Ok(text("b")), true, &mut outage);
         assert!(!in_force.has_changed().unwrap());
     }
 
@@ -220,7 +255,7 @@ mod tests {
         let mut in_force = file.in_force();
         let stop = CancellationToken::new();
         let (said, reload) = watch::channel(());
-        let following = tokio::spawn(Arc::new(file).follow(reload, stop.clone()));
+        let following = tokio::spawn(Arc::new(file).follow(reload, stop.clone(), Outages::default()));
         std::fs::write(&path, text("b")).unwrap();
         said.send_replace(());
         has(&mut in_force, "b").await;

@@ -1,12 +1,14 @@
-//! `walcast explain`: why a client is sent something of a table, or is not. Stage by stage, with the daemon's own
-//! policies, filters and facts; it changes nothing.
+//! `walcast explain`: why a client is sent something of a table, or is not, and what it may do in a channel. Stage by
+//! stage, with the daemon's own policies, filters and facts; it changes nothing.
 //!
 //! ```text
 //!  of the table:   publication ─► policy ─► where ─► columns                  Access
 //!  of each change: history ─► policy, where (before, after) ─► sent           Access::delivery
+//!  of a channel:   policies ─► join, publish, presence                        channel::explain
 //! ```
 
 mod access;
+mod channel;
 mod past;
 mod present;
 mod report;
@@ -21,7 +23,7 @@ use crate::output::{Failure, Form};
 use crate::settings::ServeSettings;
 use access::Access;
 use report::Printer;
-use request::{Request, What};
+use request::{Question, Request, What};
 use table::Table;
 
 const APPLICATION_NAME: &str = "walcast explain";
@@ -36,8 +38,15 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     let form = Form::choose(args.form);
-    let request = Request::new(args, settings)?;
-    let explained = stop.run_until_cancelled(explain(&request, settings, Printer::new(form))).await;
+    let (printer, question) = (Printer::new(form), Question::new(args, settings)?);
+    let request = match question {
+        Question::Channel(request) => {
+            let (stages, grant) = channel::explain(&request);
+            return Ok(printer.channel(&request, &stages, grant)?);
+        }
+        Question::Table(request) => request,
+    };
+    let explained = stop.run_until_cancelled(explain(&request, settings, printer)).await;
     explained.unwrap_or_else(|| Err(Failure::interrupted()))
 }
 

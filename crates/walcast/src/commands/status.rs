@@ -106,6 +106,19 @@ pub(crate) struct ImagesStatus {
     pub(crate) bytes: u64,
 }
 
+/// What the history has of the feed that is asked about.
+#[derive(Clone, Copy, Debug)]
+enum Past {
+    /// Its record.
+    Known,
+    /// The feed of another slot.
+    Another,
+    /// None, surely; in words.
+    Empty(&'static str),
+    /// It cannot be asked.
+    Unknown,
+}
+
 impl Status {
     /// Asks all three at once; each may be away. `listen`: where `walcast serve` listens.
     pub(crate) async fn gather(target: &Target, listen: &str, wal_budget: Option<u64>) -> Self {
@@ -117,7 +130,7 @@ impl Status {
             Box::pin(past.inspect())
         );
         let mut status = Self { database: target.source.to_string(), daemon, ..Self::default() };
-        let (mut slot, mut away, mut has_none) = (None, None, false);
+        let (mut slot, mut away) = (None, None);
         match source {
             Ok((found, cost)) => {
                 status.set_slot(&found, cost.as_ref());
@@ -128,24 +141,29 @@ impl Status {
                 away = Some(error.to_string()).filter(|_| target.source == target.history);
             }
         }
-        match history {
+        let past = match history {
             Ok(inspection) => status.set_history(&inspection, &target.slot.name),
             // One database that is away is one problem.
             Err(walcast_history::Error::Postgres { source, .. }) if away == Some(source.to_string()) => {
                 tracing::debug!(error = %source, "the history is away with the source");
+                Past::Unknown
+            }
+            Err(walcast_history::Error::SchemaMissing) => {
+                Past::Empty("the history's database has no schema walcast of walcast's making")
             }
             Err(error) => {
-                has_none = matches!(error, walcast_history::Error::SchemaMissing);
                 status.problem("", &error, error.hint().map(str::to_owned));
+                Past::Unknown
             }
+        };
+        match (slot, past) {
+            (Some(slot), past) => status.check_slot(&slot, past),
+            (None, Past::Empty(what)) => status.problems.push(format!("{what}: run walcast setup")),
+            (None, Past::Known | Past::Another | Past::Unknown) => {}
         }
-        if let Some(slot) = slot {
-            status.check_slot(&slot);
-        }
-        has_none |= status.feed.is_none() && status.history.is_some();
         status.behind_bytes =
             status.source.zip(status.stored).map(|(end, stored)| end.bytes_since(stored.lsn()));
-        status.set_daemon(has_none);
+        status.set_daemon(matches!(past, Past::Empty(_) | Past::Another));
         status
     }
 
@@ -163,10 +181,13 @@ impl Status {
         };
         if self.is_doubtful() {
             self.problems.push(format!(
-                "the walcast at {} does not say which feed it serves, and nobody reads this database's slot: ask on its own \
-                 machine, or where admin_listen says",
-                self.daemon.address
+                "the walcast at {} does not say here which feed it serves, and nobody reads this database's slot; {}",
+                self.daemon.address,
+                self.daemon.elsewhere()
             ));
+        }
+        if self.is_ours() && self.daemon.complains() {
+            self.problems.extend(self.daemon.reasons());
         }
         if self.daemon.same_feed != Some(false) {
             return;
@@ -212,42 +233,62 @@ impl Status {
 
     /// Whether the feed can go on from the slot, as far as that is certain: slot and history were not asked at one moment,
     /// so the slot may well look as if it were past what history has.
-    fn check_slot(&mut self, found: &Slot) {
+    fn check_slot(&mut self, found: &Slot, past: Past) {
         let (facts, name) = (found.facts.as_ref(), &found.name);
         if facts.is_none() && self.feed.is_none() {
-            self.problems.push(format!("there is no slot {name:?}: run walcast setup"));
+            self.problems.push(match past {
+                Past::Empty(what) => format!("there is no slot {name:?}, and {what}: run walcast setup"),
+                // Whose slot it would be was said.
+                Past::Another | Past::Known => format!("there is no slot {name:?}"),
+                Past::Unknown => format!(
+                    "there is no slot {name:?}: run walcast setup, or, if the history that cannot be asked has a feed of it, \
+                     walcast setup --start-over"
+                ),
+            });
             return;
         }
         let acknowledged = facts.and_then(|facts| facts.confirmed_flush).map(Cursor::from);
         let position = self.stored.or(acknowledged).unwrap_or_default();
-        match slot::check(facts, name, &found.database, position) {
-            Ok(()) | Err(Error::SlotAhead { .. } | Error::SlotInUse { .. }) => {}
-            Err(error @ Error::SlotForeign { .. }) => {
+        match (slot::check(facts, name, &found.database, position), past) {
+            (Err(error @ Error::SlotForeign { .. }), past) => {
                 // What it keeps, and who reads it, is not of this feed.
                 self.slot = None;
                 self.problem("", &error, error.hint());
+                if let Past::Empty(what) = past {
+                    self.problems.push(what.to_owned());
+                }
             }
-            Err(error) => {
+            // What it was acknowledged for is not known, so nothing goes on from it.
+            (_, Past::Empty(what)) => self.problems.push(format!(
+                "slot {name:?} exists, and {what}: name the history that has its feed with --history-url, or run walcast \
+                 setup --start-over, which drops the slot and starts a new feed"
+            )),
+            (Ok(()) | Err(Error::SlotAhead { .. } | Error::SlotInUse { .. }), _) => {}
+            (Err(error), _) => {
                 self.has_hole = error.is_hole();
                 self.problem("", &error, error.hint());
             }
         }
     }
 
-    fn set_history(&mut self, inspection: &Inspection, slot: &str) {
-        match &inspection.feed {
+    fn set_history(&mut self, inspection: &Inspection, slot: &str) -> Past {
+        let past = match &inspection.feed {
             Some(feed) if feed.slot == slot => {
                 self.feed = Some(feed.id.to_string());
                 self.stored = Some(feed.position);
                 self.oldest = Some(feed.oldest);
+                Past::Known
             }
-            Some(feed) => self.problems.push(format!(
-                "the history holds the feed of slot {:?}, and slot {slot:?} was asked about: name the other one with --slot, \
-                 or the other history with --history-url",
-                feed.slot
-            )),
-            None => self.problems.push("the history has no feed yet: run walcast setup".to_owned()),
-        }
+            Some(feed) => {
+                self.problems.push(format!(
+                    "the history holds the feed of slot {:?}, and slot {slot:?} was asked about: name the other one with \
+                     --slot, or the other history with --history-url",
+                    feed.slot
+                ));
+                Past::Another
+            }
+            None => Past::Empty("the history has no feed yet"),
+        };
         self.history = Some(HistoryStatus {
             schema_version: inspection.schema_version,
             bytes: inspection.bytes,
@@ -261,6 +302,7 @@ impl Status {
                 bytes: beside.image_bytes,
             }),
         });
+        past
     }
 
     /// Adds the clients that `keep` names, or `all`.

@@ -6,7 +6,6 @@ use walcast_postgres::quote_identifier;
 
 use super::super::facts::{Facts, IdentityFacts, PublicationFacts, TableFacts};
 use super::{Action, PlanStep, quoted};
-use crate::assemble::OWN_SCHEMA;
 
 /// What kind of thing is not as it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -139,16 +138,8 @@ pub(super) fn of_given(facts: &Facts, name: &str) -> Vec<Finding> {
 /// Tables that a publication breaks, and what of it the feed cannot tell truthfully.
 pub(super) fn of_publication(facts: &Facts, publication: &PublicationFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let covers = |table: &&TableFacts| {
-        let listed = |oid| publication.tables.contains(oid);
-        let covered = publication.all_tables
-            || publication.schemas.contains(&table.name.schema)
-            || listed(&table.oid)
-            || table.root.as_ref().is_some_and(listed);
-        covered && table.permanent && !table.partitioned && table.name.schema != OWN_SCHEMA
-    };
     if publication.operations[1] || publication.operations[2] {
-        let tables = facts.tables.iter().filter(covers);
+        let tables = facts.published_by(publication);
         findings.extend(
             tables.filter(|table| table.identity != IdentityFacts::Usable).map(|table| identity(table, true)),
         );

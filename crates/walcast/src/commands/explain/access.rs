@@ -12,7 +12,7 @@ use walcast_protocol::{TablePattern, TableSelection};
 use walcast_snapshot::Facts;
 
 use super::report::{Stage, passes};
-use super::request::Request;
+use super::request::{Asker, Request};
 use super::table::Table;
 
 /// The policy's and the subscription's say about a table.
@@ -150,22 +150,21 @@ fn preview(request: &Request, with_filter: bool) -> Result<Preview, Refusal> {
     let filter = request.filter.as_ref().filter(|_| with_filter).map(|(text, _)| text.clone());
     let columns = request.columns.as_ref().map(|columns| columns.iter().cloned().collect());
     let table = TableSelection { filter, columns, ..TablePattern::Table(request.table.clone()).into() };
-    let rights = request.bearer.as_ref().map_or(&Rights::Everything, |bearer| &bearer.rights);
+    let rights = request.asker.bearer().map_or(&Rights::Everything, |bearer| &bearer.rights);
     Preview::new(table, rights)
 }
 
 /// What the policies grant, and what there is to say about it.
 fn granted(request: &Request) -> (Option<Grant>, Vec<Stage>) {
     let table = &request.table;
-    if request.is_closed {
-        let message =
-            "no policies are in force, and with authentication nobody may have anything without (forbidden)";
-        return (None, vec![Stage::drops("policy", message).hint("give walcast serve the setting policies")]);
-    }
-    let Some(bearer) = &request.bearer else {
-        let stage =
-            Stage::keeps("policy", "no policies are in force: everything that is published may be had");
-        return (Some(Grant::everything()), vec![stage]);
+    let bearer = match &request.asker {
+        Asker::Closed => return (None, vec![closed()]),
+        Asker::Anybody => {
+            let stage =
+                Stage::keeps("policy", "no policies are in force: everything that is published may be had");
+            return (Some(Grant::everything()), vec![stage]);
+        }
+        Asker::Bearer(bearer) => bearer,
     };
     let path = bearer.path.display();
     let Some((pattern, policy)) = bearer.policies.deciding(&bearer.role, table) else {
@@ -188,6 +187,13 @@ fn granted(request: &Request) -> (Option<Grant>, Vec<Stage>) {
     );
     let stage = Stage::keeps("policy", format!("{place} of {path} (for {pattern}) grants {rows}, {columns}"));
     (grant, vec![stage])
+}
+
+/// With authentication and without policies.
+pub(super) fn closed() -> Stage {
+    let message =
+        "no policies are in force, and with authentication nobody may have anything without (forbidden)";
+    Stage::drops("policy", message).hint("give walcast serve the setting policies")
 }
 
 fn refused(stage: &'static str, what: &str, error: &FilterError) -> Stage {

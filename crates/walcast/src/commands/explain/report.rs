@@ -4,8 +4,9 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use walcast_policy::ChannelGrant;
 
-use super::request::Request;
+use super::request::{ChannelRequest, Request};
 use crate::output::{BOLD, CYAN, DIM, Form, GREEN, RED, json_line};
 
 /// What a stage does with a delivery.
@@ -23,7 +24,7 @@ pub(super) enum Outcome {
 /// One stage of the way from the table to the client.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(super) struct Stage {
-    /// `publication`, `policy`, `where`, `columns`, `history`, `source`.
+    /// `publication`, `policy`, `where`, `columns`, `history`, `source`; of a channel `policy`, `name`.
     pub(super) stage: &'static str,
     pub(super) outcome: Outcome,
     pub(super) message: String,
@@ -82,6 +83,21 @@ struct OfTable<'a> {
     delivered: bool,
 }
 
+/// What may be done in a channel.
+#[derive(Debug, Serialize)]
+pub(super) struct OfChannel<'a> {
+    of: &'static str,
+    channel: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'a str>,
+    stages: &'a [Stage],
+    /// Being in it, and hearing what is said.
+    join: bool,
+    publish: bool,
+    /// Being shown, and seeing who is there and who says what.
+    presence: bool,
+}
+
 /// Whether nothing stopped it.
 pub(super) fn passes(stages: &[Stage]) -> bool {
     stages.iter().all(|stage| stage.outcome != Outcome::Drops)
@@ -98,14 +114,40 @@ impl Printer {
 
     /// What holds for every row and change.
     pub(super) fn table(&self, request: &Request, stages: &[Stage]) -> io::Result<()> {
-        let role = request.bearer.as_ref().map(|bearer| bearer.role.as_str());
+        let role = request.asker.bearer().map(|bearer| bearer.role.as_str());
         if self.0 == Form::Json {
             let (table, delivered) = (request.table.to_string(), passes(stages));
             return json_line(&OfTable { of: "table", table, role, stages, delivered });
         }
-        let whom = role.map_or_else(|| "anybody".to_owned(), |role| format!("role {role:?}"));
-        writeln!(anstream::stdout(), "{BOLD}{}{BOLD:#} for {whom}", request.table)?;
+        writeln!(anstream::stdout(), "{BOLD}{}{BOLD:#} for {}", request.table, whom(role))?;
         lines(stages)
+    }
+
+    /// What may be done in a channel; `None`: it may not be joined.
+    pub(super) fn channel(
+        &self,
+        request: &ChannelRequest,
+        stages: &[Stage],
+        grant: Option<ChannelGrant>,
+    ) -> io::Result<()> {
+        let role = request.asker.bearer().map(|bearer| bearer.role.as_str());
+        let (channel, join) = (request.channel.as_str(), grant.is_some());
+        let ChannelGrant { publish, presence } = grant.unwrap_or_default();
+        if self.0 == Form::Json {
+            return json_line(&OfChannel { of: "channel", channel, role, stages, join, publish, presence });
+        }
+        let mut out = anstream::stdout();
+        writeln!(out, "{BOLD}channel {channel:?}{BOLD:#} for {}", whom(role))?;
+        lines(stages)?;
+        for (may, what) in [
+            (join, "join it and hear what is said"),
+            (publish, "publish"),
+            (presence, "be shown, and see who is there and who says what (presence)"),
+        ] {
+            let (style, word) = if may { (GREEN, "may") } else { (RED, "may not") };
+            writeln!(out, "  {style}{word:<7}{style:#}  {what}")?;
+        }
+        Ok(())
     }
 
     pub(super) fn delivery(&self, delivery: &Delivery) -> io::Result<()> {
@@ -121,6 +163,10 @@ impl Printer {
             None => writeln!(out, "  {RED}nothing is sent{RED:#}"),
         }
     }
+}
+
+fn whom(role: Option<&str>) -> String {
+    role.map_or_else(|| "anybody".to_owned(), |role| format!("role {role:?}"))
 }
 
 fn lines(stages: &[Stage]) -> io::Result<()> {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use walcast_auth::Rules;
 use walcast_filter::{Claims, Filter, FilterError};
 use walcast_model::{Cursor, RelationName};
-use walcast_policy::{Policies, Rights};
+use walcast_policy::{ChannelGrants, ChannelRights, Policies, Rights};
 
 use crate::cli::ExplainArgs;
 use crate::commands::tail::qualified;
@@ -18,12 +18,38 @@ use crate::settings::ServeSettings;
 
 /// One question.
 #[derive(Debug)]
+pub(super) enum Question {
+    /// What becomes of rows or changes of a table.
+    Table(Box<Request>),
+    /// What may be done in a channel.
+    Channel(ChannelRequest),
+}
+
+/// A question about a channel.
+#[derive(Debug)]
+pub(super) struct ChannelRequest {
+    pub(super) channel: String,
+    pub(super) asker: Asker,
+    /// Bytes that a name may have (`channel_name_bytes_max`).
+    pub(super) name_bytes_max: usize,
+}
+
+/// Who asks.
+#[derive(Debug)]
+pub(super) enum Asker {
+    /// Nobody is asked who he is.
+    Anybody,
+    /// Tokens are looked at, and there are no policies that give their bearers anything.
+    Closed,
+    /// The bearer of a token.
+    Bearer(Box<Bearer>),
+}
+
+/// A question about a table.
+#[derive(Debug)]
 pub(super) struct Request {
     pub(super) table: RelationName,
-    /// Who asks; `None` when nobody is asked who he is.
-    pub(super) bearer: Option<Bearer>,
-    /// Tokens are looked at, and there are no policies that give their bearers anything.
-    pub(super) is_closed: bool,
+    pub(super) asker: Asker,
     /// What the subscription says: its `where` with its text, and its columns.
     pub(super) filter: Option<(String, Result<Filter, FilterError>)>,
     pub(super) columns: Option<BTreeSet<String>>,
@@ -36,7 +62,26 @@ pub(super) struct Bearer {
     pub(super) role: String,
     pub(super) policies: Policies,
     pub(super) path: PathBuf,
+    pub(super) claims: Claims,
     pub(super) rights: Rights,
+}
+
+impl Asker {
+    pub(super) fn bearer(&self) -> Option<&Bearer> {
+        match self {
+            Self::Bearer(bearer) => Some(bearer),
+            Self::Anybody | Self::Closed => None,
+        }
+    }
+
+    /// The channels that he may be in.
+    pub(super) fn channels(&self) -> ChannelRights {
+        match self {
+            Self::Anybody => ChannelRights::Everything,
+            Self::Closed => ChannelRights::Granted(ChannelGrants::default()),
+            Self::Bearer(bearer) => bearer.policies.channel_rights(&bearer.role, &bearer.claims),
+        }
+    }
 }
 
 /// What is to be explained.
@@ -56,24 +101,27 @@ pub(super) struct Transaction {
     pub(super) only_one: bool,
 }
 
-impl Request {
+impl Question {
+    /// # Errors
+    /// When the arguments do not fit together, or a file cannot be used.
     pub(super) fn new(args: ExplainArgs, settings: &ServeSettings) -> Result<Self, Failure> {
-        let table = qualified(&args.table).parse().map_err(|_| {
-            Failure::usage(format!("--table {:?} is not a table such as public.orders", args.table))
-        })?;
-        let policies = args.policies.clone().or_else(|| settings.entrance.policies());
-        let bearer = match (&args.claims, policies) {
-            (None, None) => None,
-            (Some(_), None) => {
-                return Err(Failure::usage(format!("--as: {}", without_policies(settings))));
+        let asker = asker(&args, settings)?;
+        match args.channel {
+            Some(channel) => {
+                let name_bytes_max = settings.broadcast.channel_name_bytes_max;
+                Ok(Self::Channel(ChannelRequest { channel, asker, name_bytes_max }))
             }
-            (None, Some(_)) => {
-                return Err(Failure::usage("policies are in force: say with --as whose claims to take"));
-            }
-            (Some(claims), Some(policies)) => {
-                Some(bearer(claims, args.role, policies, &settings.entrance.rules())?)
-            }
-        };
+            None => Ok(Self::Table(Box::new(Request::new(args, asker)?))),
+        }
+    }
+}
+
+impl Request {
+    fn new(args: ExplainArgs, asker: Asker) -> Result<Self, Failure> {
+        let name = args.table.unwrap_or_default();
+        let table = qualified(&name)
+            .parse()
+            .map_err(|_| Failure::usage(format!("--table {name:?} is not a table such as public.orders")))?;
         let what = match (&args.key, &args.lsn) {
             (Some(key), _) => What::Row(serde_json::from_str(key).map_err(|error| {
                 Failure::usage(format!("--key is not a JSON object such as {{\"id\": 1}}: {error}"))
@@ -86,8 +134,21 @@ impl Request {
             (text, parsed)
         });
         let columns = (!args.columns.is_empty()).then(|| args.columns.into_iter().collect());
-        let is_closed = bearer.is_none() && settings.entrance.tokens.is_some();
-        Ok(Self { table, bearer, is_closed, filter, columns, what })
+        Ok(Self { table, asker, filter, columns, what })
+    }
+}
+
+fn asker(args: &ExplainArgs, settings: &ServeSettings) -> Result<Asker, Failure> {
+    let policies = args.policies.clone().or_else(|| settings.entrance.policies());
+    match (&args.claims, policies) {
+        (None, None) if settings.entrance.tokens.is_some() => Ok(Asker::Closed),
+        (None, None) => Ok(Asker::Anybody),
+        (Some(_), None) => Err(Failure::usage(format!("--as: {}", without_policies(settings)))),
+        (None, Some(_)) => Err(Failure::usage("policies are in force: say with --as whose claims to take")),
+        (Some(claims), Some(policies)) => {
+            let bearer = bearer(claims, args.role.clone(), policies, &settings.entrance.rules())?;
+            Ok(Asker::Bearer(Box::new(bearer)))
+        }
     }
 }
 
@@ -130,7 +191,7 @@ fn bearer(claims: &Path, role: Option<String>, path: PathBuf, rules: &Rules) -> 
         }
     };
     let rights = policies.rights(&role, &said);
-    Ok(Bearer { role, policies, path, rights })
+    Ok(Bearer { role, policies, path, claims: said, rights })
 }
 
 fn read(path: &Path) -> std::io::Result<String> {

@@ -106,19 +106,19 @@ fn published(publishing: &[(&PublicationFacts, PublishedTable)], relation: &Rela
 fn identity(relation: &Relation) -> Stage {
     let keys: Vec<&str> =
         relation.columns().iter().filter(|column| column.key).map(|column| column.name.as_str()).collect();
-    let of = if keys.is_empty() { "no columns".to_owned() } else { keys.join(", ") };
+    let carried = if keys.is_empty() {
+        "it has no key, so updates and deletes carry nothing of the old row".to_owned()
+    } else {
+        format!("updates and deletes carry the old {}", keys.join(", "))
+    };
     let message = match relation.identity() {
-        ReplicaIdentity::Default => {
-            format!("replica identity default: updates and deletes carry the old {of}")
-        }
-        ReplicaIdentity::Index => {
-            format!("replica identity by an index: updates and deletes carry the old {of}")
-        }
+        ReplicaIdentity::Default => format!("replica identity default: {carried}"),
+        ReplicaIdentity::Index => format!("replica identity by an index: {carried}"),
         ReplicaIdentity::Full => {
             "replica identity full: updates and deletes carry the whole old row".to_owned()
         }
         ReplicaIdentity::Nothing => {
-            "replica identity nothing: updates and deletes carry no old column".to_owned()
+            "replica identity nothing: updates and deletes carry nothing of the old row".to_owned()
         }
     };
     Stage::notes("publication", message)

@@ -8,11 +8,13 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 use walcast_model::FeedId;
 
-use crate::output::foreign;
+use crate::output::{foreign, foreign_up_to};
 use answer::Answer;
 
 /// Reasons of a daemon that are shown.
 const REASONS_MAX: usize = 10;
+/// Characters of one: what happened, and at its end what to do.
+const REASON_CHARACTERS_MAX: usize = 600;
 
 /// Who is at an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -109,10 +111,34 @@ impl Daemon {
         if self.report.is_some() { gate.map(|gate| gate == "open" && !self.ready) } else { Some(false) }
     }
 
-    /// What is wrong, in its own words.
+    /// What is wrong, or waited for, in its own words.
     pub(super) fn reasons(&self) -> impl Iterator<Item = String> {
-        let reasons = self.said("/reasons").and_then(Value::as_array);
-        reasons.into_iter().flatten().filter_map(Value::as_str).take(REASONS_MAX).map(foreign)
+        let reasons = self.said("/reasons").and_then(Value::as_array).into_iter().flatten();
+        let texts = reasons.filter_map(Value::as_str).take(REASONS_MAX);
+        texts.map(|reason| foreign_up_to(reason, REASON_CHARACTERS_MAX))
+    }
+
+    /// Whether it has lost its source, or could not come by it.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.said("/source/state").and_then(Value::as_str) == Some("interrupted")
+    }
+
+    /// Whether what it names as reasons is wrong: one that comes or goes names that it does.
+    pub(super) fn complains(&self) -> bool {
+        self.ready || self.is_interrupted()
+    }
+
+    /// Where it says more than whether it is ready, to those who were not told.
+    pub(super) fn elsewhere(&self) -> &'static str {
+        let host = self.address.rsplit_once(':').map_or(self.address.as_str(), |(host, _)| host);
+        let is_own = self.address.starts_with("unix:") || ["127.0.0.1", "[::1]", "localhost"].contains(&host);
+        // One without a listener for operators answers its own machine.
+        if is_own {
+            "it says more where its setting admin_listen says: name that address with --daemon"
+        } else {
+            "it says more where its setting admin_listen says (name that address with --daemon), or without one on its own \
+             machine"
+        }
     }
 
     /// Who listens there, for those who wanted to listen there themselves.

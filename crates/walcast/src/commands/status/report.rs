@@ -24,7 +24,7 @@ impl Status {
         lines.extend(self.history.iter().flat_map(|history| history.lines(from)));
         lines.extend(self.clients_lines());
         lines.push(("daemon", self.daemon.line()));
-        lines.extend(self.daemon.own_reasons().map(|reason| ("", reason)));
+        lines.extend(self.news().map(|reason| ("", reason)));
         lines.extend(self.problems.iter().map(|problem| ("problem", problem.clone())));
         lines
     }
@@ -34,12 +34,11 @@ impl Status {
         let daemon = &self.daemon;
         let address = &daemon.address;
         let is_ours = self.is_ours();
-        let interrupted = || Some(daemon.said("/source/state")?.as_str()? == "interrupted");
         let is_streamed = self.slot.as_ref().is_some_and(|slot| slot.active_pid.is_some());
         // That the source has none is known only when it was asked.
         let lacks_slot = self.source.is_some() && self.slot.is_none();
         match () {
-            () if is_ours && daemon.ready && interrupted() == Some(true) => {
+            () if is_ours && daemon.ready && daemon.is_interrupted() => {
                 "serving what history has; the source is not read".to_owned()
             }
             () if is_ours && daemon.ready => "serving".to_owned(),
@@ -51,6 +50,9 @@ impl Status {
             () if lacks_slot => "not set up".to_owned(),
             () if is_ours && daemon.is_stopping().is_none() => {
                 "starting or stopping: nobody is let in".to_owned()
+            }
+            () if is_ours && daemon.is_interrupted() => {
+                "starting: nobody is served yet; the source is not read".to_owned()
             }
             () if is_ours => "starting: nobody is served yet".to_owned(),
             () if is_streamed && daemon.listener == Listener::Silent => format!(
@@ -64,10 +66,15 @@ impl Status {
     }
 
     /// Whether the daemon is this feed's, as far as is known.
-    fn is_ours(&self) -> bool {
+    pub(super) fn is_ours(&self) -> bool {
         self.daemon.listener == Listener::Walcast
             && self.daemon.same_feed != Some(false)
             && !self.is_doubtful()
+    }
+
+    /// What the daemon says of itself that is no problem.
+    fn news(&self) -> impl Iterator<Item = String> {
+        self.daemon.reasons().filter(|_| self.daemon.same_feed != Some(false) && !self.daemon.complains())
     }
 
     fn feed_line(&self) -> String {
@@ -182,14 +189,9 @@ impl Daemon {
         let source = text("/source/state").map(|state| format!(", source {state}"));
         // It is asked in a way that strangers can ask too.
         let silent = (self.report.is_some() && self.feed().is_none())
-            .then(|| ", and tells only its own machine which feed it serves".to_owned());
+            .then(|| format!(", and does not say here which feed it serves; {}", self.elsewhere()));
         let more: String = [source, silent].into_iter().flatten().collect();
         format!("{state} at {address}{more}{problem}")
-    }
-
-    /// What it says is wrong with the feed that was asked about.
-    fn own_reasons(&self) -> impl Iterator<Item = String> {
-        self.reasons().filter(|_| self.same_feed != Some(false))
     }
 }
 

@@ -57,6 +57,32 @@ async fn a_slot_that_is_gone_is_said_with_what_that_means_for_the_feed() {
 }
 
 #[tokio::test]
+async fn a_slot_that_is_gone_or_left_over_is_not_to_be_mended_by_setup_alone() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    let target = target(database.url(), &database.slot_name());
+    let said = async |target: &Target| Status::gather(target, NOWHERE, None).await.problems;
+    // Neither is there.
+    let none = said(&target).await;
+    assert_eq!(none.len(), 1, "{none:?}");
+    assert!(none[0].contains("there is no slot") && none[0].ends_with("run walcast setup"), "{none:?}");
+    set_up(&target).await;
+    // A history that is empty: setup would refuse.
+    let empty = TestDatabase::create(shared_cluster().await).await;
+    let elsewhere = Target { history: config(empty.url()), ..target.clone() };
+    let left_over = said(&elsewhere).await;
+    assert_eq!(left_over.len(), 1, "{left_over:?}");
+    assert!(
+        left_over[0].contains("setup --start-over") && left_over[0].contains("--history-url"),
+        "{left_over:?}"
+    );
+    // Gone, while the history cannot say whether it has a feed of it.
+    database.scalar(&format!("SELECT pg_drop_replication_slot('{}')", target.slot.name)).await;
+    let away = Target { history: config("postgres://nobody@127.0.0.1:1/none"), ..target.clone() };
+    let gone = said(&away).await.join("\n");
+    assert!(gone.contains("there is no slot") && gone.contains("walcast setup --start-over"), "{gone}");
+}
+
+#[tokio::test]
 async fn what_keeps_the_history_away_is_said_beside_what_keeps_the_source_away() {
     let database = TestDatabase::create(shared_cluster().await).await;
     set_up(&target(database.url(), &database.slot_name())).await;

@@ -133,10 +133,30 @@ fn the_state_is_what_daemon_and_slot_say_together() {
 fn what_the_daemon_complains_about_is_shown() {
     let mut complaining = daemon("c243a8dc5908a21a");
     complaining.report = Some(json!({"ready": true, "source": {"state": "interrupted"},
-        "feed": {"id": "c243a8dc5908a21a"}, "reasons": ["the connection to the source is interrupted"]}));
-    let shown = shown(&status(complaining));
-    assert!(shown.starts_with("state         serving what history has"), "{shown}");
-    assert!(shown.contains("\n              the connection to the source is interrupted"), "{shown}");
+        "feed": {"id": "c243a8dc5908a21a"}, "reasons": ["the source is not read: no publication; run walcast setup"]}));
+    let mut complaining = status(complaining);
+    let text = shown(&complaining);
+    assert!(text.starts_with("state         serving what history has"), "{text}");
+    assert!(
+        text.ends_with("\nproblem       the source is not read: no publication; run walcast setup"),
+        "{text}"
+    );
+    // As long as it is read, and what else it complains about.
+    let report = |state: &str, is_ready: bool| {
+        Some(
+            json!({"ready": is_ready, "gate": if is_ready { "open" } else { "closed" }, "source": {"state": state},
+                    "feed": {"id": "c243a8dc5908a21a"}, "reasons": ["something"]}),
+        )
+    };
+    for (state, is_ready, is_problem) in
+        [("streaming", true, true), ("streaming", false, false), ("interrupted", false, true)]
+    {
+        (complaining.daemon.report, complaining.daemon.ready) = (report(state, is_ready), is_ready);
+        complaining.problems.clear();
+        complaining.set_daemon(false);
+        assert_eq!(complaining.problems, ["something"][..usize::from(is_problem)], "{state} {is_ready}");
+        assert_eq!(shown(&complaining).matches("something").count(), 1);
+    }
     // Strangers are told whether it is ready, and nothing else.
     let mut silent = daemon("");
     silent.report = Some(json!({"ready": true}));
@@ -147,7 +167,17 @@ fn what_the_daemon_complains_about_is_shown() {
     silent.slot.as_mut().unwrap().active_pid = None;
     silent.set_daemon(false);
     assert!(silent.lines()[0].1.starts_with("stopped"), "{:?}", silent.lines());
-    assert!(silent.problems[0].contains("does not say which feed it serves"), "{:?}", silent.problems);
+    assert!(silent.problems[0].contains("does not say here which feed it serves"), "{:?}", silent.problems);
+    // On its own machine it would tell, had it no listener for operators.
+    assert!(
+        silent.problems[0].ends_with("admin_listen says: name that address with --daemon"),
+        "{:?}",
+        silent.problems
+    );
+    assert!(shown(&silent).contains("its setting admin_listen"), "{}", shown(&silent));
+    silent.daemon.address = "10.0.0.7:4700".into();
+    silent.set_daemon(false);
+    assert!(silent.problems[1].ends_with("or without one on its own machine"), "{:?}", silent.problems);
 }
 
 #[test]
