@@ -177,11 +177,7 @@ impl Tail {
             }
             Event::SnapshotComplete(done) => note(&format!("initial sync done at {}", done.cursor)),
             Event::CaughtUp(caught_up) => note(&format!("caught up at {}", caught_up.cursor)),
-            Event::Status(status) => {
-                let said = [status.message.as_deref(), status.hint.as_deref()];
-                let said: String = said.into_iter().flatten().map(|text| format!(": {text}")).collect();
-                note(&format!("source {:?}{said}", status.state).to_lowercase());
-            }
+            Event::Status(status) => note(&words::source(status)),
             Event::Error(error) => warn(&self.words.refused(error).message),
             Event::Snapshot(snapshot) => {
                 for row in &snapshot.rows {

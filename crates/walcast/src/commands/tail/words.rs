@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use walcast_client::{Error, ErrorCode, ErrorKind, ErrorMessage};
+use walcast_client::{Error, ErrorCode, ErrorKind, ErrorMessage, SourceStatus, Status};
 
 use crate::cli::TailArgs;
 use crate::output::{Failure, USAGE};
@@ -104,6 +104,18 @@ pub(super) fn connecting_again(reason: &str, delay: Duration, attempt: u32, was_
     if attempt == 1 && !was_connected { format!("{again}\nhint: {WHERE}") } else { again }
 }
 
+/// How the daemon's connection to its source is doing; what it says of it is left as it is, since it names tables and SQL.
+pub(super) fn source(status: &Status) -> String {
+    let state = match status.state {
+        SourceStatus::Starting => "source starting",
+        SourceStatus::Streaming => "source streaming",
+        SourceStatus::Interrupted => "source interrupted",
+        _ => "source in a state that this walcast does not know",
+    };
+    let said = [status.message.as_deref(), status.hint.as_deref()];
+    said.into_iter().flatten().fold(state.to_owned(), |line, text| format!("{line}: {text}"))
+}
+
 /// A wait as people say it.
 fn short(delay: Duration) -> String {
     format!("{:.1} s", delay.as_secs_f64())
@@ -117,7 +129,7 @@ mod tests {
     use tokio::net::TcpListener;
     use walcast_client::{Client, ErrorCode, ErrorKind, ErrorMessage};
 
-    use super::{Words, connecting_again};
+    use super::{Words, connecting_again, source};
 
     fn told(code: ErrorCode, hint: &str) -> String {
         let error = ErrorMessage { hint: Some(hint.to_owned()), ..ErrorMessage::new(code, "m") };
@@ -166,6 +178,14 @@ mod tests {
             assert!(said.contains("403 Forbidden") && said.contains("the server is gate"), "{said}");
             assert!(said.contains("--token-file") && !said.contains("the daemon"), "{said}");
         }
+    }
+
+    #[test]
+    fn what_is_said_of_the_source_keeps_its_capitals() {
+        let status = r#"{"state":"interrupted","message":"no table \"Orders\"","hint":"GRANT SELECT ON \"Orders\" TO Feed"}"#;
+        let told = source(&serde_json::from_str(status).unwrap());
+        assert_eq!(told, r#"source interrupted: no table "Orders": GRANT SELECT ON "Orders" TO Feed"#);
+        assert_eq!(source(&serde_json::from_str(r#"{"state":"streaming"}"#).unwrap()), "source streaming");
     }
 
     #[test]
