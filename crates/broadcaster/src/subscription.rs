@@ -418,7 +418,7 @@ impl Syncing {
             Ok(Err(Unanswered::Never(refusal))) => Err(refusal),
             Ok(Err(Unanswered::Later(reason))) => {
                 tracing::debug!(reason, "an initial sync cannot be had now");
-                Err(Refusal::of_inside(ErrorCode::NotReady, reason).hint("subscribe again after a while"))
+                Err(Refusal::of_inside(ErrorCode::NotReady, reason).hint("ask again after a while"))
             }
             Ok(Ok(())) | Err(_) => Err(crashed()),
         })
@@ -488,7 +488,7 @@ fn page_limits(world: &World) -> PageLimits {
 
 pub(crate) fn crashed() -> Refusal {
     let refusal = Refusal::new(ErrorCode::Internal, "the daemon failed to answer a question of its own");
-    refusal.hint("subscribe again; the daemon's log has the cause")
+    refusal.hint("ask again; the daemon's log has the cause")
 }
 
 /// What a session waits for, where that is neither its shape nor an answer.

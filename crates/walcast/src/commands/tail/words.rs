@@ -75,7 +75,7 @@ impl Words {
                 "--from start begins with the rows as they are now, --from latest with what happens from now on"
             }
             ErrorCode::Unauthorized => WITH_TOKEN,
-            ErrorCode::UnknownTable => match said.and_then(|said| said.strip_prefix("subscribe to ")) {
+            ErrorCode::UnknownTable => match said.and_then(|said| said.strip_prefix("ask for ")) {
                 Some(others) => return Some(format!("name {others}")),
                 None => {
                     return Some(
@@ -85,7 +85,7 @@ impl Words {
             },
             // It is asked for again by itself.
             ErrorCode::NotReady | ErrorCode::Internal => {
-                let rest = said?.strip_prefix("subscribe again").map_or(said?, |rest| {
+                let rest = said?.strip_prefix("ask again").map_or(said?, |rest| {
                     rest.trim_start_matches(" after a while").trim_start_matches([';', ',', ' '])
                 });
                 return Some(rest.to_owned()).filter(|rest| !rest.is_empty());
@@ -144,19 +144,15 @@ mod tests {
             (ErrorCode::CursorAhead, again, "--from start"),
             (ErrorCode::FeedChanged, again, "--from latest"),
             (ErrorCode::Unauthorized, "send {\"type\":\"auth\"}", "--token-file"),
-            (ErrorCode::UnknownTable, "subscribe to public.a", "hint: name public.a"),
+            (ErrorCode::UnknownTable, "ask for public.a", "hint: name public.a"),
             (ErrorCode::BadFilter, "write x = 1", "hint: write x = 1"),
-            (
-                ErrorCode::Internal,
-                "subscribe again; the daemon's log has the cause",
-                "hint: the daemon's log",
-            ),
+            (ErrorCode::Internal, "ask again; the daemon's log has the cause", "hint: the daemon's log"),
             (ErrorCode::NotReady, "GRANT SELECT ON t TO walcast", "hint: GRANT SELECT"),
         ] {
             let told = told(code, hint);
             assert!(told.contains(flag) && !told.contains("subscribe"), "{told}");
         }
-        assert_eq!(told(ErrorCode::NotReady, "subscribe again after a while"), "not_ready: m");
+        assert_eq!(told(ErrorCode::NotReady, "ask again after a while"), "not_ready: m");
     }
 
     #[tokio::test]
