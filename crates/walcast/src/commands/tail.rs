@@ -27,8 +27,8 @@ pub(crate) fn qualified(table: &str) -> String {
 /// Prints until `stop`, or until `--limit` is reached.
 ///
 /// # Errors
-/// When the arguments do not fit, the daemon refuses, or standard output is gone. A daemon that is not there is waited
-/// for.
+/// When the arguments do not fit, the daemon refuses, or standard output is gone; when nobody listens there at first,
+/// unless that is waited for. A daemon that goes away later is waited for in any case.
 pub(crate) async fn run(args: TailArgs, stop: CancellationToken) -> Result<(), Failure> {
     let words = Words::of(&args);
     let subscription = subscription(&args).map_err(|error| words.failure(&error))?;
@@ -41,6 +41,7 @@ pub(crate) async fn run(args: TailArgs, stop: CancellationToken) -> Result<(), F
     }
     let mut client = builder.build().map_err(|error| words.failure(&error))?;
     let mut tail = Tail::new(Form::choose(args.form), args.limit, words);
+    tail.waits = args.wait;
     let outcome = stop.run_until_cancelled(tail.follow(&mut client, subscription, &args)).await;
     client.close().await;
     tail.say_where_it_stopped();
@@ -76,6 +77,8 @@ struct Tail {
     form: Form,
     words: Words,
     lines: ChangeLines<anstream::Stdout>,
+    /// Also for a daemon that was not there from the beginning.
+    waits: bool,
     /// Transactions still to be printed.
     left: Option<u64>,
     /// The feed of the connection.
@@ -90,6 +93,7 @@ impl Tail {
             form,
             words,
             lines: ChangeLines::new(anstream::stdout(), Clock::Time),
+            waits: false,
             left: limit,
             feed: None,
             stopped: None,
@@ -123,7 +127,7 @@ impl Tail {
                 client.subscribe(start).await.map_err(|error| words.failure(&error))?;
             }
             let printed = reached(&event);
-            self.event(event)?;
+            self.event(event, &args.url)?;
             if let (Some(cursor), Some(_), Some(id)) = (printed, &args.client_id, &id) {
                 client.ack(id, cursor).map_err(|error| words.failure(&error))?;
             }
@@ -131,9 +135,12 @@ impl Tail {
         Ok(())
     }
 
-    fn event(&mut self, event: Event) -> Result<(), Failure> {
+    fn event(&mut self, event: Event, url: &str) -> Result<(), Failure> {
         match &event {
-            Event::Reconnecting { delay, reason, attempt } => {
+            Event::Reconnecting { reason, reached: false, .. } if self.feed.is_none() && !self.waits => {
+                return Err(words::not_there(reason, url));
+            }
+            Event::Reconnecting { delay, reason, attempt, .. } => {
                 warn(&words::connecting_again(reason, *delay, *attempt, self.feed.is_some()));
             }
             Event::Retrying { delay, error, .. } => warn(&self.words.asking_again(error, *delay)),
@@ -311,7 +318,7 @@ mod tests {
         let caught_up = Event::CaughtUp(serde_json::from_str(r#"{"id":"tail","cursor":"0/20"}"#).unwrap());
         let mut tail = Tail::new(Form::Human, None, Words::default());
         for event in [welcome("f1"), caught_up, welcome("f2")] {
-            tail.event(event).unwrap();
+            tail.event(event, "").unwrap();
         }
         assert_eq!(tail.stopped, Some(("0/20".parse().unwrap(), "f1".parse().unwrap())));
     }

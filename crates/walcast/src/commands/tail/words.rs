@@ -96,12 +96,27 @@ impl Words {
     }
 }
 
-/// The connection is lost, or was never made. `attempt` were made since the last one that lasted.
+/// Nobody listens where the daemon was expected from the beginning.
+pub(super) fn not_there(reason: &str, url: &str) -> Failure {
+    // It may hold a token.
+    let place = url.split(['?', '#']).next().unwrap_or_default();
+    let hint = "start the daemon with `walcast serve`, let --url (or WALCAST_URL) say where it listens, or have it \
+                waited for with --wait";
+    Failure::new(format!("{reason} (--url {place})")).hint(Some(hint.to_owned()))
+}
+
+/// The connection is lost, or could not be made: the attempts that failed are counted.
 pub(super) fn connecting_again(reason: &str, delay: Duration, attempt: u32, was_connected: bool) -> String {
-    let again =
-        format!("{reason}; connecting again in {} (attempt {})", short(delay), attempt.saturating_add(1));
-    // Once: it is only a guess.
-    if attempt == 1 && !was_connected { format!("{again}\nhint: {WHERE}") } else { again }
+    // The loss itself is no attempt.
+    let failed = attempt.saturating_sub(u32::from(was_connected));
+    let counted = if failed > 0 { format!(" (attempt {failed})") } else { String::new() };
+    let again = format!("{reason}{counted}; connecting again in {}", short(delay));
+    if attempt > 1 {
+        return again;
+    }
+    // Once. Where it listens is only a guess.
+    let place = if was_connected { String::new() } else { format!("\nhint: {WHERE}") };
+    format!("{again}, and so on until it succeeds; Ctrl-C ends it{place}")
 }
 
 /// How the daemon's connection to its source is doing; what it says of it is left as it is, since it names tables and SQL.
@@ -187,9 +202,19 @@ mod tests {
     #[test]
     fn a_lost_connection_is_told_with_what_is_tried_next_and_when() {
         let wait = Duration::from_millis(1234);
-        assert_eq!(connecting_again("gone", wait, 1, true), "gone; connecting again in 1.2 s (attempt 2)");
+        let lost = "gone; connecting again in 1.2 s, and so on until it succeeds; Ctrl-C ends it";
+        assert_eq!(connecting_again("gone", wait, 1, true), lost);
+        assert_eq!(
+            connecting_again("refused", wait, 2, true),
+            "refused (attempt 1); connecting again in 1.2 s"
+        );
         let first = connecting_again("nobody there", wait, 1, false);
+        assert!(
+            first.starts_with("nobody there (attempt 1); connecting again in 1.2 s, and so on"),
+            "{first}"
+        );
         assert!(first.contains("\nhint: --url (or WALCAST_URL)"), "{first}");
-        assert!(!connecting_again("nobody there", wait, 2, false).contains("hint"));
+        let second = connecting_again("nobody there", wait, 2, false);
+        assert_eq!(second, "nobody there (attempt 2); connecting again in 1.2 s");
     }
 }
