@@ -12,7 +12,9 @@ use walcast_model::{Cursor, FeedId};
 use walcast_protocol::ServerMessage;
 
 use crate::cli::{TailArgs, TailFrom};
-use crate::output::{ChangeLine, ChangeLines, Clock, DIM, Failure, Form, YELLOW, json_line};
+use crate::output::{
+    ChangeLine, ChangeLines, Clock, DIM, Failure, Form, YELLOW, json_line, terminal_columns,
+};
 use words::Words;
 
 /// The subscription's name on the wire.
@@ -92,7 +94,7 @@ impl Tail {
         Self {
             form,
             words,
-            lines: ChangeLines::new(anstream::stdout(), Clock::Time),
+            lines: ChangeLines::new(anstream::stdout(), Clock::Time, terminal_columns),
             waits: false,
             left: limit,
             feed: None,
