@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::key::{DATABASE_URL, KEYS, Key};
+
 /// Where a setting was given.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Origin {
@@ -20,6 +22,19 @@ pub(crate) enum Origin {
     },
     /// Nowhere: its default.
     Default(String),
+}
+
+impl Origin {
+    /// Where the setting stands among all; what is none of them comes before.
+    fn place(&self) -> Option<usize> {
+        let is_it = |key: &&Key| match self {
+            Self::Flag(flag) | Self::Default(flag) => key.flag == flag,
+            Self::Variable(name) if name == "DATABASE_URL" => key.flag == DATABASE_URL.flag,
+            Self::Variable(name) => key.variable() == *name,
+            Self::File { key: name, .. } => key.name() == *name,
+        };
+        KEYS.iter().position(is_it)
+    }
 }
 
 impl fmt::Display for Origin {
@@ -57,6 +72,12 @@ impl fmt::Display for Mistake {
 pub(crate) struct Mistakes(pub(crate) Vec<Mistake>);
 
 impl Mistakes {
+    /// In the order of the settings, and those of one setting as they were found.
+    pub(super) fn sorted(mut mistakes: Vec<Mistake>) -> Self {
+        mistakes.sort_by_cached_key(|mistake| mistake.origin.place());
+        Self(mistakes)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

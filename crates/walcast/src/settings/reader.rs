@@ -19,9 +19,9 @@ impl<'a> Reader<'a> {
         Self { sources, mistakes: sources.mistakes() }
     }
 
-    /// Every mistake, those of the file first.
+    /// Every mistake: what is no setting first, then in the order of the settings.
     pub(crate) fn finish(self) -> Mistakes {
-        Mistakes(self.mistakes)
+        Mistakes::sorted(self.mistakes)
     }
 
     fn mistake(&mut self, origin: Origin, message: String) {

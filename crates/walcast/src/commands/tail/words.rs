@@ -9,6 +9,8 @@ use crate::cli::TailArgs;
 use crate::output::{Failure, USAGE};
 
 const WITH_TOKEN: &str = "give it with --token, with --token-file, or in WALCAST_TOKEN";
+const ANOTHER_TOKEN: &str = "give another token with --token, with --token-file, or in WALCAST_TOKEN";
+const A_TOKEN: &str = "give a token with --token, with --token-file, or in WALCAST_TOKEN";
 const WHERE: &str = "--url (or WALCAST_URL) says where `walcast serve` listens, such as ws://127.0.0.1:4700 or wss://feed.example.org";
 
 /// What was given on the command line, as far as advice depends on it.
@@ -39,8 +41,7 @@ impl Words {
                     Some(answer) => format!("{}: {}", answer.code, answer.message),
                     None => error.to_string(),
                 };
-                let another = if self.has_token { "for another token: " } else { "for a token: " };
-                Failure::new(said).hint(Some(format!("{another}{WITH_TOKEN}")))
+                Failure::new(said).hint(Some(self.token_hint().to_owned()))
             }
             ErrorKind::Protocol => Failure::because(error).hint(Some(WHERE.to_owned())),
             ErrorKind::TooBig => Failure::new("a row is larger than tail takes")
@@ -65,6 +66,10 @@ impl Words {
         format!("{}: {}; asking again in {}{hint}", error.code, error.message, short(delay))
     }
 
+    const fn token_hint(self) -> &'static str {
+        if self.has_token { ANOTHER_TOKEN } else { A_TOKEN }
+    }
+
     fn hint(self, error: &ErrorMessage) -> Option<String> {
         let said = error.hint.as_deref();
         let ours = match error.code {
@@ -74,7 +79,7 @@ impl Words {
             ErrorCode::CursorAhead | ErrorCode::FeedChanged => {
                 "--from start begins with the rows as they are now, --from latest with what happens from now on"
             }
-            ErrorCode::Unauthorized => WITH_TOKEN,
+            ErrorCode::Unauthorized => self.token_hint(),
             ErrorCode::UnknownTable => match said.and_then(|said| said.strip_prefix("ask for ")) {
                 Some(others) => return Some(format!("name {others}")),
                 None => {
@@ -188,6 +193,7 @@ mod tests {
             let said = Words { has_token }.failure(&error).message;
             assert!(said.contains("403 Forbidden") && said.contains("the server is gate"), "{said}");
             assert!(said.contains("--token-file") && !said.contains("the daemon"), "{said}");
+            assert_eq!(said.contains("\nhint: give another token with --token"), has_token, "{said}");
         }
     }
 
