@@ -16,8 +16,8 @@ help: ## Show this text
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: ## Start a throwaway Postgres, a workload and the daemon, and show what happens (Ctrl-C ends it)
-	@echo "make demo: building walcast (a few minutes the first time)"
-	@$(CARGO) build --quiet --locked -p walcast
+	@echo "make demo: building walcast (a few minutes the first time, seconds afterwards), then starting it"
+	$(CARGO) build --locked -p walcast
 	@target/debug/walcast demo --install
 
 test: lint deny doc e2e ## Run every check and every test, on the oldest and the newest Postgres

@@ -278,8 +278,12 @@ async fn rows_by_key_are_given_as_far_as_the_policies_go() {
     }
     for (body, code, words) in [
         (r#"{"table":"public.docs","keys":[{"id":"x'; DROP TABLE docs; --"}]}"#, 400, "column's type"),
-        (r#"{"table":"public.docs","keys":[{"owner":"ada"}]}"#, 400, "object of id"),
-        (r#"{"table":"public.docs","keys":[{"id":1,"owner":"ada"}]}"#, 400, "object of id"),
+        (r#"{"table":"public.docs","keys":[{"owner":"ada"}]}"#, 400, "and the key of public.docs is id"),
+        (
+            r#"{"table":"public.docs","keys":[{"id":1,"owner":"ada"}]}"#,
+            400,
+            "and the key of public.docs is id",
+        ),
         (r#"{"table":"public.docs"}"#, 400, "keys"),
         (r#"{"table":"public.nothing","keys":[]}"#, 404, "public.nothing"),
         (r#"{"table":"public.docs","keys":[],"columns":["nothing"]}"#, 400, "nothing"),
@@ -287,6 +291,12 @@ async fn rows_by_key_are_given_as_far_as_the_policies_go() {
         let (status, answer) = rows(&admin, body).await;
         assert!(status == code && text(&answer["message"]).contains(words), "{body}: {status} {answer}");
     }
+    // The hint is what to write, and no word is of a WebSocket.
+    let body = r#"{"table":"public.pairs","keys":[{"a":"x","b":"y"},{"A":"x"}]}"#;
+    let (_, answer) = rows(&admin, body).await;
+    let expected = json!({"code": "bad_message", "hint": r#"write each key as {"a": …, "b": …}"#,
+        "message": "failed to look rows of public.pairs up by key: key 2 has A, and the key of public.pairs is a, b"});
+    assert_eq!(answer, expected);
     let many: Vec<Value> = (0..1001).map(|id| json!({"id": id})).collect();
     let (status, answer) = rows(&admin, &json!({"table": "public.docs", "keys": many}).to_string()).await;
     assert_eq!((status, &answer["code"]), (400, &json!("limit_exceeded")), "{answer}");

@@ -124,7 +124,8 @@ impl Broadcaster {
         let tables_max = self.limits().tables_max;
         if request.tables.len() > tables_max {
             let message = format!("tables in one subscription (tables_max): at most {tables_max}");
-            return Err(Refusal::new(ErrorCode::LimitExceeded, message).hint("see welcome.limits"));
+            return Err(Refusal::new(ErrorCode::LimitExceeded, message)
+                .hint("ask for fewer at a time, or for schema.* or *"));
         }
         Subscription::new(request, rights, client, &self.shared.world, &self.shared.services)
     }

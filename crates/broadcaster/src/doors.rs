@@ -41,6 +41,7 @@ mod tally;
 mod tls;
 mod transport;
 mod unprepared;
+mod unreadable;
 mod upgrade;
 mod wire;
 

@@ -201,13 +201,16 @@ fn of_source(error: &walcast_snapshot::Error) -> Unanswered {
         | Error::NotPublished { .. }
         | Error::Partitioned { .. }
         | Error::Partition { .. } => ErrorCode::UnknownTable,
-        Error::UnknownColumn { .. } | Error::Key { .. } | Error::KeyValue { .. } => ErrorCode::BadMessage,
+        Error::UnknownColumn { .. }
+        | Error::Key { .. }
+        | Error::KeyColumns { .. }
+        | Error::KeyValue { .. } => ErrorCode::BadMessage,
         Error::TooManyTables { .. } | Error::TooLarge { .. } => ErrorCode::LimitExceeded,
         // It fitted a moment ago: the table was altered, and asking again finds out. The words may be of a policy.
         Error::Filter { table, .. } => {
             let message = format!("{table} is another one now, which the filter does not fit");
             let refusal = Refusal::new(ErrorCode::NotReady, message);
-            return Unanswered::Never(refusal.hint("subscribe again"));
+            return Unanswered::Never(refusal.hint("ask again"));
         }
         Error::Unexpected(_) => ErrorCode::Internal,
         // Somebody has to act, or time has to pass; the same request succeeds then.
@@ -223,7 +226,9 @@ fn of_source(error: &walcast_snapshot::Error) -> Unanswered {
     let words = format!("failed to {error}");
     let refusal = match error {
         // About what the client has sent, and what `relation` tells it.
-        Error::Key { .. } | Error::TooLarge { .. } | Error::Stalled { .. } => Refusal::new(code, words),
+        Error::Key { .. } | Error::KeyColumns { .. } | Error::TooLarge { .. } | Error::Stalled { .. } => {
+            Refusal::new(code, words)
+        }
         _ => Refusal::of_inside(code, words),
     };
     Unanswered::Never(match error.hint() {

@@ -81,7 +81,8 @@ impl Refusal {
 
     /// History let go of what an initial sync needed of it.
     pub(crate) fn outlived(message: impl Into<String>) -> Self {
-        let hint = "subscribe again; if that does not help, history has to be kept for longer than an initial sync takes";
+        let hint =
+            "ask again; if that does not help, history has to be kept for longer than an initial sync takes";
         Self::of_inside(ErrorCode::NotReady, message).hint(hint)
     }
 

@@ -338,6 +338,7 @@ impl Client {
     }
 
     fn fail(&mut self, failure: Failure) -> Result<Event, Error> {
+        let reached = !matches!(failure, Failure::Unreached(_));
         self.shared.channels.disconnected();
         match failure {
             // Another token may do; when that is refused as well, nobody knows a better one.
@@ -353,7 +354,7 @@ impl Client {
                 self.link = Link::Over;
                 Err(error)
             }
-            Failure::Lost(reason) => {
+            Failure::Unreached(reason) | Failure::Lost(reason) => {
                 let stable = |open: &Open| {
                     open.since.is_some_and(|since| since.elapsed() >= self.backoff.stable_after)
                 };
@@ -364,7 +365,7 @@ impl Client {
                 self.attempt = self.attempt.saturating_add(1);
                 self.link = Link::Waiting(Box::pin(tokio::time::sleep(delay)));
                 tracing::debug!(reason, ?delay, attempt = self.attempt, "connection lost");
-                Ok(Event::Reconnecting { delay, attempt: self.attempt, reason })
+                Ok(Event::Reconnecting { delay, attempt: self.attempt, reason, reached })
             }
         }
     }

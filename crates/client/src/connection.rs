@@ -45,6 +45,8 @@ pub(crate) struct Target {
 /// How a connection, or the attempt to make one, ended.
 #[derive(Debug)]
 pub(crate) enum Failure {
+    /// There was not even a connection. Another attempt may succeed.
+    Unreached(String),
     /// Another attempt may succeed.
     Lost(String),
     /// No other attempt will.
@@ -55,14 +57,16 @@ pub(crate) enum Failure {
 pub(crate) async fn connect(target: Target) -> Result<(Socket, Received), Failure> {
     let late = |_| Failure::Lost(format!("no answer within {:?}", target.connect_timeout));
     let outcome = tokio::time::timeout(target.connect_timeout, handshake(&target)).await.map_err(late);
+    // Host and port alone: a URL may hold a token.
+    let named = |reason: String| {
+        let host = target.url.host_str().unwrap_or_default();
+        let port = target.url.port_or_known_default().unwrap_or_default();
+        format!("no connection to {host}:{port}: {reason}")
+    };
     outcome.flatten().map_err(|failure| match failure {
-        // Host and port alone: a URL may hold a token.
-        Failure::Lost(reason) => {
-            let host = target.url.host_str().unwrap_or_default();
-            let port = target.url.port_or_known_default().unwrap_or_default();
-            Failure::Lost(format!("no connection to {host}:{port}: {reason}"))
-        }
-        over => over,
+        Failure::Unreached(reason) => Failure::Unreached(named(reason)),
+        Failure::Lost(reason) => Failure::Lost(named(reason)),
+        over @ Failure::Over(_) => over,
     })
 }
 
@@ -81,7 +85,7 @@ async fn handshake(target: &Target) -> Result<(Socket, Received), Failure> {
     let connector = target.tls.clone().map(Connector::Rustls);
     let received = Received::default();
     let stream = Metered::new(
-        dial(target, &target.url).await.map_err(|error| Failure::Lost(error.to_string()))?,
+        dial(target, &target.url).await.map_err(|error| Failure::Unreached(error.to_string()))?,
         received.clone(),
     );
     let (socket, _) = client_async_tls_with_config(request, stream, Some(config), connector)

@@ -23,6 +23,8 @@ pub enum Event {
         attempt: u32,
         /// What happened, for people.
         reason: String,
+        /// Whether there was a connection, of whatever came of it. `false`: nobody listens there, or the host is not found.
+        reached: bool,
     },
     /// The daemon understood a subscription and starts it as soon as its initial poll is done.
     Waiting(Waiting),

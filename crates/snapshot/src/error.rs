@@ -100,7 +100,7 @@ pub enum Error {
     },
     /// More tables at once than the source can lock.
     #[error(
-        "lock {tables} tables at once in the source; subscribe to fewer, or raise max_locks_per_transaction there"
+        "lock {tables} tables at once in the source; ask for fewer, or raise max_locks_per_transaction there"
     )]
     TooManyTables {
         /// How many were asked for.
@@ -113,6 +113,18 @@ pub enum Error {
         table: RelationName,
         /// What is wrong with the keys, or the table's.
         problem: String,
+    },
+    /// A key that was asked for has other columns than the table's.
+    #[error("look rows of {table} up by key: key {place} has {given}, and the key of {table} is {}", columns.join(", "))]
+    KeyColumns {
+        /// The table.
+        table: RelationName,
+        /// Which key of the request, from 1.
+        place: usize,
+        /// What it has, for people.
+        given: String,
+        /// What it should have.
+        columns: Vec<String>,
     },
     /// The server cannot read a value as its column's type.
     #[error("read a key of {table}: {problem}")]
@@ -170,13 +182,17 @@ impl Error {
             Self::NotPublished { .. } => {
                 Some("run walcast doctor: it says why the table is not published and what adds it".to_owned())
             }
-            Self::Partitioned { partition, .. } => Some(format!("subscribe to {partition} and its siblings")),
-            Self::Partition { root, .. } => Some(format!("subscribe to {root}")),
+            Self::Partitioned { partition, .. } => Some(format!("ask for {partition} and its siblings")),
+            Self::Partition { root, .. } => Some(format!("ask for {root}")),
             Self::Forbidden { .. } | Self::RowSecurity { .. } => self.statement().map(str::to_owned),
             Self::Filter { error, .. } => Some(error.hint().to_owned()),
+            Self::KeyColumns { columns, .. } => {
+                let fields: Vec<String> = columns.iter().map(|name| format!("{name:?}: …")).collect();
+                Some(format!("write each key as {{{}}}", fields.join(", ")))
+            }
             Self::KeyValue { .. } => Some("a value is written as `row` has it".to_owned()),
             Self::TooLarge { .. } => Some("ask for fewer keys at a time".to_owned()),
-            Self::Stalled { .. } => Some("subscribe again, and read what is sent".to_owned()),
+            Self::Stalled { .. } => Some("ask again, and read what is sent".to_owned()),
             _ => None,
         }
     }

@@ -153,6 +153,20 @@ const KEY_TYPES: &str = "
                    WHERE i.place = c.place AND t.typtype = 'd')
     FROM column_type c WHERE c.typtype <> 'd' ORDER BY c.place";
 
+/// Characters of a key's columns that are named to whoever sent them.
+const GIVEN_CHARACTERS_MAX: usize = 100;
+
+/// The columns that a key has, for people.
+fn given(key: &Key) -> String {
+    let names: Vec<&str> = key.keys().map(String::as_str).collect();
+    let text = names.join(", ");
+    match text.chars().count() {
+        0 => "no column".to_owned(),
+        count if count <= GIVEN_CHARACTERS_MAX => text,
+        _ => text.chars().take(GIVEN_CHARACTERS_MAX).chain(['…']).collect(),
+    }
+}
+
 /// The columns by which a row is found: each by its name, and its type as SQL, a domain's base type, without a length, which would cut or round.
 struct KeyColumns(Vec<(String, String)>);
 
@@ -186,12 +200,12 @@ impl KeyColumns {
 
     /// Hands the keys to the transaction, and has them read by their types.
     async fn bind(&self, session: &Session, relation: &Relation, keys: &[Key]) -> Result<(), Error> {
-        let problem = |problem: String| Error::Key { table: relation.name().clone(), problem };
         let mut text = String::from("[");
         for (place, key) in keys.iter().enumerate() {
             if key.len() != self.0.len() || !self.0.iter().all(|(name, _)| key.contains_key(name)) {
-                let names: Vec<&str> = self.0.iter().map(|(name, _)| name.as_str()).collect();
-                return Err(problem(format!("each key is an object of {}", names.join(", "))));
+                let columns = self.0.iter().map(|(name, _)| name.clone()).collect();
+                let (table, place) = (relation.name().clone(), place + 1);
+                return Err(Error::KeyColumns { table, place, given: given(key), columns });
             }
             text.push_str(if place == 0 { "" } else { "," });
             text.push_str(&format!("{{\"place\":{place}"));

@@ -179,6 +179,9 @@ pub(crate) struct TailArgs {
         default_value = "ws://127.0.0.1:4700/v1/stream"
     )]
     pub(crate) url: String,
+    /// Wait for a daemon that is not there yet; without it, a first connection that is refused is an error
+    #[arg(long)]
+    pub(crate) wait: bool,
     /// Where to start: latest, start (the rows that are there, then changes), oldest (of history), a cursor, or acked (where
     /// this client stopped, the default with --client-id)
     #[arg(

@@ -20,6 +20,7 @@ use walcast_cluster::{Cluster, InstallPlan, Installation, free_port};
 use walcast_model::Timestamp;
 use walcast_postgres::{ConnectionConfig, Session, quote_literal};
 
+use crate::output::terminal_columns;
 use screen::Screen;
 
 /// The port that is taken when it is free: the one of `walcast serve`.
@@ -91,7 +92,7 @@ where
     D: FnOnce(DemoDaemon, CancellationToken) -> F,
     F: Future<Output = Result<(), Box<dyn StdError + Send + Sync>>> + Send + 'static,
 {
-    let mut screen = Screen::new(anstream::stdout());
+    let mut screen = Screen::new(anstream::stdout(), terminal_columns);
     let installation = find_postgres(&args)?;
     screen
         .say("postgres", &format!("{} from {}", installation.version(), installation.bin_dir().display()))?;
@@ -178,15 +179,16 @@ fn introduce<W: io::Write>(
     url: &str,
     listen: SocketAddr,
 ) -> io::Result<()> {
-    screen.say("shop", "customers, products, orders and order_lines, and a few transactions a second")?;
-    screen.say(
-        "daemon",
-        &format!("ws://{listen}/v1/stream   http://{listen}/readyz   http://{listen}/metrics"),
-    )?;
+    screen.say("shop", "customers, products, orders, order_lines; a few changes a second")?;
+    screen.say("daemon", &format!("ws://{listen}/v1/stream   http://{listen}/readyz"))?;
     screen.say("try", "in another terminal, and see it arrive here:")?;
     let statement = "UPDATE products SET price = price - 1 WHERE id = 1";
     match psql(cluster.installation()) {
-        Some(program) => screen.offer(&format!("{program} '{url}' -c \"{statement}\""))?,
+        Some(program) => {
+            // Two lines, which a shell takes as one command.
+            screen.offer(&format!("{program} {url} \\"))?;
+            screen.offer(&format!("  -c \"{statement}\""))?;
+        }
         None => {
             screen.offer(statement)?;
             screen.say("", "by any client of Postgres (psql is not installed here), at")?;

@@ -43,6 +43,11 @@ impl Form {
     }
 }
 
+/// The columns of the terminal that standard output is; `None` for a pipe or a file.
+pub(crate) fn terminal_columns() -> Option<usize> {
+    terminal_size::terminal_size_of(io::stdout()).map(|(terminal_size::Width(columns), _)| columns.into())
+}
+
 /// Prints one JSON line.
 ///
 /// # Errors

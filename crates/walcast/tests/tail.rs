@@ -44,7 +44,40 @@ fn a_server_that_hangs_up_is_tried_again_with_the_reason_and_when() {
     let lines: Vec<String> = said.lines().take(3).map(Result::unwrap).collect();
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(lines[0].contains("closes it without an answer; connecting again in "), "{lines:?}");
-    assert!(lines[0].ends_with(" s (attempt 2)") && lines[1].starts_with("hint: --url"), "{lines:?}");
-    assert!(lines[2].ends_with(" s (attempt 3)"), "{lines:?}");
+    assert!(lines[0].contains("closes it without an answer (attempt 1); connecting again in "), "{lines:?}");
+    assert!(lines[0].ends_with("; Ctrl-C ends it") && lines[1].starts_with("hint: --url"), "{lines:?}");
+    assert!(lines[2].contains("(attempt 2); connecting again in "), "{lines:?}");
+}
+
+/// Where nobody listens.
+const NOBODY: &str = "ws://127.0.0.1:1/v1/stream?token=secret";
+
+#[test]
+fn a_daemon_that_is_not_there_ends_it_with_the_url_the_cause_and_what_to_do() {
+    let output = tail(NOBODY).wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && output.stdout.is_empty(), "{said}");
+    assert!(said.starts_with("walcast: no connection to 127.0.0.1:1: Connection refused"), "{said}");
+    for words in
+        ["(--url ws://127.0.0.1:1/v1/stream)", "hint: start the daemon with `walcast serve`", "--wait"]
+    {
+        assert!(said.contains(words), "{said}");
+    }
+    assert!(!said.contains("secret") && said.lines().count() == 2, "{said}");
+}
+
+#[test]
+fn a_daemon_that_is_waited_for_is_tried_again_and_again_and_every_attempt_has_its_number() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_walcast"));
+    child.args(["tail", "--wait", "--url", NOBODY]).env_clear().stderr(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    let said = BufReader::new(child.stderr.take().unwrap());
+    let lines: Vec<String> = said.lines().take(4).map(Result::unwrap).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let numbered: Vec<&String> = lines.iter().filter(|line| line.contains("no connection to")).collect();
+    assert!(lines[1].starts_with("hint: ") && numbered.len() == 3, "{lines:?}");
+    for (line, number) in numbered.iter().zip(1..) {
+        assert!(line.contains(&format!(" (attempt {number}); connecting again in ")), "{lines:?}");
+    }
 }

@@ -21,6 +21,7 @@ use super::pace::SharedPace;
 use super::patience::{Attended, Patience};
 use super::peer::Arrival;
 use super::transport::Transport;
+use super::unreadable::{Answering, Understood};
 use crate::limits::Limits;
 use crate::metrics as names;
 
@@ -78,12 +79,14 @@ pub(super) async fn run(
             arrival,
             pace: SharedPace::new(limits.requests_per_second_max, Instant::now()),
             patience: Patience::default(),
+            understood: Understood::default(),
         };
         tasks.spawn(async move {
             match raw.open(tls, handshake_max).await {
                 Ok(transport) => {
                     let patience = arrived.patience.clone();
-                    let attended = Attended::new(transport, patience, limits.answer_stall_max);
+                    let answering = Answering::new(transport, arrived.understood.clone());
+                    let attended = Attended::new(answering, patience, limits.answer_stall_max);
                     serve(attended, arrived, handshake_max, stop).await;
                 }
                 Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
@@ -99,6 +102,7 @@ struct Arrived {
     arrival: Arrival,
     pace: SharedPace,
     patience: Patience,
+    understood: Understood,
 }
 
 impl Service<hyper::Request<Incoming>> for Arrived {
@@ -109,6 +113,7 @@ impl Service<hyper::Request<Incoming>> for Arrived {
     fn call(&self, mut request: hyper::Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.arrival);
         request.extensions_mut().insert(self.pace.clone());
+        self.understood.set();
         self.patience.reset();
         request.extensions_mut().insert(self.patience.clone());
         self.paths.call(request)
@@ -117,7 +122,7 @@ impl Service<hyper::Request<Incoming>> for Arrived {
 
 /// Serves the requests of one connection, until it becomes a WebSocket or ends.
 async fn serve(
-    transport: Attended<Transport>,
+    transport: Attended<Answering<Transport>>,
     arrived: Arrived,
     handshake_max: Duration,
     stop: CancellationToken,

@@ -1,4 +1,5 @@
 mod entrance;
+mod errors;
 mod http;
 mod listening;
 mod visits;

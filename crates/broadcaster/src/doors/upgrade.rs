@@ -20,6 +20,7 @@ use super::peer::Arrival;
 use super::places::Places;
 use super::stranger::{Stranger, websocket};
 use super::transport::Transport;
+use super::unreadable::Answering;
 
 /// `GET /v1/stream`. A token is looked at after the upgrade, because no browser shows a page why one was refused.
 pub(super) async fn stream(
@@ -118,9 +119,9 @@ async fn admit(door: &Door, upgrade: OnUpgrade, token: Option<String>) -> Option
             return None;
         }
     };
-    let (transport, early) = match upgraded.downcast::<TokioIo<Attended<Transport>>>() {
+    let (transport, early) = match upgraded.downcast::<TokioIo<Attended<Answering<Transport>>>>() {
         // From now on it is waited for.
-        Ok(parts) => (parts.io.into_inner().into_inner(), parts.read_buf),
+        Ok(parts) => (parts.io.into_inner().into_inner().into_inner(), parts.read_buf),
         Err(_) => {
             tracing::error!("a connection is not over the transport that was accepted; it is closed");
             return None;

@@ -210,7 +210,7 @@ impl Session {
         let Phase::Syncing(sync) = &self.phase else { return };
         if sync.relists == RELISTS_MAX {
             let message = format!("tables keep changing during the initial sync: {why}");
-            let hint = "subscribe again when that is over, or name the tables one by one";
+            let hint = "ask again when that is over, or name the tables one by one";
             return self.refuse(Refusal::new(ErrorCode::NotReady, message).hint(hint));
         }
         tracing::info!(id = %self.id, why, "an initial sync starts over");

@@ -94,7 +94,7 @@ fn page_limits(world: &World) -> PageLimits {
 
 pub(crate) fn crashed() -> Refusal {
     let refusal = Refusal::new(ErrorCode::Internal, "the daemon failed to answer a question of its own");
-    refusal.hint("subscribe again; the daemon's log has the cause")
+    refusal.hint("ask again; the daemon's log has the cause")
 }
 
 /// Asks until there is an answer: a failure that passes by itself is waited out.

@@ -74,7 +74,7 @@ impl Syncing {
             Ok(Err(Unanswered::Never(refusal))) => Err(refusal),
             Ok(Err(Unanswered::Later(reason))) => {
                 tracing::debug!(reason, "an initial sync cannot be had now");
-                Err(Refusal::of_inside(ErrorCode::NotReady, reason).hint("subscribe again after a while"))
+                Err(Refusal::of_inside(ErrorCode::NotReady, reason).hint("ask again after a while"))
             }
             Ok(Ok(())) | Err(_) => Err(crashed()),
         })

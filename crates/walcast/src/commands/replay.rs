@@ -14,7 +14,7 @@ use walcast_postgres::{Pool, Session};
 use walcast_protocol::{SubscriptionId, TablePattern, encode};
 
 use crate::cli::ReplayArgs;
-use crate::output::{ChangeLine, ChangeLines, Clock, Failure, Form, YELLOW};
+use crate::output::{ChangeLine, ChangeLines, Clock, Failure, Form, YELLOW, terminal_columns};
 use crate::settings::{ServeSettings, suggestion};
 use selection::Selection;
 
@@ -65,7 +65,11 @@ pub(crate) async fn run(
     let selection = Selection::new(&args)?;
     let id = ID.parse().map_err(|error| Failure::because(&error))?;
     let printer = match Form::choose(args.form) {
-        Form::Human => Printer::Human(ChangeLines::new(BufWriter::new(anstream::stdout()), Clock::Date)),
+        Form::Human => Printer::Human(ChangeLines::new(
+            BufWriter::new(anstream::stdout()),
+            Clock::Date,
+            terminal_columns,
+        )),
         Form::Json => Printer::Json { out: BufWriter::new(io::stdout()), id, line: Vec::new() },
     };
     let work = async {

@@ -12,7 +12,9 @@ use walcast_model::{Cursor, FeedId};
 use walcast_protocol::ServerMessage;
 
 use crate::cli::{TailArgs, TailFrom};
-use crate::output::{ChangeLine, ChangeLines, Clock, DIM, Failure, Form, YELLOW, json_line};
+use crate::output::{
+    ChangeLine, ChangeLines, Clock, DIM, Failure, Form, YELLOW, json_line, terminal_columns,
+};
 use words::Words;
 
 /// The subscription's name on the wire.
@@ -27,8 +29,8 @@ pub(crate) fn qualified(table: &str) -> String {
 /// Prints until `stop`, or until `--limit` is reached.
 ///
 /// # Errors
-/// When the arguments do not fit, the daemon refuses, or standard output is gone. A daemon that is not there is waited
-/// for.
+/// When the arguments do not fit, the daemon refuses, or standard output is gone; when nobody listens there at first,
+/// unless that is waited for. A daemon that goes away later is waited for in any case.
 pub(crate) async fn run(args: TailArgs, stop: CancellationToken) -> Result<(), Failure> {
     let words = Words::of(&args);
     let subscription = subscription(&args).map_err(|error| words.failure(&error))?;
@@ -41,6 +43,7 @@ pub(crate) async fn run(args: TailArgs, stop: CancellationToken) -> Result<(), F
     }
     let mut client = builder.build().map_err(|error| words.failure(&error))?;
     let mut tail = Tail::new(Form::choose(args.form), args.limit, words);
+    tail.waits = args.wait;
     let outcome = stop.run_until_cancelled(tail.follow(&mut client, subscription, &args)).await;
     client.close().await;
     tail.say_where_it_stopped();
@@ -76,6 +79,8 @@ struct Tail {
     form: Form,
     words: Words,
     lines: ChangeLines<anstream::Stdout>,
+    /// Also for a daemon that was not there from the beginning.
+    waits: bool,
     /// Transactions still to be printed.
     left: Option<u64>,
     /// The feed of the connection.
@@ -89,7 +94,8 @@ impl Tail {
         Self {
             form,
             words,
-            lines: ChangeLines::new(anstream::stdout(), Clock::Time),
+            lines: ChangeLines::new(anstream::stdout(), Clock::Time, terminal_columns),
+            waits: false,
             left: limit,
             feed: None,
             stopped: None,
@@ -123,7 +129,7 @@ impl Tail {
                 client.subscribe(start).await.map_err(|error| words.failure(&error))?;
             }
             let printed = reached(&event);
-            self.event(event)?;
+            self.event(event, &args.url)?;
             if let (Some(cursor), Some(_), Some(id)) = (printed, &args.client_id, &id) {
                 client.ack(id, cursor).map_err(|error| words.failure(&error))?;
             }
@@ -131,9 +137,12 @@ impl Tail {
         Ok(())
     }
 
-    fn event(&mut self, event: Event) -> Result<(), Failure> {
+    fn event(&mut self, event: Event, url: &str) -> Result<(), Failure> {
         match &event {
-            Event::Reconnecting { delay, reason, attempt } => {
+            Event::Reconnecting { reason, reached: false, .. } if self.feed.is_none() && !self.waits => {
+                return Err(words::not_there(reason, url));
+            }
+            Event::Reconnecting { delay, reason, attempt, .. } => {
                 warn(&words::connecting_again(reason, *delay, *attempt, self.feed.is_some()));
             }
             Event::Retrying { delay, error, .. } => warn(&self.words.asking_again(error, *delay)),
@@ -177,11 +186,7 @@ impl Tail {
             }
             Event::SnapshotComplete(done) => note(&format!("initial sync done at {}", done.cursor)),
             Event::CaughtUp(caught_up) => note(&format!("caught up at {}", caught_up.cursor)),
-            Event::Status(status) => {
-                let said = [status.message.as_deref(), status.hint.as_deref()];
-                let said: String = said.into_iter().flatten().map(|text| format!(": {text}")).collect();
-                note(&format!("source {:?}{said}", status.state).to_lowercase());
-            }
+            Event::Status(status) => note(&words::source(status)),
             Event::Error(error) => warn(&self.words.refused(error).message),
             Event::Snapshot(snapshot) => {
                 for row in &snapshot.rows {
@@ -315,7 +320,7 @@ mod tests {
         let caught_up = Event::CaughtUp(serde_json::from_str(r#"{"id":"tail","cursor":"0/20"}"#).unwrap());
         let mut tail = Tail::new(Form::Human, None, Words::default());
         for event in [welcome("f1"), caught_up, welcome("f2")] {
-            tail.event(event).unwrap();
+            tail.event(event, "").unwrap();
         }
         assert_eq!(tail.stopped, Some(("0/20".parse().unwrap(), "f1".parse().unwrap())));
     }

@@ -151,7 +151,10 @@ fn differences(before: Option<&Row>, after: &Row) -> Vec<(String, Option<String>
         .iter()
         .filter_map(|(name, value)| {
             let known = before.and_then(|row| row.get(name));
-            (known != Some(value)).then(|| (name.clone(), known.map(str::to_owned), value.clone()))
+            // A column that was added since is null in every row that was there.
+            let is_added = before.is_some() && known.is_none() && value == "null";
+            let is_changed = known != Some(value) && !is_added;
+            is_changed.then(|| (name.clone(), known.map(str::to_owned), value.clone()))
         })
         .collect()
 }
@@ -236,6 +239,20 @@ mod tests {
             change(r#"{"op": "update", "table": "public.t", "key": {"id": 9}, "row": {"id": 9, "z": null}}"#);
         let whole = vec![("id".to_owned(), None, "9".to_owned()), ("z".to_owned(), None, "null".to_owned())];
         assert_eq!(copy.apply(&update), Effect::Updated { key: row(&[("id", "9")]), columns: whole });
+    }
+
+    #[test]
+    fn a_column_that_was_added_is_told_once_it_has_a_value() {
+        let mut copy = filled();
+        let update = |a: &str, c: &str| {
+            let row = format!(r#"{{"id": 1, "z": "x", "a": "{a}", "c": {c}}}"#);
+            change(&format!(r#"{{"op": "update", "table": "public.t", "key": {{"id": 1}}, "row": {row}}}"#))
+        };
+        let told = |columns| Effect::Updated { key: row(&[("id", "1")]), columns };
+        let a = vec![("a".to_owned(), Some("\"y\"".to_owned()), "\"new\"".to_owned())];
+        assert_eq!(copy.apply(&update("new", "null")), told(a));
+        let c = vec![("c".to_owned(), Some("null".to_owned()), "5".to_owned())];
+        assert_eq!(copy.apply(&update("new", "5")), told(c));
     }
 
     #[test]

@@ -7,19 +7,22 @@ use anstyle::Style;
 use walcast_client::{Event, Mode, TransactionMessage};
 use walcast_model::Timestamp;
 
-use crate::output::{BOLD, CYAN, DIM, GREEN, RED, YELLOW};
+use crate::output::{BOLD, CYAN, DIM, GREEN, RED, YELLOW, count};
 
 use super::local_copy::{Effect, LocalCopy, Row};
 
 /// Changes of one transaction that are shown; of more, their number.
 const CHANGES_MAX: usize = 8;
-/// Characters of one value, and of the columns of one change.
+/// Characters of one value.
 const VALUE_CHARACTERS_MAX: usize = 32;
+/// Characters of a line where no terminal says how wide it is.
 const LINE_CHARACTERS_MAX: usize = 110;
 
 /// Writes events to a terminal; colours are taken out where it has none.
 pub(super) struct Screen<W> {
     out: W,
+    /// How wide the terminal is now; `None` where there is none.
+    columns: fn() -> Option<usize>,
     copy: LocalCopy,
     /// There was a connection: from then on losing it is worth a line.
     connected: bool,
@@ -28,8 +31,8 @@ pub(super) struct Screen<W> {
 }
 
 impl<W: Write> Screen<W> {
-    pub(super) fn new(out: W) -> Self {
-        Self { out, copy: LocalCopy::default(), connected: false, caught_up: false }
+    pub(super) fn new(out: W, columns: fn() -> Option<usize>) -> Self {
+        Self { out, columns, copy: LocalCopy::default(), connected: false, caught_up: false }
     }
 
     /// A line of the demo's own: what it is, and what it says.
@@ -62,7 +65,11 @@ impl<W: Write> Screen<W> {
                 let rows = self.copy.rows();
                 self.say(
                     "client",
-                    &format!("has {rows} rows by its initial sync, at cursor {}", complete.cursor),
+                    &format!(
+                        "has {} by its initial sync, at cursor {}",
+                        count(rows as u64, "row"),
+                        complete.cursor
+                    ),
                 )?;
             }
             Event::CaughtUp(_) if !self.caught_up => {
@@ -91,9 +98,10 @@ impl<W: Write> Screen<W> {
 
     fn transaction(&mut self, transaction: &TransactionMessage, now: Timestamp) -> io::Result<()> {
         let late = now.seconds_since(transaction.committed_at).max(0.0) * 1000.0;
-        let count = transaction.changes.len();
+        let number = transaction.changes.len();
         let more = if transaction.more { ", more follows" } else { "" };
-        let changes = if count == 1 { "1 change" } else { &format!("{count} changes") };
+        let changes = count(number as u64, "change");
+        let columns_max = (self.columns)().unwrap_or(LINE_CHARACTERS_MAX);
         writeln!(
             self.out,
             "{BOLD}{}{BOLD:#}  {DIM}transaction {}, {changes}{more}, {late:.0} ms after its commit{DIM:#}",
@@ -105,11 +113,14 @@ impl<W: Write> Screen<W> {
             if index < CHANGES_MAX {
                 let (sign, style, columns) = described(&effect);
                 let table = &change.table.table;
-                writeln!(self.out, "  {style}{sign} {table:<12}{style:#} {columns}")?;
+                let head = format!("{sign} {table:<12}");
+                // Two spaces before it, and one behind it.
+                let columns = cut(&columns, columns_max.saturating_sub(head.chars().count() + 3));
+                writeln!(self.out, "  {style}{head}{style:#} {columns}")?;
             }
         }
-        if count > CHANGES_MAX {
-            writeln!(self.out, "  {DIM}… and {} more{DIM:#}", count - CHANGES_MAX)?;
+        if number > CHANGES_MAX {
+            writeln!(self.out, "  {DIM}… and {} more{DIM:#}", number - CHANGES_MAX)?;
         }
         Ok(())
     }
@@ -124,7 +135,7 @@ fn described(effect: &Effect) -> (char, Style, String) {
                 let before = before.as_ref().map(|value| format!("{} → ", short(value))).unwrap_or_default();
                 let _infallible = write!(text, "  {name} {before}{}", short(after));
             }
-            ('~', YELLOW, cut(&text, LINE_CHARACTERS_MAX))
+            ('~', YELLOW, text)
         }
         Effect::Deleted(row) => ('-', RED, listed(row)),
         Effect::Truncated => ('-', RED, "all rows".to_owned()),
@@ -133,7 +144,7 @@ fn described(effect: &Effect) -> (char, Style, String) {
 
 fn listed(row: &Row) -> String {
     let columns: Vec<String> = row.0.iter().map(|(name, value)| format!("{name}={}", short(value))).collect();
-    cut(&columns.join(" "), LINE_CHARACTERS_MAX)
+    columns.join(" ")
 }
 
 /// A JSON text for the eye: without quotes and line ends, and not too long.
@@ -149,7 +160,7 @@ fn cut(text: &str, characters_max: usize) -> String {
     if text.chars().count() <= characters_max {
         return text.to_owned();
     }
-    text.chars().take(characters_max - 1).chain(['…']).collect()
+    text.chars().take(characters_max.saturating_sub(1)).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -157,10 +168,10 @@ mod tests {
     use super::*;
 
     fn shown(events: &[Event]) -> String {
-        let mut screen = Screen::new(anstream::StripStream::new(Vec::new()));
+        let mut screen = Screen::new(anstream::StripStream::new(Vec::new()), || Some(80));
         // Not yet listening: nothing to worry about, and nothing to show.
         let delay = std::time::Duration::from_secs(1);
-        let first = Event::Reconnecting { delay, attempt: 1, reason: "refused".to_owned() };
+        let first = Event::Reconnecting { delay, attempt: 1, reason: "refused".to_owned(), reached: false };
         let now: Timestamp = "2026-11-21T03:00:00.004Z".parse().unwrap();
         for event in std::iter::once(&first).chain(events) {
             screen.show(event, now).unwrap();
@@ -191,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_transaction_is_shown_by_what_it_did() {
-        let expected = "    client  has 1 rows by its initial sync, at cursor 0/10
+        let expected = "    client  has 1 row by its initial sync, at cursor 0/10
 0/20  transaction 742, 3 changes, 4 ms after its commit
   ~ products     id=1  stock 41 → 39
   + products     id=2 name=Pan  [31m stock=1
@@ -212,6 +223,6 @@ mod tests {
         let text = shown(&[Event::Transaction(transaction)]);
         assert_eq!(text.lines().count(), 1 + CHANGES_MAX + 1, "{text}");
         assert!(text.ends_with("… and 12 more\n"), "{text}");
-        assert!(text.lines().all(|line| line.chars().count() <= LINE_CHARACTERS_MAX + 20), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 }

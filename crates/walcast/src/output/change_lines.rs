@@ -7,17 +7,15 @@ use walcast_model::{Op, RelationName, Timestamp, Xid, json};
 
 use super::{BOLD, CYAN, DIM, GREEN, RED, YELLOW};
 
-/// Characters of one value; of a longer one, its start.
-const VALUE_CHARACTERS_MAX: usize = 48;
-/// Characters of a change's columns together.
-const COLUMNS_CHARACTERS_MAX: usize = 160;
+/// Characters of one value on a terminal; of a longer one, its start.
+const VALUE_CHARACTERS_MAX: usize = 32;
 
 /// How a time is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Clock {
-    /// `14:05:00.123`: of what happens now.
+    /// `14:05:00.123Z`: of what happens now.
     Time,
-    /// `2026-11-21 14:05:00.123`: of what happened.
+    /// `2026-11-21 14:05:00.123Z`: of what happened.
     Date,
 }
 
@@ -32,17 +30,20 @@ pub(crate) struct ChangeLine<'a> {
 }
 
 /// Writes a line for each change: time and transaction on the first one of each transaction, then operation, table, key
-/// and columns. Colours are taken out where the output has none.
+/// and columns. Colours are taken out where the output has none. On a terminal a line is cut to its width; elsewhere it is
+/// whole.
 pub(crate) struct ChangeLines<W> {
     out: W,
     clock: Clock,
+    /// How wide the terminal is now; `None` where there is none.
+    columns: fn() -> Option<usize>,
     /// The transaction of the line before, so that a part that follows does not name it again.
     last: Option<Xid>,
 }
 
 impl<W: Write> ChangeLines<W> {
-    pub(crate) const fn new(out: W, clock: Clock) -> Self {
-        Self { out, clock, last: None }
+    pub(crate) const fn new(out: W, clock: Clock, columns: fn() -> Option<usize>) -> Self {
+        Self { out, clock, columns, last: None }
     }
 
     /// Writes the changes of a transaction, or of a part of one.
@@ -58,24 +59,22 @@ impl<W: Write> ChangeLines<W> {
         meta: Option<&str>,
         changes: impl Iterator<Item = ChangeLine<'a>>,
     ) -> io::Result<()> {
+        let columns = (self.columns)();
+        let head = format!("{} {:>7}", self.time(committed_at), xid.get());
         if let Some(meta) = meta {
             self.last = Some(xid);
-            writeln!(
-                self.out,
-                "{DIM}{} {:>7} {}{DIM:#}",
-                self.time(committed_at),
-                xid.get(),
-                text(meta.as_bytes())
-            )?;
+            let mut line = Line::new(columns);
+            line.push(DIM, &head);
+            line.push(DIM, &format!(" {}", text(meta.as_bytes())));
+            line.write(&mut self.out)?;
         }
         for change in changes {
-            let head = format!("{} {:>7}", self.time(committed_at), xid.get());
-            if self.last.replace(xid) == Some(xid) {
-                write!(self.out, "{:1$}", "", head.chars().count())?;
-            } else {
-                write!(self.out, "{DIM}{head}{DIM:#}")?;
-            }
-            self.change(&change)?;
+            let mut line = Line::new(columns);
+            let is_first = self.last.replace(xid) != Some(xid);
+            line.push(DIM, if is_first { &head } else { "" });
+            line.pad(head.chars().count());
+            change_into(&mut line, &change);
+            line.write(&mut self.out)?;
         }
         self.out.flush()
     }
@@ -86,8 +85,15 @@ impl<W: Write> ChangeLines<W> {
     /// When the output is gone.
     pub(crate) fn snapshot_row(&mut self, table: &RelationName, row: &[u8]) -> io::Result<()> {
         self.last = None;
-        let columns = columns(row, None);
-        writeln!(self.out, "{DIM}{:>20}{DIM:#} {:<8} {BOLD}{table}{BOLD:#} {columns}", "", "row")
+        let mut line = Line::new((self.columns)());
+        line.pad(21);
+        line.push(PLAIN, "row      ");
+        line.push(BOLD, &table.to_string());
+        for (name, value) in json::fields(row) {
+            let value = line.value(value);
+            line.push(PLAIN, &format!(" {}={value}", text(name)));
+        }
+        line.write(&mut self.out)
     }
 
     fn time(&self, at: Timestamp) -> String {
@@ -95,24 +101,99 @@ impl<W: Write> ChangeLines<W> {
         let text = at.to_string();
         let (date, time) = text.split_once('T').unwrap_or_default();
         let time = time.get(..12).unwrap_or(time);
-        if self.clock == Clock::Time { time.to_owned() } else { format!("{date} {time}") }
-    }
-
-    fn change(&mut self, change: &ChangeLine<'_>) -> io::Result<()> {
-        let style = style(change.op);
-        write!(self.out, " {style}{:<8}{style:#} {BOLD}{}{BOLD:#}", change.op.as_str(), change.table)?;
-        if let Some(key) = change.key {
-            write!(self.out, " {CYAN}{}{CYAN:#}", columns(key, None))?;
-        }
-        let text = match (change.op, change.row, change.old) {
-            (Op::Update, Some(row), Some(old)) => changed(row, old),
-            (Op::Delete, None, Some(old)) => columns(old, change.key),
-            (_, Some(row), _) => columns(row, change.key),
-            _ => String::new(),
-        };
-        writeln!(self.out, "{}{text}", if text.is_empty() { "" } else { " " })
+        if self.clock == Clock::Time { format!("{time}Z") } else { format!("{date} {time}Z") }
     }
 }
+
+/// A line that is not written yet, as wide as there is room.
+struct Line {
+    text: String,
+    /// Characters of it that are seen.
+    width: usize,
+    columns_max: Option<usize>,
+    is_cut: bool,
+}
+
+impl Line {
+    const fn new(columns_max: Option<usize>) -> Self {
+        Self { text: String::new(), width: 0, columns_max, is_cut: false }
+    }
+
+    /// Adds a text; what there is no room for is left out, and `…` says so.
+    fn push(&mut self, style: Style, text: &str) {
+        if self.is_cut || text.is_empty() {
+            return;
+        }
+        let (width, left) =
+            (text.chars().count(), self.columns_max.map(|max| max.saturating_sub(self.width)));
+        let shown = match left {
+            Some(left) if width > left => {
+                self.is_cut = true;
+                text.chars().take(left.saturating_sub(1)).chain(['…']).collect()
+            }
+            _ => text.to_owned(),
+        };
+        self.width += width;
+        self.text.push_str(&format!("{style}{shown}{style:#}"));
+    }
+
+    /// Spaces up to a column.
+    fn pad(&mut self, column: usize) {
+        self.push(PLAIN, &" ".repeat(column.saturating_sub(self.width)));
+    }
+
+    /// A value, of which a terminal is shown no more than its start.
+    fn value(&self, value: &[u8]) -> String {
+        let value = text(value);
+        if self.columns_max.is_none() || value.chars().count() <= VALUE_CHARACTERS_MAX {
+            return value;
+        }
+        value.chars().take(VALUE_CHARACTERS_MAX - 1).chain(['…']).collect()
+    }
+
+    /// A column's name, its value before where that is known and another one, and its value.
+    fn field(&mut self, style: Style, name: &[u8], before: Option<&[u8]>, value: &[u8]) {
+        let before = before.filter(|before| *before != value);
+        let before = before.map(|before| format!("{}→", self.value(before))).unwrap_or_default();
+        let value = self.value(value);
+        self.push(style, &format!(" {}={before}{value}", text(name)));
+    }
+
+    fn write(self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "{}", self.text)
+    }
+}
+
+fn change_into(line: &mut Line, change: &ChangeLine<'_>) {
+    line.push(style(change.op), &format!(" {:<8}", change.op.as_str()));
+    line.push(BOLD, &format!(" {}", change.table));
+    let (key, old) = (change.key.unwrap_or_default(), change.old);
+    for (name, value) in json::fields(key) {
+        // An update that moves the row has the key of before.
+        match change.row.and_then(|row| field(row, name)) {
+            Some(now) => line.field(CYAN, name, Some(value), now),
+            None => line.field(CYAN, name, None, value),
+        }
+    }
+    let shown = if change.op == Op::Delete { change.row.or(old) } else { change.row };
+    for (name, value) in json::fields(shown.unwrap_or_default()) {
+        if field(key, name).is_some() {
+            continue;
+        }
+        match old.filter(|_| change.op == Op::Update).and_then(|old| field(old, name)) {
+            Some(before) if before == value => {}
+            before => line.field(PLAIN, name, before, value),
+        }
+    }
+}
+
+/// The value of a column.
+fn field<'a>(object: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    json::fields(object).find(|(other, _)| *other == name).map(|(_, value)| value)
+}
+
+/// As the terminal has it.
+const PLAIN: Style = Style::new();
 
 fn style(op: Op) -> Style {
     match op {
@@ -121,46 +202,6 @@ fn style(op: Op) -> Style {
         Op::Delete => RED,
         Op::Truncate => AnsiColor::Magenta.on_default(),
     }
-}
-
-/// The object's columns as `name=value`, without those that `except` has with the same value.
-fn columns(object: &[u8], except: Option<&[u8]>) -> String {
-    let shown =
-        |field: &(&[u8], &[u8])| !json::fields(except.unwrap_or_default()).any(|other| other == *field);
-    join(json::fields(object).filter(shown).map(|(name, value)| format!("{}={}", text(name), short(value))))
-}
-
-/// The columns of `row` that differ from `old`, as `name=old→new`.
-fn changed(row: &[u8], old: &[u8]) -> String {
-    let before = |name: &[u8]| json::fields(old).find(|(other, _)| *other == name).map(|(_, value)| value);
-    join(json::fields(row).filter_map(|(name, value)| match before(name) {
-        Some(before) if before == value => None,
-        Some(before) => Some(format!("{}={}→{}", text(name), short(before), short(value))),
-        None => Some(format!("{}={}", text(name), short(value))),
-    }))
-}
-
-fn join(columns: impl Iterator<Item = String>) -> String {
-    let mut line = String::new();
-    for column in columns {
-        if line.chars().count() + column.chars().count() > COLUMNS_CHARACTERS_MAX {
-            line.push_str(" …");
-            break;
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(&column);
-    }
-    line
-}
-
-fn short(value: &[u8]) -> String {
-    let value = text(value);
-    if value.chars().count() <= VALUE_CHARACTERS_MAX {
-        return value;
-    }
-    value.chars().take(VALUE_CHARACTERS_MAX - 1).chain(['…']).collect()
 }
 
 /// JSON text holds no control characters but those that an SQL_ASCII database lets through; a terminal must not see them.
@@ -175,9 +216,13 @@ mod tests {
     use super::{ChangeLine, ChangeLines, Clock};
 
     fn lines(clock: Clock, changes: &[ChangeLine<'_>]) -> String {
+        lines_of(clock, changes, || None)
+    }
+
+    fn lines_of(clock: Clock, changes: &[ChangeLine<'_>], columns: fn() -> Option<usize>) -> String {
         let mut out = Vec::new();
         let at = Timestamp::from_postgres_micros(848_534_523_500_000);
-        let mut lines = ChangeLines::new(anstream::StripStream::new(&mut out), clock);
+        let mut lines = ChangeLines::new(anstream::StripStream::new(&mut out), clock, columns);
         lines.transaction(Xid::new(751), at, None, changes.iter().copied()).unwrap();
         String::from_utf8(out).unwrap()
     }
@@ -205,16 +250,34 @@ mod tests {
             none,
             ChangeLine { op: Op::Insert, key: Some(br#"{"id":3}"#), row: Some(long.as_bytes()), ..none },
         ];
-        let cut = "x".repeat(46);
-        let expected = format!(
-            "00:02:03.500     751 insert   public.orders id=1 total=1.10\n\
-             \u{20}                    update   public.orders id=1 total=1.10→2.00\n\
-             \u{20}                    delete   public.orders id=1\n\
-             \u{20}                    truncate public.orders\n\
-             \u{20}                    insert   public.orders id=3 note=\"{cut}…\n"
-        );
-        assert_eq!(lines(Clock::Time, &changes), expected);
-        assert!(lines(Clock::Date, &[none]).starts_with("2026-11-21 00:02:03.500     751 truncate"));
+        let head = "00:02:03.500Z     751 insert   public.orders id=1 total=1.10\n\
+             \u{20}                     update   public.orders id=1 total=1.10→2.00\n\
+             \u{20}                     delete   public.orders id=1\n\
+             \u{20}                     truncate public.orders\n";
+        let last = "                      insert   public.orders id=3 note=\"";
+        let whole = format!("{head}{last}{}\"\n", "x".repeat(100));
+        assert_eq!(lines(Clock::Time, &changes), whole);
+        let cut = format!("{head}{last}{}…\n", "x".repeat(23));
+        assert_eq!(lines_of(Clock::Time, &changes, || Some(80)), cut);
+        let narrow = lines_of(Clock::Date, &changes, || Some(50));
+        let widths: Vec<usize> = narrow.lines().map(|line| line.chars().count()).collect();
+        assert!(widths.iter().all(|width| *width <= 50) && widths.contains(&50), "{narrow}");
+        assert!(lines(Clock::Date, &[none]).starts_with("2026-11-21 00:02:03.500Z     751 truncate"));
+    }
+
+    #[test]
+    fn a_key_that_changes_is_told_from_what_to_what() {
+        let table = RelationName::new("public", "t");
+        let moved = ChangeLine {
+            op: Op::Update,
+            table: &table,
+            key: Some(br#"{"id":8}"#),
+            row: Some(br#"{"id":1000,"n":1}"#),
+            old: None,
+        };
+        assert!(lines(Clock::Time, &[moved]).ends_with(" update   public.t id=8→1000 n=1\n"));
+        let known = ChangeLine { old: Some(br#"{"id":8,"n":1}"#), ..moved };
+        assert!(lines(Clock::Time, &[known]).ends_with(" update   public.t id=8→1000\n"));
     }
 
     #[test]

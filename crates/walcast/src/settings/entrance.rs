@@ -97,7 +97,7 @@ impl EntranceSettings {
         let insecure = reader.switch(&key::INSECURE);
         // The key that was meant may be a mistake of its own; the daemon does not start either way.
         let is_open = !key_sources().iter().any(|(key, _)| reader.is_given(key));
-        if let Some(address) = listen.iter().find(|address| is_open && !insecure && !address.is_local()) {
+        for address in listen.iter().filter(|address| is_open && !insecure && !address.is_local()) {
             let message = format!(
                 "others reach {address}, and without authentication they may read everything that is published; set one of \
                  jwt_secret_file, jwt_pem_file, jwt_jwks_file and jwt_jwks_url, listen on 127.0.0.1, or say insecure"

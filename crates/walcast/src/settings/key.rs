@@ -148,7 +148,7 @@ keys! {
     }
     "Clients" {
         LISTEN = Serve List "listen" "ADDRESS,…" "127.0.0.1:4700"
-            "Where clients connect: an address with a port, 0.0.0.0:4700 for every interface, or unix:/path for a Unix socket";
+            "Where clients connect: an IP address or localhost with a port, 0.0.0.0:4700 for every interface, or unix:/path for a Unix socket";
         ADMIN_LISTEN = Serve Value "admin-listen" "ADDRESS" ""
             "Where health and metrics are served instead, without TLS and without clients";
         INSECURE = Serve Switch "insecure" "" "false"

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::key::{DATABASE_URL, KEYS, Key};
+
 /// Where a setting was given.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Origin {
@@ -20,6 +22,19 @@ pub(crate) enum Origin {
     },
     /// Nowhere: its default.
     Default(String),
+}
+
+impl Origin {
+    /// Where the setting stands among all; what is none of them comes before.
+    fn place(&self) -> Option<usize> {
+        let is_it = |key: &&Key| match self {
+            Self::Flag(flag) | Self::Default(flag) => key.flag == flag,
+            Self::Variable(name) if name == "DATABASE_URL" => key.flag == DATABASE_URL.flag,
+            Self::Variable(name) => key.variable() == *name,
+            Self::File { key: name, .. } => key.name() == *name,
+        };
+        KEYS.iter().position(is_it)
+    }
 }
 
 impl fmt::Display for Origin {
@@ -57,10 +72,16 @@ impl fmt::Display for Mistake {
 pub(crate) struct Mistakes(pub(crate) Vec<Mistake>);
 
 impl Mistakes {
-    /// Both, in this order.
+    /// In the order of the settings, and those of one setting as they were found.
+    pub(super) fn sorted(mut mistakes: Vec<Mistake>) -> Self {
+        mistakes.sort_by_cached_key(|mistake| mistake.origin.place());
+        Self(mistakes)
+    }
+
+    /// Both, in the order of the settings.
     pub(crate) fn and(mut self, others: Self) -> Self {
         self.0.extend(others.0);
-        self
+        Self::sorted(self.0)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -21,9 +21,9 @@ impl<'a> Reader<'a> {
         Self { sources, mistakes: sources.mistakes(), refusals: Vec::new() }
     }
 
-    /// Every mistake, those of the file first, and what is refused.
+    /// Every mistake, and what is refused: what is no setting first, then in the order of the settings.
     pub(crate) fn finish(self) -> (Mistakes, Mistakes) {
-        (Mistakes(self.mistakes), Mistakes(self.refusals))
+        (Mistakes::sorted(self.mistakes), Mistakes::sorted(self.refusals))
     }
 
     fn mistake(&mut self, origin: Origin, message: String) {

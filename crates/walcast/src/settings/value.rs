@@ -1,5 +1,6 @@
 //! The texts of values.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -90,16 +91,26 @@ pub(crate) fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
-/// An IP address with a port, or `unix:` and a path.
+/// An IP address or `localhost` with a port, or `unix:` and a path. Other names are not looked up: one may have several
+/// addresses, or another one tomorrow, and which of them are this machine's own decides who is let in.
 pub(crate) fn listen_address(text: &str) -> Result<ListenAddress, String> {
-    let error = || {
-        "expected an IP address with a port such as 127.0.0.1:4700, 0.0.0.0:4700 or [::1]:4700, or unix:/path"
-            .to_owned()
-    };
-    match text.strip_prefix("unix:") {
-        Some("") => Err(error()),
-        Some(path) => Ok(ListenAddress::Unix(path.into())),
-        None => text.parse().map(ListenAddress::Tcp).map_err(|_| error()),
+    let expected = "expected an IP address with a port such as 127.0.0.1:4700, 0.0.0.0:4700 or [::1]:4700, or unix:/path";
+    let port = |port: &str| port.parse::<u16>().ok();
+    match (text.strip_prefix("unix:"), text.rsplit_once(':')) {
+        (Some(""), _) => Err(expected.to_owned()),
+        (Some(path), _) => Ok(ListenAddress::Unix(path.into())),
+        (None, Some((name, number))) if name.eq_ignore_ascii_case("localhost") && port(number).is_some() => {
+            let address = (Ipv4Addr::LOCALHOST, port(number).unwrap_or_default());
+            Ok(ListenAddress::Tcp(address.into()))
+        }
+        _ => text.parse().map(ListenAddress::Tcp).map_err(|_| match text.rsplit_once(':') {
+            Some((name, number))
+                if port(number).is_some() && name.starts_with(|c: char| c.is_alphabetic()) =>
+            {
+                format!("{name} is a name, and names but localhost are not looked up; {expected}")
+            }
+            _ => expected.to_owned(),
+        }),
     }
 }
 
@@ -175,7 +186,7 @@ pub(crate) fn log_format(text: &str) -> Result<LogFormat, String> {
 mod tests {
     use std::time::Duration;
 
-    use super::{bytes, duration, slot};
+    use super::{bytes, duration, listen_address, slot};
 
     #[test]
     fn durations_have_units() {
@@ -197,6 +208,28 @@ mod tests {
             assert!(bytes(text, 0).is_err(), "{text:?}");
         }
         assert_eq!(bytes("1KiB", 2048), Err("expected at least 2048 bytes".to_owned()));
+    }
+
+    #[test]
+    fn localhost_is_an_address_and_other_names_are_told_so() {
+        for (text, expected) in [
+            ("localhost:4222", "127.0.0.1:4222"),
+            ("LOCALHOST:1", "127.0.0.1:1"),
+            ("[::1]:4700", "[::1]:4700"),
+            ("unix:/run/w.sock", "unix:/run/w.sock"),
+        ] {
+            assert_eq!(listen_address(text).unwrap().to_string(), expected);
+        }
+        let name = listen_address("db.example.org:4700").unwrap_err();
+        assert!(
+            name.starts_with(
+                "db.example.org is a name, and names but localhost are not looked up; expected an IP"
+            ),
+            "{name}"
+        );
+        for text in ["localhost", "localhost:", "localhost:http", "4700", ":4700", "unix:", "::1:4700"] {
+            assert!(listen_address(text).unwrap_err().starts_with("expected an IP address"), "{text}");
+        }
     }
 
     #[test]

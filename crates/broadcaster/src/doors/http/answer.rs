@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use walcast_protocol::{ErrorCode, ErrorMessage};
 
+use super::query::Form;
 use crate::doors::places::later;
 use crate::doors::stranger::Farewell;
 use crate::metrics as names;
@@ -14,8 +15,28 @@ use crate::refusal::Refusal;
 /// The answer to a request that is not served.
 pub(super) type Refused = Box<Response>;
 
+/// Where to begin who reads pages, and whose cursor leads nowhere.
+pub(super) const BEGIN_NOW: &str = "ask with cursor=latest for what commits from now on, and read rows with POST /v1/rows; an initial sync comes as \
+     server-sent events (Accept: text/event-stream) or by WebSocket";
+/// The same for events.
+const SYNC_AGAIN: &str = "ask without cursor, feed and Last-Event-ID for an initial sync";
+
+/// What is said of a subscription that is over. What can be done about its cursor is told as this door has it.
+pub(super) fn fitted(error: &ErrorMessage, form: Form) -> ErrorMessage {
+    let mut error = error.clone();
+    if matches!(error.code, ErrorCode::CursorTooOld | ErrorCode::CursorAhead | ErrorCode::FeedChanged) {
+        error.hint = Some(if form == Form::Events { SYNC_AGAIN } else { BEGIN_NOW }.to_owned());
+    }
+    error
+}
+
 /// A subscription is over, which was counted already.
-pub(super) fn error(error: &ErrorMessage) -> Refused {
+pub(super) fn over(error: &ErrorMessage, form: Form) -> Refused {
+    self::error(&fitted(error, form))
+}
+
+/// In the words that it has.
+fn error(error: &ErrorMessage) -> Refused {
     with_status(status_of(&error.code), error)
 }
 
@@ -41,6 +62,13 @@ pub(super) fn refusal(refusal: Refusal) -> Refused {
     let message = refusal.into_message(None, false);
     counted(&message);
     error(&message)
+}
+
+/// The subscription that it asks for is refused.
+pub(super) fn refusal_of(refusal: Refusal, form: Form) -> Refused {
+    let message = refusal.into_message(None, false);
+    counted(&message);
+    over(&message, form)
 }
 
 /// The request is refused, with a status that says more than the code.

@@ -39,11 +39,11 @@ async fn serve(
         Query::read(uri.query().unwrap_or_default(), headers, limits).map_err(answer::refusal)?;
     // Nobody acknowledges here.
     let client = Client { applicant: visit.applicant.clone(), user: None };
-    let subscription =
-        door.broadcaster.subscribe(request, visit.pass.rights(), &client).map_err(answer::refusal)?;
+    let subscription = door.broadcaster.subscribe(request, visit.pass.rights(), &client);
+    let subscription = subscription.map_err(|refusal| answer::refusal_of(refusal, form))?;
     match form {
         Form::Page { transactions_max, wait } => {
-            page::serve(door, visit, subscription, transactions_max, wait, headers).await
+            page::serve(door, visit, subscription, (transactions_max, wait), headers).await
         }
         Form::Events => events::serve(door, visit, subscription).await,
     }

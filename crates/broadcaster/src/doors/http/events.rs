@@ -26,6 +26,7 @@ use walcast_protocol::{Heartbeat, ServerMessage};
 
 use super::answer::{self, Refused};
 use super::lone::{Lone, Output};
+use super::query::Form;
 use super::visit::{Visit, reached};
 use crate::doors::Door;
 use crate::doors::entrance::changed;
@@ -148,7 +149,7 @@ impl Events {
         loop {
             match self.subscription.next() {
                 Output::Frame(frame) => match &frame.says {
-                    Says::Error(error) => return Err(answer::error(error)),
+                    Says::Error(error) => return Err(answer::over(error, Form::Events)),
                     Says::Subscribed(_) => {
                         self.push(frame);
                         return Ok(());
@@ -230,7 +231,10 @@ impl Events {
         }
         while !self.is_over && self.batch.bytes < batch_bytes_max {
             match self.subscription.next() {
-                Output::Frame(frame) => self.push(frame),
+                Output::Frame(frame) => match &frame.says {
+                    Says::Error(error) => self.message(answer::fitted(error, Form::Events)),
+                    _ => self.push(frame),
+                },
                 Output::Nothing => return,
                 Output::Over => self.is_over = true,
             }

@@ -17,6 +17,7 @@ use walcast_protocol::{ErrorCode, ErrorMessage};
 use super::answer::{self, Refused};
 use super::body;
 use super::lone::{Lone, Output};
+use super::query::Form;
 use super::visit::{Visit, reached};
 use crate::doors::Door;
 use crate::doors::entrance::changed;
@@ -176,10 +177,10 @@ pub(super) async fn serve(
     door: &Door,
     mut visit: Visit,
     subscription: Subscription,
-    transactions_max: usize,
-    wait: Duration,
+    (transactions_max, wait): (usize, Duration),
     headers: &HeaderMap,
 ) -> Result<Response, Refused> {
+    let form = Form::Page { transactions_max, wait };
     let _counted = InGauge::enter(names::POLLS);
     let mut subscription = Lone::from(subscription);
     let (broadcaster, authority) = (&door.broadcaster, &door.entrance.authority);
@@ -196,7 +197,7 @@ pub(super) async fn serve(
             Pause::Quiet => {}
             // The next request is told why.
             Pause::Over(_) if page.whole.count > 0 => break false,
-            Pause::Over(Some(error)) => return Err(answer::error(&error)),
+            Pause::Over(Some(error)) => return Err(answer::over(&error, form)),
             Pause::Over(None) => return Err(answer::refusal(Refusal::bad("the subscription is over"))),
         }
         let until = match (page.is_caught_up, page.is_empty()) {

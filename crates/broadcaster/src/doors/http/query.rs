@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, header};
 use walcast_model::FeedId;
 use walcast_protocol::{StartAt, Subscribe, SubscriptionId, TablePattern, TableSelection};
 
+use super::answer;
 use crate::limits::Limits;
 use crate::refusal::Refusal;
 use crate::request::Request;
@@ -169,9 +170,7 @@ fn start(
     let (start, of_cursor) = once.get("cursor").map_or(Ok((StartAt::Snapshot, None)), |text| place(text))?;
     let feed = once.get("feed").map(|text| feed(text)).transpose()?;
     if start == StartAt::Snapshot && form != Form::Events {
-        let hint = "ask with cursor=latest for what commits from now on, and read rows with POST /v1/rows; an initial \
-                    sync comes as server-sent events (Accept: text/event-stream) or by WebSocket";
-        return Err(Refusal::bad("an initial sync does not come in pages").hint(hint));
+        return Err(Refusal::bad("an initial sync does not come in pages").hint(answer::BEGIN_NOW));
     }
     Ok((start, of_cursor.or(feed)))
 }
@@ -182,7 +181,12 @@ fn place(text: &str) -> Result<(StartAt, Option<FeedId>), Refusal> {
         Some((of, cursor)) => (Some(feed(of)?), cursor),
         None => (None, text),
     };
-    let start = cursor.parse::<StartAt>().map_err(|error| Refusal::bad(error.to_string()))?;
+    let start = cursor.parse::<StartAt>().map_err(|_| {
+        let shown: String = cursor.chars().take(40).collect();
+        let hint =
+            "send the cursor of the page or event before, such as 16/B374D848, or cursor=latest to begin now";
+        Refusal::bad(format!("cursor is not a cursor: {shown:?}")).hint(hint)
+    })?;
     if start == StartAt::Acked {
         let refusal = Refusal::bad("the cursor \"acked\" is what a client acknowledged, by WebSocket only");
         return Err(refusal.hint("store the cursor with what was applied, and send it"));

@@ -48,12 +48,33 @@ impl ClientStatus {
     }
 }
 
+/// A time without what is below a millisecond.
+fn to_millis(at: &str) -> String {
+    match at.split_once('.') {
+        Some((seconds, rest)) => format!("{seconds}.{}Z", rest.get(..3).unwrap_or("000")),
+        None => at.to_owned(),
+    }
+}
+
 impl fmt::Display for ClientStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = ClientName { user: self.user.clone(), client_id: self.client_id.clone() };
-        let (id, cursor, lag, seen) = (&self.id, self.cursor, size(self.lag_bytes), &self.seen_at);
+        let (id, cursor, lag, seen) = (&self.id, self.cursor, size(self.lag_bytes), to_millis(&self.seen_at));
         let kept = if self.kept { ", kept" } else { "" };
         // What clients call themselves has no control characters.
         write!(f, "{name} {id} at {cursor}, {lag} behind, seen {seen}{kept}: {}", self.tables)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use walcast_model::Timestamp;
+
+    use super::to_millis;
+
+    #[test]
+    fn a_client_was_seen_at_a_millisecond() {
+        let at: Timestamp = "2026-11-21T01:02:03.456789Z".parse().unwrap();
+        assert_eq!(to_millis(&at.to_string()), "2026-11-21T01:02:03.456Z");
     }
 }

@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
-use walcast_client::{Error, ErrorCode, ErrorKind, ErrorMessage};
+use walcast_client::{Error, ErrorCode, ErrorKind, ErrorMessage, SourceStatus, Status};
 
 use crate::cli::TailArgs;
 use crate::output::{Failure, USAGE};
 
 const WITH_TOKEN: &str = "give it with --token, with --token-file, or in WALCAST_TOKEN";
+const ANOTHER_TOKEN: &str = "give another token with --token, with --token-file, or in WALCAST_TOKEN";
+const A_TOKEN: &str = "give a token with --token, with --token-file, or in WALCAST_TOKEN";
 const WHERE: &str = "--url (or WALCAST_URL) says where `walcast serve` listens, such as ws://127.0.0.1:4700 or wss://feed.example.org";
 
 /// What was given on the command line, as far as advice depends on it.
@@ -39,8 +41,7 @@ impl Words {
                     Some(answer) => format!("{}: {}", answer.code, answer.message),
                     None => error.to_string(),
                 };
-                let another = if self.has_token { "for another token: " } else { "for a token: " };
-                Failure::new(said).hint(Some(format!("{another}{WITH_TOKEN}")))
+                Failure::new(said).hint(Some(self.token_hint().to_owned()))
             }
             ErrorKind::Protocol => Failure::because(error).hint(Some(WHERE.to_owned())),
             ErrorKind::TooBig => Failure::new("a row is larger than tail takes")
@@ -65,6 +66,10 @@ impl Words {
         format!("{}: {}; asking again in {}{hint}", error.code, error.message, short(delay))
     }
 
+    const fn token_hint(self) -> &'static str {
+        if self.has_token { ANOTHER_TOKEN } else { A_TOKEN }
+    }
+
     fn hint(self, error: &ErrorMessage) -> Option<String> {
         let said = error.hint.as_deref();
         let ours = match error.code {
@@ -74,8 +79,8 @@ impl Words {
             ErrorCode::CursorAhead | ErrorCode::FeedChanged => {
                 "--from start begins with the rows as they are now, --from latest with what happens from now on"
             }
-            ErrorCode::Unauthorized => WITH_TOKEN,
-            ErrorCode::UnknownTable => match said.and_then(|said| said.strip_prefix("subscribe to ")) {
+            ErrorCode::Unauthorized => self.token_hint(),
+            ErrorCode::UnknownTable => match said.and_then(|said| said.strip_prefix("ask for ")) {
                 Some(others) => return Some(format!("name {others}")),
                 None => {
                     return Some(
@@ -85,7 +90,7 @@ impl Words {
             },
             // It is asked for again by itself.
             ErrorCode::NotReady | ErrorCode::Internal => {
-                let rest = said?.strip_prefix("subscribe again").map_or(said?, |rest| {
+                let rest = said?.strip_prefix("ask again").map_or(said?, |rest| {
                     rest.trim_start_matches(" after a while").trim_start_matches([';', ',', ' '])
                 });
                 return Some(rest.to_owned()).filter(|rest| !rest.is_empty());
@@ -96,12 +101,39 @@ impl Words {
     }
 }
 
-/// The connection is lost, or was never made. `attempt` were made since the last one that lasted.
+/// Nobody listens where the daemon was expected from the beginning.
+pub(super) fn not_there(reason: &str, url: &str) -> Failure {
+    // It may hold a token.
+    let place = url.split(['?', '#']).next().unwrap_or_default();
+    let hint = "start the daemon with `walcast serve`, let --url (or WALCAST_URL) say where it listens, or have it \
+                waited for with --wait";
+    Failure::new(format!("{reason} (--url {place})")).hint(Some(hint.to_owned()))
+}
+
+/// The connection is lost, or could not be made: the attempts that failed are counted.
 pub(super) fn connecting_again(reason: &str, delay: Duration, attempt: u32, was_connected: bool) -> String {
-    let again =
-        format!("{reason}; connecting again in {} (attempt {})", short(delay), attempt.saturating_add(1));
-    // Once: it is only a guess.
-    if attempt == 1 && !was_connected { format!("{again}\nhint: {WHERE}") } else { again }
+    // The loss itself is no attempt.
+    let failed = attempt.saturating_sub(u32::from(was_connected));
+    let counted = if failed > 0 { format!(" (attempt {failed})") } else { String::new() };
+    let again = format!("{reason}{counted}; connecting again in {}", short(delay));
+    if attempt > 1 {
+        return again;
+    }
+    // Once. Where it listens is only a guess.
+    let place = if was_connected { String::new() } else { format!("\nhint: {WHERE}") };
+    format!("{again}, and so on until it succeeds; Ctrl-C ends it{place}")
+}
+
+/// How the daemon's connection to its source is doing; what it says of it is left as it is, since it names tables and SQL.
+pub(super) fn source(status: &Status) -> String {
+    let state = match status.state {
+        SourceStatus::Starting => "source starting",
+        SourceStatus::Streaming => "source streaming",
+        SourceStatus::Interrupted => "source interrupted",
+        _ => "source in a state that this walcast does not know",
+    };
+    let said = [status.message.as_deref(), status.hint.as_deref()];
+    said.into_iter().flatten().fold(state.to_owned(), |line, text| format!("{line}: {text}"))
 }
 
 /// A wait as people say it.
@@ -117,7 +149,7 @@ mod tests {
     use tokio::net::TcpListener;
     use walcast_client::{Client, ErrorCode, ErrorKind, ErrorMessage};
 
-    use super::{Words, connecting_again};
+    use super::{Words, connecting_again, source};
 
     fn told(code: ErrorCode, hint: &str) -> String {
         let error = ErrorMessage { hint: Some(hint.to_owned()), ..ErrorMessage::new(code, "m") };
@@ -132,19 +164,15 @@ mod tests {
             (ErrorCode::CursorAhead, again, "--from start"),
             (ErrorCode::FeedChanged, again, "--from latest"),
             (ErrorCode::Unauthorized, "send {\"type\":\"auth\"}", "--token-file"),
-            (ErrorCode::UnknownTable, "subscribe to public.a", "hint: name public.a"),
+            (ErrorCode::UnknownTable, "ask for public.a", "hint: name public.a"),
             (ErrorCode::BadFilter, "write x = 1", "hint: write x = 1"),
-            (
-                ErrorCode::Internal,
-                "subscribe again; the daemon's log has the cause",
-                "hint: the daemon's log",
-            ),
+            (ErrorCode::Internal, "ask again; the daemon's log has the cause", "hint: the daemon's log"),
             (ErrorCode::NotReady, "GRANT SELECT ON t TO walcast", "hint: GRANT SELECT"),
         ] {
             let told = told(code, hint);
             assert!(told.contains(flag) && !told.contains("subscribe"), "{told}");
         }
-        assert_eq!(told(ErrorCode::NotReady, "subscribe again after a while"), "not_ready: m");
+        assert_eq!(told(ErrorCode::NotReady, "ask again after a while"), "not_ready: m");
     }
 
     #[tokio::test]
@@ -165,15 +193,34 @@ mod tests {
             let said = Words { has_token }.failure(&error).message;
             assert!(said.contains("403 Forbidden") && said.contains("the server is gate"), "{said}");
             assert!(said.contains("--token-file") && !said.contains("the daemon"), "{said}");
+            assert_eq!(said.contains("\nhint: give another token with --token"), has_token, "{said}");
         }
+    }
+
+    #[test]
+    fn what_is_said_of_the_source_keeps_its_capitals() {
+        let status = r#"{"state":"interrupted","message":"no table \"Orders\"","hint":"GRANT SELECT ON \"Orders\" TO Feed"}"#;
+        let told = source(&serde_json::from_str(status).unwrap());
+        assert_eq!(told, r#"source interrupted: no table "Orders": GRANT SELECT ON "Orders" TO Feed"#);
+        assert_eq!(source(&serde_json::from_str(r#"{"state":"streaming"}"#).unwrap()), "source streaming");
     }
 
     #[test]
     fn a_lost_connection_is_told_with_what_is_tried_next_and_when() {
         let wait = Duration::from_millis(1234);
-        assert_eq!(connecting_again("gone", wait, 1, true), "gone; connecting again in 1.2 s (attempt 2)");
+        let lost = "gone; connecting again in 1.2 s, and so on until it succeeds; Ctrl-C ends it";
+        assert_eq!(connecting_again("gone", wait, 1, true), lost);
+        assert_eq!(
+            connecting_again("refused", wait, 2, true),
+            "refused (attempt 1); connecting again in 1.2 s"
+        );
         let first = connecting_again("nobody there", wait, 1, false);
+        assert!(
+            first.starts_with("nobody there (attempt 1); connecting again in 1.2 s, and so on"),
+            "{first}"
+        );
         assert!(first.contains("\nhint: --url (or WALCAST_URL)"), "{first}");
-        assert!(!connecting_again("nobody there", wait, 2, false).contains("hint"));
+        let second = connecting_again("nobody there", wait, 2, false);
+        assert_eq!(second, "nobody there (attempt 2); connecting again in 1.2 s");
     }
 }
