@@ -16,6 +16,7 @@ mod http;
 mod idle;
 mod initial_sync;
 mod keys;
+mod keys_rotate;
 mod large_transaction;
 mod last_images;
 mod meta;
