@@ -23,6 +23,7 @@ mod meta;
 mod new_tables;
 mod observer;
 mod oncall;
+mod pace;
 mod replay;
 mod resume;
 mod retention;

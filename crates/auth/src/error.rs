@@ -130,7 +130,9 @@ impl KeyError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::ShortSecret { .. } => "write a longer secret into the file, then send SIGHUP",
-            Self::File { .. } => "check that the file is there and may be read by walcast's user, then send SIGHUP",
+            Self::File { .. } => {
+                "check that the file is there and may be read by walcast's user, then send SIGHUP"
+            }
             Self::Pem { .. } => "write the whole public key into the file, then send SIGHUP",
             Self::Jwks { place, .. } | Self::NoKeys { place, .. } if place.starts_with("http") => {
                 "open the URL and see what it answers: it must be a key set, {\"keys\": […]}, with a key for signatures"

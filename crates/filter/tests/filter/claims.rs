@@ -47,7 +47,8 @@ const HOSTILE: &[&str] = &[
     "\u{7f}",
 ];
 const WITH_ZERO: &[&str] = &["\0", "a\0b", "'\0 OR true"];
-const NAMES: &[&str] = &["a", "B", "userId", "it's", "a b", "x.y", "https://id.example/claim", "é", "\"", "\\"];
+const NAMES: &[&str] =
+    &["a", "B", "userId", "it's", "a b", "x.y", "https://id.example/claim", "é", "\"", "\\"];
 
 /// A text as a parameter of whatever type Postgres takes it for.
 #[derive(Clone, Debug)]
@@ -134,8 +135,9 @@ impl Case {
         };
         let inner: Vec<&str> = (0..random.random_range(0..3)).map(|_| pick(random, NAMES)).collect();
         let path: String = inner.iter().map(|inner| format!(".{}", name(inner))).collect();
-        let value =
-            value.map(|value| inner.iter().rev().fold(value, |value, name| format!("{{{}: {value}}}", json(name))));
+        let value = value.map(|value| {
+            inner.iter().rev().fold(value, |value, name| format!("{{{}: {value}}}", json(name)))
+        });
         match value {
             Some(value) => self.claims.push(format!("{}: {value}", json(&top))),
             None if !inner.is_empty() => self.claims.push(format!("{}: {{}}", json(&top))),
@@ -166,9 +168,8 @@ impl Case {
             2 if column.kind == Kind::Json => Saying::Object("{\"a\": 1, \"it's\": [\"\\\\\", null]}".into()),
             _ if beside != Beside::Value && random.random_ratio(4, 5) => {
                 let count = random.random_range(0..4);
-                let item = |random: &mut StdRng| {
-                    (!random.random_ratio(1, 6)).then(|| Self::text(random, column))
-                };
+                let item =
+                    |random: &mut StdRng| (!random.random_ratio(1, 6)).then(|| Self::text(random, column));
                 Saying::Many((0..count).map(|_| item(random)).collect())
             }
             _ => Saying::One(Self::text(random, column)),
@@ -199,7 +200,8 @@ impl Case {
         let column = COLUMNS.choose(random).expect("a choice");
         let name = quoted_name(column.name);
         let (op, not) = (pick(random, COMPARISONS), pick(random, &["", " NOT"]));
-        let both = |(policy, sql): (String, String), form: &dyn Fn(&str) -> String| (form(&policy), form(&sql));
+        let both =
+            |(policy, sql): (String, String), form: &dyn Fn(&str) -> String| (form(&policy), form(&sql));
         match (column.kind, random.random_range(0..12)) {
             (_, 0) => {
                 let plain = condition(random);
