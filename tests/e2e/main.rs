@@ -21,6 +21,7 @@ mod large_transaction;
 mod last_images;
 mod meta;
 mod new_tables;
+mod noise;
 mod observer;
 mod oncall;
 mod pace;
