@@ -7,6 +7,7 @@ mod client;
 mod conformance;
 mod crash;
 mod entrance;
+mod events_packed;
 mod examination;
 mod failover;
 mod filters;
