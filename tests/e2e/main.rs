@@ -22,6 +22,7 @@ mod large_transaction;
 mod last_images;
 mod meta;
 mod new_tables;
+mod nobody;
 mod noise;
 mod observer;
 mod oncall;
