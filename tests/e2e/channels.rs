@@ -12,20 +12,20 @@ use walcast_testkit::{
 use crate::observer::{Socket, open, receive, send, wal_position};
 
 /// A connection, of which heartbeats and the like are not looked at.
-struct Client {
+pub(crate) struct Client {
     socket: Socket,
 }
 
 impl Client {
-    async fn connect(url: &str) -> Self {
+    pub(crate) async fn connect(url: &str) -> Self {
         Self { socket: open(url).await.0 }
     }
 
-    async fn say(&mut self, message: Value) {
+    pub(crate) async fn say(&mut self, message: Value) {
         send(&mut self.socket, message).await;
     }
 
-    async fn join(&mut self, message: Value) -> String {
+    pub(crate) async fn join(&mut self, message: Value) -> String {
         let mut join = json!({"type": "join"});
         for (name, value) in message.as_object().expect("an object") {
             join[name] = value.clone();
@@ -41,7 +41,7 @@ impl Client {
     }
 
     /// The next message about channels, subscriptions or mistakes.
-    async fn next(&mut self) -> Value {
+    pub(crate) async fn next(&mut self) -> Value {
         loop {
             let message = within("a message", LIMIT, receive(&mut self.socket)).await;
             let message = message.expect("the connection goes on");
@@ -51,7 +51,7 @@ impl Client {
         }
     }
 
-    async fn until(&mut self, kind: &str) -> Value {
+    pub(crate) async fn until(&mut self, kind: &str) -> Value {
         loop {
             let message = self.next().await;
             if message["type"] == kind {

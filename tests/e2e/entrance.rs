@@ -21,7 +21,7 @@ pub(crate) fn token(subject: &str, seconds: u64) -> String {
     signed(json!({"sub": subject}), seconds)
 }
 
-async fn connect(url: &str, bearer: Option<&str>) -> Socket {
+pub(crate) async fn connect(url: &str, bearer: Option<&str>) -> Socket {
     let mut request = url.into_client_request().expect("a URL");
     if let Some(token) = bearer {
         request.headers_mut().insert("authorization", format!("Bearer {token}").parse().expect("a header"));
@@ -33,7 +33,7 @@ async fn first(socket: &mut Socket) -> Value {
     receive(socket).await.expect("a message")
 }
 
-async fn is_welcome(socket: &mut Socket) {
+pub(crate) async fn is_welcome(socket: &mut Socket) {
     let message = first(socket).await;
     assert_eq!(message["type"], "welcome", "{message}");
 }
@@ -44,7 +44,7 @@ async fn is_asked(socket: &mut Socket) {
     assert_eq!(message["type"], "auth_required", "{message}");
 }
 
-async fn is_closed(socket: &mut Socket) -> Value {
+pub(crate) async fn is_closed(socket: &mut Socket) -> Value {
     let message = first(socket).await;
     assert_eq!((&message["code"], &message["fatal"]), (&json!("unauthorized"), &json!(true)), "{message}");
     assert_eq!(close_code(socket).await, Some(4401));

@@ -13,7 +13,7 @@ use crate::observer::{open, receive, send, wal_position};
 use crate::rights::{SECRET, token};
 
 /// Asks by HTTP/1.0, so that the answer comes as it is and ends with the connection.
-async fn begin(daemon: &Daemon, line: &str, headers: &str, body: &str) -> TcpStream {
+pub(crate) async fn begin(daemon: &Daemon, line: &str, headers: &str, body: &str) -> TcpStream {
     let mut socket = TcpStream::connect(("127.0.0.1", daemon.port())).await.expect("a connection");
     let request = format!(
         "{line} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {}\r\n{headers}\r\n{body}",

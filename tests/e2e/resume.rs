@@ -151,6 +151,34 @@ fn statements<'a>(log: &'a str, application: &str) -> Vec<&'a str> {
     log.lines().filter_map(|line| line.strip_prefix(&prefix)).collect()
 }
 
+/// Who asks Postgres.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asker {
+    /// The daemon for itself, however many clients there are: it stores, polls, cleans up.
+    Daemon,
+    /// The daemon for those who ask what is committed by now.
+    Barrier,
+    /// The daemon for one client.
+    Client,
+}
+
+/// Who caused this line of the server's log; `None` where that is not known.
+fn asker(line: &str) -> Option<Asker> {
+    let (application, said) = line.split_once('|')?;
+    match application.strip_prefix("walcast ")? {
+        // Those who read pages for clients have the name of those who write.
+        "history" if said.contains("walcast.page(") || said.contains("walcast.relation") => {
+            Some(Asker::Client)
+        }
+        "history" | "retention" | "replication" | "publications" | "catalog" | "identity" | "wal budget"
+        | "last images" => Some(Asker::Daemon),
+        // A notice of how it was executed, or the statement itself.
+        "barriers" if said.contains("walcast.barrier") || said.starts_with("DETAIL:") => Some(Asker::Barrier),
+        "snapshot" | "rows" | "clients" => Some(Asker::Client),
+        _ => None,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_come_back_at_once_are_caught_up_from_memory_without_asking_postgres() {
     const CLIENTS: usize = 200;
@@ -200,12 +228,11 @@ async fn clients_that_come_back_at_once_are_caught_up_from_memory_without_asking
         assert!(missed.iter().all(|count| *count == 10), "{missed:?}");
         let log = cluster.log();
         let log = &log[before..];
-        for application in ["snapshot", "rows", "clients"] {
-            assert_eq!(statements(log, application), [""; 0], "of {application}");
+        // Whatever Postgres was asked, and not only what this test thinks of. Other lines go on with one, or are of the server.
+        for line in log.lines().filter(|line| line.starts_with("walcast ")) {
+            let asker = asker(line).unwrap_or_else(|| panic!("nobody knows who caused {line}"));
+            assert_ne!(asker, Asker::Client, "{line}");
         }
-        let history = statements(log, "history");
-        let of_clients = |line: &&&str| line.contains("walcast.page(") || line.contains("walcast.relation");
-        assert_eq!(history.iter().filter(of_clients).count(), 0, "{history:?}");
         // What is committed by now is proven by a message in the WAL, one for all who ask at about the same time.
         let barriers =
             statements(log, "barriers").iter().filter(|line| line.contains("emit_message")).count();

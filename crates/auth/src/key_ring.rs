@@ -103,7 +103,8 @@ impl KeyRing {
             }
             Err(error) => {
                 counter!(names::KEY_FAILURES).increment(1);
-                tracing::warn!(%error, "the keys for tokens could not be loaded; the ones before stay in use");
+                let (from, hint) = (self.source.place(), error.hint());
+                tracing::warn!(from, %error, hint, "the keys for tokens could not be loaded; the ones before stay in use");
             }
         }
     }

@@ -27,6 +27,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use tokio::task::consume_budget;
 use tokio::time::{Instant, sleep_until};
+use walcast_feed::LogPace;
 use walcast_model::DatabaseMessage;
 
 use crate::limits::Limits;
@@ -52,6 +53,8 @@ struct Shared {
     rooms: AtomicUsize,
     next_member: AtomicUsize,
     limits: Limits,
+    /// When it is logged again that a message of the database is too large. Held for one look.
+    too_large_pace: Mutex<LogPace>,
     /// Something is due that was not.
     alarm: Notify,
 }
@@ -106,6 +109,7 @@ impl Channels {
             rooms: AtomicUsize::new(0),
             next_member: AtomicUsize::new(0),
             limits,
+            too_large_pace: Mutex::default(),
             alarm: Notify::new(),
         };
         Self { shared: Arc::new(shared) }
@@ -212,7 +216,11 @@ impl Channels {
         };
         if let Some((limit, max)) = crossed {
             metrics::counter!(names::CHANNELS_REFUSED, "limit" => limit).increment(1);
-            tracing::warn!(%lsn, "a message of the database is over {limit} ({max}) and was not told");
+            let pace = &self.shared.too_large_pace;
+            let due = pace.lock().unwrap_or_else(PoisonError::into_inner).due(Instant::now());
+            if let Some(unlogged) = due {
+                tracing::warn!(%lsn, unlogged, "a message of the database is over {limit} ({max}) and was not told");
+            }
             return;
         }
         self.say(&channel, Saying::Database { payload, lsn });

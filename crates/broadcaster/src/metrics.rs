@@ -12,6 +12,9 @@ pub(crate) const EVENT_STREAMS: &str = "walcast_event_streams";
 pub(crate) const POLLS: &str = "walcast_polls";
 /// Requests for the feed over HTTP, by `path` and `status`.
 pub(crate) const REQUESTS: &str = "walcast_http_requests_total";
+/// Times that a client was faster than a limit lets it: by `limit`, and `effect` = `later` (what it said was read or answered
+/// later), `refused`.
+pub(crate) const TOO_FAST: &str = "walcast_too_fast_total";
 /// Connections refused, by `limit`.
 pub(crate) const CONNECTIONS_REFUSED: &str = "walcast_connections_refused_total";
 /// Clients that were not let in, or whose token was not taken, by `reason`.
@@ -78,6 +81,7 @@ pub(crate) fn describe() {
         metrics::describe_gauge!(EVENT_STREAMS, "Streams of server-sent events now");
         metrics::describe_gauge!(POLLS, "Pages that are being made or wait for a transaction");
         metrics::describe_counter!(REQUESTS, "Requests for the feed over HTTP");
+        metrics::describe_counter!(TOO_FAST, "Times a client was faster than a limit lets it");
         metrics::describe_counter!(CONNECTIONS_REFUSED, "Connections refused because of a limit");
         metrics::describe_counter!(UNAUTHORIZED, "Clients that were not let in");
         metrics::describe_counter!(CERTIFICATE_FAILURES, "Times the certificate could not be read again");

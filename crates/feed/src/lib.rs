@@ -20,9 +20,12 @@
 //!
 //! [`messages`] pass what the source says to channels, beside the log and never in it.
 //!
+//! [`LogPace`] keeps what anybody can cause from filling the log.
+//!
 //! This crate knows nothing of sockets, SQL or the bytes of the WAL.
 
 mod barrier;
+mod log_pace;
 mod messages;
 pub mod metrics;
 mod outages;
@@ -31,6 +34,7 @@ mod slot_wal;
 mod source_state;
 
 pub use barrier::{Barrier, BarrierRequests, Barriers};
+pub use log_pace::{LOG_INTERVAL, LogPace};
 pub use messages::{MESSAGES_WAITING_BYTES_MAX, MessageReader, MessageWriter, messages};
 pub use outages::{Cause, Outage, Outages};
 pub use ring::{Feed, FeedLimits, FeedWriter, Read};

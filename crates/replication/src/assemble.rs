@@ -48,6 +48,7 @@ pub use relation::{CatalogAnswer, CatalogQuestion, ColumnFacts, RelationFacts, S
 pub use rows_message::{RowsHeader, row_prefix};
 pub use types::TypesQuestion;
 
+use logical::Complaints;
 use relation::{Entry, Known};
 use transaction::Open;
 
@@ -152,6 +153,7 @@ pub struct Assembler {
     xid_reference: Xid,
     transaction: Option<Open>,
     output: Progress,
+    complaints: Complaints,
     /// Columns of the change at hand whose value is not what `to_jsonb` prints, and why; kept for its memory.
     failed: Vec<(usize, ValueError)>,
 }
@@ -178,6 +180,7 @@ impl Assembler {
             xid_reference,
             transaction: None,
             output: Progress::default(),
+            complaints: Complaints::default(),
             failed: Vec::new(),
         }
     }

@@ -27,7 +27,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use walcast_feed::{Barriers, FeedWriter, SourceState};
+use walcast_feed::{Barriers, FeedWriter, LogPace, SourceState};
 use walcast_model::{Lsn, Op, Part, Timestamp};
 use walcast_postgres::{ConnectionConfig, ErrorClass, ServerError};
 
@@ -72,6 +72,8 @@ pub struct Replicator {
     said_to: Lsn,
     /// Since when the source is not read; `None` at first, and while it is.
     away_since: Option<Instant>,
+    /// When it is logged again that messages of the source found no room.
+    lost_pace: LogPace,
 }
 
 /// Why the stream of one connection ended without a failure.
@@ -103,6 +105,7 @@ impl Replicator {
             reached,
             said_to: Lsn::ZERO,
             away_since: None,
+            lost_pace: LogPace::default(),
         }
     }
 
@@ -269,8 +272,11 @@ impl Replicator {
             let lost =
                 messages.into_iter().map(|message| writer.push(message)).filter(|taken| !taken).count();
             if lost > 0 {
-                tracing::warn!(lost, "the source says more to channels than can be told; some of it is gone");
                 metrics::counter!(MESSAGES_IGNORED_TOTAL, "reason" => "no_room").increment(lost as u64);
+                if let Some(unlogged) = self.lost_pace.due(Instant::now()) {
+                    let what = "the source says more to channels than can be told; some of it is gone";
+                    tracing::warn!(lost, unlogged, "{what}");
+                }
             }
         }
         if !parts.is_empty() {

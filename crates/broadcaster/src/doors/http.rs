@@ -13,6 +13,7 @@ mod body;
 mod changes;
 mod events;
 mod lone;
+mod packing;
 mod page;
 mod query;
 mod rows;

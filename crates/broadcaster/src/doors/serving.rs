@@ -24,6 +24,7 @@ use super::connection::{Connection, End, ended};
 use super::entrance::changed;
 use super::greeting;
 use super::stranger::Farewell;
+use crate::metrics as names;
 use crate::refusal::Refusal;
 use crate::subscription::crashed;
 
@@ -178,12 +179,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Hears the client while there is room for answers; ready when that is over.
     fn poll_read(&mut self, cx: &Context<'_>) -> Poll<End> {
         loop {
-            self.paused_until = None;
+            let was_paused = self.paused_until.take().is_some();
             if !self.has_room() {
                 return Poll::Pending;
             }
-            let free_at = self.messages.free_at().max(self.subscribes.free_at());
+            let (messages, subscribes) = (self.messages.free_at(), self.subscribes.free_at());
+            let free_at = messages.max(subscribes);
             if free_at.is_some_and(|free_at| free_at > Instant::now()) {
+                if !was_paused {
+                    let by_messages = messages >= subscribes;
+                    let limit =
+                        if by_messages { "messages_per_second_max" } else { "subscribes_per_second_max" };
+                    metrics::counter!(names::TOO_FAST, "limit" => limit, "effect" => "later").increment(1);
+                }
                 // Kept for [`Connection::due`]: were it asked again there, it could be over, and nobody would wake for it.
                 self.paused_until = free_at;
                 return Poll::Pending;

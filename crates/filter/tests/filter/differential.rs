@@ -12,7 +12,7 @@ use walcast_testkit::{Cluster, TestDatabase, TestSession, for_each_version};
 use super::generate::predicate;
 use super::table;
 
-const ROWS: usize = 40;
+pub(crate) const ROWS: usize = 40;
 /// Predicates for each version, half of them or more accepted: some 20,000 pairs of a predicate and a row.
 const CASES: usize = 1000;
 /// Predicates that one query asks about.
@@ -39,12 +39,15 @@ fn without(row: &str, name: &str) -> Vec<u8> {
     out
 }
 
-struct World {
-    schema: Schema,
+pub(crate) struct World {
+    pub(crate) schema: Schema,
     rows: Vec<String>,
-    session: TestSession,
+    pub(crate) session: TestSession,
     odd: TestSession,
 }
+
+/// What Postgres says of a condition, of each row; or that it takes none such.
+pub(crate) type Answers = Result<Vec<Option<bool>>, String>;
 
 #[derive(Default)]
 struct Tally {
@@ -63,7 +66,7 @@ fn agrees(verdict: Verdict, answer: Option<bool>) -> bool {
 }
 
 impl World {
-    async fn new(database: &TestDatabase, seed: u64) -> Self {
+    pub(crate) async fn new(database: &TestDatabase, seed: u64) -> Self {
         let session = database.session().await;
         table::create(&session, ROWS, seed).await;
         let rows = table::rows(&session, "t").await;
@@ -160,7 +163,7 @@ impl World {
     }
 
     /// The answers of one session to many conditions: all in one query, or one by one where one of them fails.
-    async fn ask(session: &TestSession, conditions: &[&str]) -> Vec<Result<Vec<Option<bool>>, String>> {
+    async fn ask(session: &TestSession, conditions: &[&str]) -> Vec<Answers> {
         if let Ok(all) = table::answers(session, conditions).await {
             return all.into_iter().map(Ok).collect();
         }
@@ -173,9 +176,18 @@ impl World {
 
     async fn check(&self, cases: &[(String, Predicate)]) -> Vec<String> {
         let texts: Vec<&str> = cases.iter().map(|(text, _)| text.as_str()).collect();
+        self.check_with(cases, Self::ask(&self.session, &texts)).await
+    }
+
+    /// Compares what walcast says with what Postgres says of the text, and of the SQL that walcast makes of it.
+    pub(crate) async fn check_with(
+        &self,
+        cases: &[(String, Predicate)],
+        theirs: impl Future<Output = Vec<Answers>>,
+    ) -> Vec<String> {
         let generated: Vec<String> = cases.iter().map(|(_, predicate)| predicate.to_sql()).collect();
         let sqls: Vec<&str> = generated.iter().map(String::as_str).collect();
-        let (theirs, again) = tokio::join!(Self::ask(&self.session, &texts), Self::ask(&self.odd, &sqls));
+        let (theirs, again) = tokio::join!(theirs, Self::ask(&self.odd, &sqls));
         let mut failures = Vec::new();
         for (((text, predicate), sql), (theirs, again)) in
             cases.iter().zip(sqls).zip(theirs.into_iter().zip(again))
@@ -198,7 +210,7 @@ impl World {
     }
 }
 
-fn number(name: &str, default: usize) -> usize {
+pub(crate) fn number(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 

@@ -6,13 +6,13 @@ use rand::seq::IndexedRandom;
 
 use super::table::{COLUMNS, Kind, TestColumn, quoted_name};
 
-const COMPARISONS: &[&str] = &["=", "<>", "!=", "<", "<=", ">", ">="];
+pub(crate) const COMPARISONS: &[&str] = &["=", "<>", "!=", "<", "<=", ">", ">="];
 
-fn pick<'a>(random: &mut StdRng, from: &[&'a str]) -> &'a str {
+pub(crate) fn pick<'a>(random: &mut StdRng, from: &[&'a str]) -> &'a str {
     from.choose(random).copied().unwrap_or("")
 }
 
-fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
@@ -33,7 +33,7 @@ fn mutated(random: &mut StdRng, text: &str) -> String {
 }
 
 /// The text of a literal for a column, mostly one that fits.
-fn text_for(random: &mut StdRng, column: &TestColumn) -> String {
+pub(crate) fn text_for(random: &mut StdRng, column: &TestColumn) -> String {
     match random.random_range(0..20) {
         0 => {
             let other = COLUMNS.choose(random).expect("a choice");

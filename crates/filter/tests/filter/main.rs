@@ -2,6 +2,7 @@
 
 #[path = "../../fuzz/checks.rs"]
 mod checks;
+mod claims;
 mod corpus;
 mod differential;
 mod generate;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+use walcast_feed::LogPace;
 use walcast_model::{Cursor, DatabaseMessage, Lsn, Meta, Op};
 use walcast_pgoutput::LogicalMessage;
 
@@ -19,6 +21,14 @@ const BARRIERS_PER_TRANSACTION_MAX: usize = 1024;
 /// What one transaction says to channels, in bytes, which is held until its commit; more by one message. Those beyond it
 /// are counted and not told.
 const MESSAGES_PER_TRANSACTION_BYTES_MAX: usize = 1 << 20;
+
+/// When it is logged again what messages are wrong: any role of the database can write as many as it likes.
+#[derive(Debug, Default)]
+pub(super) struct Complaints {
+    meta: LogPace,
+    message: LogPace,
+    rows: LogPace,
+}
 
 impl Assembler {
     pub(super) fn logical(&mut self, message: &LogicalMessage) -> Result<(), AssembleError> {
@@ -41,9 +51,11 @@ impl Assembler {
             }
             prefix if prefix == META_PREFIX.as_bytes() => {
                 let meta = Meta::parse(&message.content).inspect_err(|problem| {
-                    let xid = open.builder.transaction().xid;
-                    tracing::warn!(%xid, %problem, "left out what a transaction says about itself");
                     ignored("bad_meta");
+                    if let Some(unlogged) = self.complaints.meta.due(Instant::now()) {
+                        let xid = open.builder.transaction().xid;
+                        tracing::warn!(%xid, %problem, unlogged, "left out what a transaction says about itself");
+                    }
                 });
                 // What it said before holds no longer: this was to replace it.
                 open.meta = meta.ok().map(Arc::new);
@@ -57,7 +69,7 @@ impl Assembler {
                 let lsn = open.builder.transaction().start.lsn();
                 if open.messages_bytes >= MESSAGES_PER_TRANSACTION_BYTES_MAX {
                     ignored("too_many");
-                } else if let Some(said) = parse(lsn, &message.content) {
+                } else if let Some(said) = parse(lsn, &message.content, &mut self.complaints) {
                     open.messages_bytes += said.memory_bytes();
                     open.messages.push(said);
                 }
@@ -81,7 +93,8 @@ impl Assembler {
             ignored("told_before");
         } else {
             self.said_to = message.lsn;
-            self.output.messages.extend(parse(message.lsn, &message.content));
+            let said = parse(message.lsn, &message.content, &mut self.complaints);
+            self.output.messages.extend(said);
         }
     }
 
@@ -89,8 +102,10 @@ impl Assembler {
     fn rows(&mut self, content: &[u8]) -> Result<(), AssembleError> {
         let Some(open) = self.transaction.as_mut() else { return Ok(()) };
         let Some(message) = RowsMessage::parse(content, self.settings.secret.as_bytes()) else {
-            tracing::warn!("ignored a {ROWS_PREFIX} message that this feed did not write");
             ignored("unknown_secret");
+            if let Some(unlogged) = self.complaints.rows.due(Instant::now()) {
+                tracing::warn!(unlogged, "ignored a {ROWS_PREFIX} message that this feed did not write");
+            }
             return Ok(());
         };
         let (op, relation, row) = match message {
@@ -137,12 +152,14 @@ impl Assembler {
     }
 }
 
-fn parse(lsn: Lsn, content: &[u8]) -> Option<DatabaseMessage> {
+fn parse(lsn: Lsn, content: &[u8], complaints: &mut Complaints) -> Option<DatabaseMessage> {
     let parsed = DatabaseMessage::parse(lsn, content);
     parsed
         .inspect_err(|problem| {
-            tracing::warn!(%lsn, %problem, "left out a message to a channel");
             ignored("bad_message");
+            if let Some(unlogged) = complaints.message.due(Instant::now()) {
+                tracing::warn!(%lsn, %problem, unlogged, "left out a message to a channel");
+            }
         })
         .ok()
 }

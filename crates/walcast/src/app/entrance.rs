@@ -209,7 +209,8 @@ async fn verifier(tokens: &TokenSettings) -> Result<Verifier, KeyError> {
             Err(error) => return Err(error),
         };
         let pause = wait.mul_f64(rand::random_range(0.5..1.0));
-        tracing::warn!(%error, "nobody can be let in without keys; trying again in {pause:.1?}");
+        let hint = error.hint();
+        tracing::warn!(%error, hint, "nobody can be let in without keys; trying again in {pause:.1?}");
         tokio::time::sleep(pause).await;
         wait = (wait * 2).min(RETRY_MAX);
     }

@@ -45,6 +45,6 @@ async fn serve(
         Form::Page { transactions_max, wait } => {
             page::serve(door, visit, subscription, (transactions_max, wait), headers).await
         }
-        Form::Events => events::serve(door, visit, subscription).await,
+        Form::Events => events::serve(door, visit, subscription, headers).await,
     }
 }

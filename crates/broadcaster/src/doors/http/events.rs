@@ -7,14 +7,15 @@
 //! ```
 //!
 //! A task of its own drives the subscription and hands over one batch at a time, when the socket took the last one: so a
-//! client that does not read costs no more than that, and what was read for it is let go all the same.
+//! client that does not read costs no more than that, and what was read for it is let go all the same. For a client that takes
+//! it so, it is compressed as the socket takes it ([`Packing`]).
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
@@ -25,7 +26,9 @@ use walcast_model::{Cursor, Timestamp};
 use walcast_protocol::{Heartbeat, ServerMessage};
 
 use super::answer::{self, Refused};
+use super::body::takes_gzip;
 use super::lone::{Lone, Output};
+use super::packing::{PIECE_BYTES_MAX, Packing};
 use super::query::Form;
 use super::visit::{Visit, reached};
 use crate::doors::Door;
@@ -75,6 +78,34 @@ impl Batch {
     }
 }
 
+/// What the socket is given, one piece after the other.
+struct Pieces<H> {
+    receiver: mpsc::Receiver<VecDeque<Bytes>>,
+    waiting: VecDeque<Bytes>,
+    packing: Option<Packing>,
+    _held: H,
+}
+
+impl<H> Pieces<H> {
+    /// The next piece; `None` after the last. Cancel-safe.
+    async fn next(&mut self) -> Option<io::Result<Bytes>> {
+        let mut piece = loop {
+            match self.waiting.pop_front() {
+                Some(piece) => break piece,
+                None => match self.receiver.recv().await {
+                    Some(batch) => self.waiting = batch,
+                    None => return self.packing.take().map(|packing| Ok(packing.end())),
+                },
+            }
+        };
+        let Some(packing) = &mut self.packing else { return Some(Ok(piece)) };
+        if piece.len() > PIECE_BYTES_MAX {
+            self.waiting.push_front(piece.split_off(PIECE_BYTES_MAX));
+        }
+        Some(packing.pack(&piece))
+    }
+}
+
 /// One client that takes events.
 struct Events {
     door: Door,
@@ -98,6 +129,7 @@ pub(super) async fn serve(
     door: &Door,
     visit: Visit,
     subscription: Subscription,
+    asked: &HeaderMap,
 ) -> Result<Response, Refused> {
     let mut events = Events {
         door: door.clone(),
@@ -121,21 +153,18 @@ pub(super) async fn serve(
     events.visit.patience.for_stream(events.visit.ends_at().map(|ends_at| ends_at + drain_max));
     let (sender, receiver) = mpsc::channel(1);
     let task = AbortOnDropHandle::new(door.tasks.spawn(events.run(sender)));
+    let packing = takes_gzip(asked).then(Packing::default);
+    let is_packed = packing.is_some();
     // The task ends with the body, which is dropped when the client has gone.
-    let pieces = stream::unfold(
-        (receiver, VecDeque::new(), (task, presence)),
-        |(mut receiver, mut pieces, held)| async {
-            loop {
-                if let Some(piece) = pieces.pop_front() {
-                    return Some((Ok::<Bytes, Infallible>(piece), (receiver, pieces, held)));
-                }
-                pieces = receiver.recv().await?;
-            }
-        },
-    );
+    let body = Pieces { receiver, waiting: VecDeque::new(), packing, _held: (task, presence) };
+    let pieces = stream::unfold(body, async |mut body| Some((body.next().await?, body)));
     let mut response = Body::from_stream(pieces).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if is_packed {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     // nginx would hold events back.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)

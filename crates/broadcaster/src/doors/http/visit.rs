@@ -18,6 +18,7 @@ use crate::doors::peer::Arrival;
 use crate::doors::places::Places;
 use crate::doors::stranger::{Farewell, count_user};
 use crate::doors::tally::{Counted, Tally};
+use crate::metrics as names;
 use crate::turns::Applicant;
 
 /// How long a request that comes too fast is held back; one that would have to wait for longer is refused.
@@ -79,10 +80,12 @@ impl Visit {
             None => pace.try_take(now, until),
         };
         let free_at = free_at.map_err(|TooFast| {
+            too_fast("refused");
             let message = "too many requests in a second (requests_per_second_max)";
             answer::too_many(message, "ask less often, or let the request wait with wait=")
         })?;
         if let Some(free_at) = free_at {
+            too_fast("later");
             sleep_until(free_at).await;
         }
         let applicant = match pass.user() {
@@ -132,6 +135,11 @@ impl Visit {
             )
         })
     }
+}
+
+fn too_fast(effect: &'static str) {
+    let limit = "requests_per_second_max";
+    metrics::counter!(names::TOO_FAST, "limit" => limit, "effect" => effect).increment(1);
 }
 
 /// Waits for a moment; for ever when there is none.
