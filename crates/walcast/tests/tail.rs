@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
+use walcast_testkit::output_of;
+
 fn tail(url: &str) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_walcast"));
     command.args(["tail", "--url", url]).env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -54,7 +56,7 @@ const NOBODY: &str = "ws://127.0.0.1:1/v1/stream?token=secret";
 
 #[test]
 fn a_daemon_that_is_not_there_ends_it_with_the_url_the_cause_and_what_to_do() {
-    let output = tail(NOBODY).wait_with_output().unwrap();
+    let output = output_of(tail(NOBODY), "tail");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && output.stdout.is_empty(), "{said}");
     assert!(said.starts_with("walcast: no connection to 127.0.0.1:1: Connection refused"), "{said}");
