@@ -232,7 +232,7 @@ async fn another_secret_in_its_file() {
         broken: ("short", OF_FILE),
         finds_out: false,
     };
-    rotate(kind, &folder).await;
+    Box::pin(rotate(kind, &folder)).await;
 }
 
 #[tokio::test]
@@ -246,7 +246,7 @@ async fn another_public_key_in_its_file() {
         broken: ("-----BEGIN PUBLIC KEY-----\nhalf of", OF_FILE),
         finds_out: false,
     };
-    rotate(kind, &folder).await;
+    Box::pin(rotate(kind, &folder)).await;
 }
 
 #[tokio::test]
@@ -260,7 +260,7 @@ async fn other_keys_in_a_file_of_them() {
         broken: ("{\"keys\": [", OF_FILE),
         finds_out: false,
     };
-    rotate(kind, &folder).await;
+    Box::pin(rotate(kind, &folder)).await;
 }
 
 #[tokio::test]
@@ -274,5 +274,5 @@ async fn other_keys_at_a_url_are_found_by_the_first_token_of_one() {
         broken: ("{\"keys\": []}", "open the URL"),
         finds_out: true,
     };
-    rotate(kind, &folder).await;
+    Box::pin(rotate(kind, &folder)).await;
 }

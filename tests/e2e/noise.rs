@@ -56,6 +56,8 @@ async fn bad_messages_of_a_role_are_counted_each_and_logged_now_and_then() {
             let number = line.split("unlogged=").nth(1)?.split(' ').next()?;
             number.parse::<usize>().ok()
         });
-        assert_eq!(unlogged.sum::<usize>() + lines.len(), said, "{lines:?}");
+        // A line may be seen only after another one was said, which is not among them then.
+        let told = unlogged.sum::<usize>() + lines.len();
+        assert!((SAID + 1..=said).contains(&told), "{told} of {said}: {lines:?}");
     }
 }
