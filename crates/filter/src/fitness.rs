@@ -81,7 +81,7 @@ mod tests {
         assert_eq!(missing("id = claims.sub", ReplicaIdentity::Nothing), ["id"]);
         let requirements = Policy::parse("customer_id = claims.sub").unwrap();
         let requirements = requirements.requirements(&orders(ReplicaIdentity::Default)).unwrap();
-        let statement = r#"ALTER TABLE "public"."orders" REPLICA IDENTITY FULL"#;
+        let statement = r#"ALTER TABLE "public"."orders" REPLICA IDENTITY FULL;"#;
         assert_eq!(requirements.remedy.as_deref(), Some(statement));
     }
 
