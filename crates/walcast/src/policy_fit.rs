@@ -153,7 +153,7 @@ fn lacking(place: Place, missing: &[String], relation: &Relation, remedy: &str) 
             missing.join(", "),
             relation.name()
         ),
-        fix: Fix::sql(format!("{remedy};")),
+        fix: Fix::sql(remedy),
         is_refused: true,
     }
 }
