@@ -163,9 +163,10 @@ async fn rotate(kind: Kind, folder: &tempfile::TempDir) {
         .await;
     let later = now() + 600;
     let mut follower = follower(&daemon, &old.token(later)).await;
-    // One whose token ends soon, on a machine that may stand still.
+    // One whose token ends soon, on a machine that may stand still, and after the keys are read again: for a key that is not
+    // known, 10 s after the last time.
     let (mut brief, until) = loop {
-        let until = now() + 5;
+        let until = now() + if finds_out { 15 } else { 5 };
         let mut socket = connect(&daemon.ws_url(), Some(&old.token(until))).await;
         if receive(&mut socket).await.is_some_and(|message| message["type"] == "welcome") {
             break (socket, until);

@@ -28,13 +28,14 @@ async fn until_reasons(daemon: &Daemon, fragments: &[&str]) -> Vec<String> {
     .await
 }
 
-/// Ends the sessions of this name; they are the daemon's.
+/// The daemon's sessions of this name.
+fn of_sessions(name: &str) -> String {
+    format!("FROM pg_stat_activity WHERE application_name = '{name}' AND datname = current_database()")
+}
+
+/// Ends them.
 async fn end_sessions(database: &TestDatabase, name: &str) {
-    let sql = format!(
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-         WHERE application_name = '{name}' AND datname = current_database()"
-    );
-    database.until(&sql, "1").await;
+    database.until(&format!("SELECT count(pg_terminate_backend(pid)) {}", of_sessions(name)), "1").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -95,6 +96,8 @@ async fn all_that_does_not_work_is_said_with_its_cause_and_fix_and_that_it_works
 async fn parts_of_the_daemon_that_lose_their_session_say_that_they_work_again() {
     let database = TestDatabase::create(shared_cluster().await).await;
     let daemon = Daemon::of(&database).flag("--discover-interval", "100ms").start().await;
+    let administrator = database.session().await;
+    let allow = |yes: bool| format!("ALTER DATABASE {} ALLOW_CONNECTIONS {yes}", database.name());
     for (session, effect, again) in [
         ("walcast barriers", "no barrier can be written: ", "barriers can be written again, after "),
         (
@@ -103,8 +106,15 @@ async fn parts_of_the_daemon_that_lose_their_session_say_that_they_work_again() 
             "the publications are looked after again, after ",
         ),
     ] {
-        end_sessions(&database, session).await;
+        // Held up until it was seen: left alone it is back within a moment.
+        administrator.batch_execute(&allow(false)).await.expect("it is no longer let in");
+        let end = format!("SELECT count(pg_terminate_backend(pid)) {}", of_sessions(session));
+        eventually(&end, LIMIT, async || {
+            (administrator.scalar(&end).await.as_deref() == Some("1")).then_some(())
+        })
+        .await;
         until_reasons(&daemon, &[effect]).await;
+        administrator.batch_execute(&allow(true)).await.expect("it is let in again");
         let line = daemon.until_log(again).await;
         assert!(line.contains(" INFO "), "{line}");
         until_reasons(&daemon, &[]).await;

@@ -4,6 +4,7 @@ mod metered;
 mod stranger;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustls::ClientConfig;
@@ -55,8 +56,13 @@ pub(crate) enum Failure {
 
 /// Makes a connection: TCP, TLS for `wss`, the WebSocket handshake.
 pub(crate) async fn connect(target: Target) -> Result<(Socket, Received), Failure> {
-    let late = |_| Failure::Lost(format!("no answer within {:?}", target.connect_timeout));
-    let outcome = tokio::time::timeout(target.connect_timeout, handshake(&target)).await.map_err(late);
+    let is_reached = AtomicBool::new(false);
+    let late = |_| {
+        let reason = format!("no answer within {:?}", target.connect_timeout);
+        if is_reached.load(Ordering::Relaxed) { Failure::Lost(reason) } else { Failure::Unreached(reason) }
+    };
+    let outcome = tokio::time::timeout(target.connect_timeout, handshake(&target, &is_reached));
+    let outcome = outcome.await.map_err(late);
     // Host and port alone: a URL may hold a token.
     let named = |reason: String| {
         let host = target.url.host_str().unwrap_or_default();
@@ -70,7 +76,8 @@ pub(crate) async fn connect(target: Target) -> Result<(Socket, Received), Failur
     })
 }
 
-async fn handshake(target: &Target) -> Result<(Socket, Received), Failure> {
+/// `is_reached` is set once there is a connection, whatever comes of it.
+async fn handshake(target: &Target, is_reached: &AtomicBool) -> Result<(Socket, Received), Failure> {
     let mut request = target.url.as_str().into_client_request().map_err(classify)?;
     let headers = request.headers_mut();
     headers.insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
@@ -84,10 +91,10 @@ async fn handshake(target: &Target) -> Result<(Socket, Received), Failure> {
     config.max_frame_size = Some(target.message_bytes_max);
     let connector = target.tls.clone().map(Connector::Rustls);
     let received = Received::default();
-    let stream = Metered::new(
-        dial(target, &target.url).await.map_err(|error| Failure::Unreached(error.to_string()))?,
-        received.clone(),
-    );
+    let dialled = dial(target, &target.url).await;
+    let dialled = dialled.map_err(|error| Failure::Unreached(error.to_string()))?;
+    is_reached.store(true, Ordering::Relaxed);
+    let stream = Metered::new(dialled, received.clone());
     let (socket, _) = client_async_tls_with_config(request, stream, Some(config), connector)
         .await
         .map_err(|error| stranger::classify(error, &target.url, &received))?;

@@ -96,6 +96,7 @@ impl BarrierEmitter {
         tokio::pin!(closed);
         if pending.is_empty() {
             // Nobody waits for one that would show it.
+            backoff.reset();
             self.works();
         }
         loop {

@@ -2,6 +2,7 @@
 
 mod change_lines;
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
@@ -106,6 +107,18 @@ pub(crate) fn wrap_statement(text: &str, indent: usize) -> String {
         .collect();
     let lines: Vec<String> = kept.lines().map(|line| wrap(line, indent)).collect();
     lines.join(&format!("\n{:indent$}", "")).replace(KEPT, " ")
+}
+
+/// Things that a message names; of more their number is said.
+const NAMED_MAX: usize = 3;
+
+/// `public.a, public.b, public.c and 3 more`.
+pub(crate) fn listed(things: &[impl fmt::Display]) -> String {
+    let named = things.iter().take(NAMED_MAX).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match things.len().saturating_sub(NAMED_MAX) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
 }
 
 /// Characters of a text of somebody else's that are shown.

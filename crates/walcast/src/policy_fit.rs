@@ -13,10 +13,8 @@ use walcast_replication::publication::{Facts, PublicationSettings, TableFacts};
 use walcast_snapshot::{PublishedTable, facts, published_tables};
 
 use crate::commands::doctor::Fix;
+use crate::output::listed;
 use crate::settings::suggestion;
-
-/// Tables that a message names; of more their number is said.
-const NAMED_MAX: usize = 3;
 
 /// A policy that does not do what it was written for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,7 +28,7 @@ pub(crate) struct Misfit {
     pub(crate) is_refused: bool,
 }
 
-/// Looks at every policy and every table that is published.
+/// Looks at every policy and every table that is published; `None` while there is none.
 ///
 /// # Errors
 /// When the source cannot be asked, or publications contradict one another.
@@ -38,11 +36,11 @@ pub(crate) async fn misfits(
     session: &Session,
     publication: &PublicationSettings,
     policies: &Policies,
-) -> Result<Vec<Misfit>, walcast_snapshot::Error> {
+) -> Result<Option<Vec<Misfit>>, walcast_snapshot::Error> {
     let published = published_tables(session, &publication.names()).await?;
     if published.is_empty() {
         // Which others say.
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let there = Facts::read(session).await.map_err(|error| match error {
         walcast_replication::Error::Postgres(error) => walcast_snapshot::Error::from(error),
@@ -66,7 +64,7 @@ pub(crate) async fn misfits(
         Names { published: names, there: &there.tables, role: &there.role.name }.misfits(policies);
     misfits.extend(of_tables.misfits());
     misfits.sort_by_key(|misfit| misfit.place.policy);
-    Ok(misfits)
+    Ok(Some(misfits))
 }
 
 /// The table as the stream has it; `None` when it was dropped meanwhile.
@@ -172,15 +170,6 @@ fn unknown_columns(policy: &TablePolicy, relation: &Relation) -> Option<Misfit> 
         fix: Fix::from(format!("correct its columns{near}")),
         is_refused: false,
     })
-}
-
-/// `public.a, public.b and 3 more`.
-fn listed(tables: &[RelationName]) -> String {
-    let named: Vec<String> = tables.iter().take(NAMED_MAX).map(ToString::to_string).collect();
-    match tables.len().saturating_sub(NAMED_MAX) {
-        0 => named.join(", "),
-        more => format!("{} and {more} more", named.join(", ")),
-    }
 }
 
 /// The tables that can be had, and those that could.

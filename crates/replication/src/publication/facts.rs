@@ -200,7 +200,8 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p',
                  SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attnotnull
                    AND a.attnum = ANY ((u.indkey::int2[])[0:u.indnkeyatts - 1])))
        END,
-       has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT')
+       -- NULL of what was dropped since this statement began.
+       coalesce(has_schema_privilege(n.oid, 'USAGE'), false), coalesce(has_table_privilege(c.oid, 'SELECT'), false)
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN LATERAL (

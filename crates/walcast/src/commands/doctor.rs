@@ -123,7 +123,7 @@ async fn examine_source(
     }
     match &facts {
         Ok(facts) => {
-            findings.extend(tables::publication_findings(facts, &target.publication));
+            findings.extend(tables::publication_findings(facts, &target.publication, position.is_some()));
             match TableAccess::gather(session, facts, &target.publication).await {
                 Ok(access) => findings.extend(access_findings(&access, &facts.role.name)),
                 Err(error) => findings.push(unanswered("select_privilege", &error)),

@@ -10,8 +10,7 @@ use serde::Serialize;
 use walcast_history::{ClientName, History, Inspection};
 use walcast_model::{Cursor, Lsn};
 use walcast_postgres::{Pool, Session};
-use walcast_replication::Error;
-use walcast_replication::slot;
+use walcast_replication::{Error, START_OVER, slot};
 
 use super::doctor::{Slot, WalCost};
 use super::setup::Target;
@@ -260,8 +259,7 @@ impl Status {
             }
             // What it was acknowledged for is not known, so nothing goes on from it.
             (_, Past::Empty(what)) => self.problems.push(format!(
-                "slot {name:?} exists, and {what}: name the history that has its feed with --history-url, or run walcast \
-                 setup --start-over, which drops the slot and starts a new feed"
+                "slot {name:?} exists, and {what}: name the history that has its feed with --history-url, or run {START_OVER}"
             )),
             (Ok(()) | Err(Error::SlotAhead { .. } | Error::SlotInUse { .. }), _) => {}
             (Err(error), _) => {

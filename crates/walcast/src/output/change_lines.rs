@@ -107,7 +107,7 @@ impl<W: Write> ChangeLines<W> {
 
 /// A line that is not written yet, as wide as there is room.
 struct Line {
-    text: String,
+    pieces: Vec<(Style, String)>,
     /// Characters of it that are seen.
     width: usize,
     columns_max: Option<usize>,
@@ -116,7 +116,7 @@ struct Line {
 
 impl Line {
     const fn new(columns_max: Option<usize>) -> Self {
-        Self { text: String::new(), width: 0, columns_max, is_cut: false }
+        Self { pieces: Vec::new(), width: 0, columns_max, is_cut: false }
     }
 
     /// Adds a text; what there is no room for is left out, and `…` says so.
@@ -126,6 +126,12 @@ impl Line {
         }
         let (width, left) =
             (text.chars().count(), self.columns_max.map(|max| max.saturating_sub(self.width)));
+        if left == Some(0) {
+            // The last character makes room for it.
+            self.is_cut = true;
+            self.pieces.last_mut().map(|(_, text)| text.pop());
+            return self.pieces.push((style, "…".to_owned()));
+        }
         let shown = match left {
             Some(left) if width > left => {
                 self.is_cut = true;
@@ -134,7 +140,7 @@ impl Line {
             _ => text.to_owned(),
         };
         self.width += width;
-        self.text.push_str(&format!("{style}{shown}{style:#}"));
+        self.pieces.push((style, shown));
     }
 
     /// Spaces up to a column.
@@ -160,7 +166,10 @@ impl Line {
     }
 
     fn write(self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(out, "{}", self.text)
+        for (style, text) in &self.pieces {
+            write!(out, "{style}{text}{style:#}")?;
+        }
+        writeln!(out)
     }
 }
 
@@ -262,6 +271,9 @@ mod tests {
         let narrow = lines_of(Clock::Date, &changes, || Some(50));
         let widths: Vec<usize> = narrow.lines().map(|line| line.chars().count()).collect();
         assert!(widths.iter().all(|width| *width <= 50) && widths.contains(&50), "{narrow}");
+        // The table ends where the line does, and more follows.
+        let full = lines_of(Clock::Time, &changes[..1], || Some(44));
+        assert_eq!(full, "00:02:03.500Z     751 insert   public.order…\n");
         assert!(lines(Clock::Date, &[none]).starts_with("2026-11-21 00:02:03.500Z     751 truncate"));
     }
 

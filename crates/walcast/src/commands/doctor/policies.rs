@@ -22,7 +22,7 @@ pub(crate) async fn policies_findings(path: &Path, target: &Target) -> Vec<Findi
         return findings;
     };
     match misfits(&session, &target.publication, &policies).await {
-        Ok(misfits) => findings.extend(misfits.into_iter().map(|misfit| of_misfit(path, misfit))),
+        Ok(misfits) => findings.extend(misfits.into_iter().flatten().map(|misfit| of_misfit(path, misfit))),
         // That publications contradict one another is said where they are looked at.
         Err(walcast_snapshot::Error::ColumnListsDiffer { .. }) => {}
         Err(error) => findings.push(unanswered(CHECK, &error)),

@@ -9,13 +9,14 @@ use walcast_replication::publication::{self, Action, Facts, FindingKind, Plan, P
 use super::finding::Finding;
 use super::fix::Fix;
 use crate::commands::setup::published;
-use crate::output::count;
+use crate::output::{count, listed};
 
-/// Tables that a message names; of more their number is said.
-const NAMED_MAX: usize = 3;
-
-/// What the plan of the publications says.
-pub(crate) fn publication_findings(facts: &Facts, settings: &PublicationSettings) -> Vec<Finding> {
+/// What the plan of the publications says. `has_feed`: there is one, which lacks what is written while they are missing.
+pub(crate) fn publication_findings(
+    facts: &Facts,
+    settings: &PublicationSettings,
+    has_feed: bool,
+) -> Vec<Finding> {
     let plan = Plan::new(facts, settings);
     // What the role may not do is one thing for an administrator, whatever the number of statements.
     let told = plan.findings.iter().filter(|found| found.kind != FindingKind::Privilege);
@@ -27,7 +28,12 @@ pub(crate) fn publication_findings(facts: &Facts, settings: &PublicationSettings
     if missing {
         let names = settings.names().join(" and ");
         let message = format!("the publications ({names}) are not there or not as they should be");
-        findings.push(Finding::note("publication", message));
+        findings.push(if has_feed {
+            let message = format!("{message}: the feed cannot be read, and lacks what is written meanwhile");
+            Finding::error("publication", message, Fix::run("walcast setup"))
+        } else {
+            Finding::note("publication", message)
+        });
     } else if tables > 0 {
         let message = format!("not in their place in the publications yet: {}", count(tables, "table"));
         findings.push(Finding::note("publication", message));
@@ -60,15 +66,6 @@ fn for_administrator(facts: &Facts, settings: &PublicationSettings) -> Option<Fi
         format!("role {role:?} may not {what}; an administrator has to run this in {}", facts.database);
     let statements = plan.administrator_statements().join("\n");
     Some(Finding::error("publication_privilege", message, Fix::sql(statements)))
-}
-
-/// `public.a, public.b and 3 more`.
-fn listed(tables: &[String]) -> String {
-    let named = tables.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match tables.len().saturating_sub(NAMED_MAX) {
-        0 => named,
-        more => format!("{named} and {more} more"),
-    }
 }
 
 fn planned(found: &publication::Finding) -> Finding {

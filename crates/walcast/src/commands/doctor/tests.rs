@@ -54,6 +54,12 @@ async fn after_setup_there_is_nothing_to_mend() {
         set_up(&target).await;
         let after = examine(&target, None).await;
         assert_eq!(errors(&after), [], "{after:#?}");
+        // Before there was a feed it was only to be made; now what is written is missing in one.
+        assert_eq!(find(&before, "publication").severity, Severity::Note);
+        database.run("DROP PUBLICATION walcast").await;
+        let dropped = examine(&target, None).await;
+        assert_eq!(find(&dropped, "publication").severity, Severity::Error, "{dropped:#?}");
+        assert_eq!(fix(&dropped, "publication"), "walcast setup");
     })
     .await;
 }

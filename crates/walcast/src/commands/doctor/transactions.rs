@@ -41,8 +41,10 @@ fn fix(blocker: &Blocker) -> Fix {
             .then(Fix::sql(format!("SELECT pg_terminate_backend({pid});"))),
         Blocker::Prepared { gid, database, .. } => {
             let gid = quote_literal(gid);
-            let sql = format!("COMMIT PREPARED {gid}; -- or ROLLBACK PREPARED {gid};");
-            Fix::from(format!("in database {database}:")).then(Fix::sql(sql))
+            // No statement to copy: which one it is, only those know whose transaction it is.
+            Fix::from(format!(
+                "end it in database {database}, as those say who prepared it: COMMIT PREPARED {gid}; or ROLLBACK PREPARED {gid};"
+            ))
         }
     }
 }

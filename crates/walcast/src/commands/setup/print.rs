@@ -20,7 +20,7 @@ pub(crate) async fn print(target: &Target) -> Result<String, SetupError> {
     let role = quote_identifier(&facts.role.name);
     let mut text = String::new();
     // Writing to a string cannot fail.
-    let _ = writeln!(text, "-- walcast setup, as SQL. In database {} (psql):", facts.database);
+    let _ = writeln!(text, "-- walcast setup, as SQL. In database {} (psql):", comment(&facts.database));
     print_server(&source, &target.slot.name, &mut text).await?;
     if !facts.role.replication {
         let _ =
@@ -35,25 +35,26 @@ pub(crate) async fn print(target: &Target) -> Result<String, SetupError> {
     // Those about privileges repeat the statements above.
     let told = |finding: &&Finding| finding.statement.is_some() && finding.kind != FindingKind::Privilege;
     for finding in plan.findings.iter().filter(told) {
-        let (subject, problem) = (&finding.subject, &finding.problem);
-        let _ = writeln!(
-            text,
-            "-- {subject}: {problem}:\n--   {}",
-            finding.statement.as_deref().unwrap_or_default()
-        );
+        let what = format!("{}: {}", finding.subject, finding.problem);
+        let statement = finding.statement.as_deref().unwrap_or_default();
+        let _ = writeln!(text, "-- {}:\n--   {}", comment(&what), comment(statement));
     }
     for finding in missing::of_tables(&source, &target.publication).await? {
         let (problem, fix) = (&finding.message, finding.fix.as_deref().unwrap_or_default());
+        let _ = writeln!(text, "\n-- {}:", comment(problem));
         // What lets the role read more than these tables is for the administrator to decide.
-        let mark = if finding.check == "select_privilege" { "" } else { "--   " };
-        let _ = writeln!(text, "\n-- {}:\n{mark}{fix}", comment(problem));
+        let _ = match finding.check {
+            "select_privilege" => writeln!(text, "{fix}"),
+            _ => writeln!(text, "--   {}", comment(fix)),
+        };
     }
     print_schema(target, &history, &mut text).await?;
     let (slot, name) = (&target.slot.name, &facts.role.name);
     let _ = writeln!(
         text,
-        "\n-- Then, as role {name}: walcast setup. It creates the replication slot {slot:?} and the feed's record,\n\
-         -- which need no administrator. The slot must not be created before the publications."
+        "\n-- Then, as role {}: walcast setup. It creates the replication slot {slot:?} and the feed's record,\n\
+         -- which need no administrator. The slot must not be created before the publications.",
+        comment(name)
     );
     Ok(text)
 }
@@ -83,11 +84,20 @@ async fn print_schema(target: &Target, history: &Session, text: &mut String) -> 
     let row = history.query_one("SELECT current_database()::text, current_user::text", &[]).await?;
     let (database, role): (String, String) = (row.try_get(0)?, row.try_get(1)?);
     if schema::version(history).await? == Some(schema::LATEST) {
-        let _ = writeln!(text, "\n-- The history's schema in database {database} is as it should be.");
+        let _ = writeln!(
+            text,
+            "\n-- The history's schema in database {} is as it should be.",
+            comment(&database)
+        );
         return Ok(());
     }
     if target.history != target.source {
-        let _ = writeln!(text, "\n-- The history, in database {database} at {}:", target.history.server());
+        let _ = writeln!(
+            text,
+            "\n-- The history, in database {} at {}:",
+            comment(&database),
+            target.history.server()
+        );
     }
     let (_, _, statement) = schema_statement(history).await?;
     let role = quote_identifier(&role);

@@ -125,7 +125,9 @@ async fn what_print_prints_is_what_setup_needs() {
         let role = database.unique("plain");
         database
             .run(&format!(
-                "CREATE ROLE {role} LOGIN; CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE k (id int)"
+                "CREATE ROLE {role} LOGIN; CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE k (id int);
+                 -- A name that would end its comment, and be run as whoever runs the rest.
+                 CREATE TABLE \"l\nSELECT 1/0; --\" (id int)"
             ))
             .await;
         let target = target(&database, &database.url_as(&role));

@@ -103,11 +103,14 @@ impl Words {
 
 /// Nobody listens where the daemon was expected from the beginning.
 pub(super) fn not_there(reason: &str, url: &str) -> Failure {
-    // It may hold a token.
+    // It may hold a token, or a password.
     let place = url.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = place.split_once("://").unwrap_or_default();
+    let (server, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = server.rsplit_once('@').map_or(server, |(_, host)| host);
     let hint = "start the daemon with `walcast serve`, let --url (or WALCAST_URL) say where it listens, or have it \
                 waited for with --wait";
-    Failure::new(format!("{reason} (--url {place})")).hint(Some(hint.to_owned()))
+    Failure::new(format!("{reason} (--url {scheme}://{host}{path})")).hint(Some(hint.to_owned()))
 }
 
 /// The connection is lost, or could not be made: the attempts that failed are counted.
@@ -149,11 +152,29 @@ mod tests {
     use tokio::net::TcpListener;
     use walcast_client::{Client, ErrorCode, ErrorKind, ErrorMessage};
 
-    use super::{Words, connecting_again, source};
+    use super::{Words, connecting_again, not_there, source};
 
     fn told(code: ErrorCode, hint: &str) -> String {
         let error = ErrorMessage { hint: Some(hint.to_owned()), ..ErrorMessage::new(code, "m") };
         Words::default().refused(&error).message
+    }
+
+    #[test]
+    fn where_nobody_is_is_told_without_what_is_secret() {
+        for (url, shown) in [
+            (
+                "wss://ada:pass@proxy.example/v1/stream?access_token=t",
+                "(--url wss://proxy.example/v1/stream)",
+            ),
+            ("ws://127.0.0.1:4700", "(--url ws://127.0.0.1:4700)"),
+            ("ws://[::1]:4700/a@b", "(--url ws://[::1]:4700/a@b)"),
+        ] {
+            let told = not_there("nobody is there", url).message;
+            assert!(
+                told.contains(shown) && !told.contains("pass") && !told.contains("access_token"),
+                "{told}"
+            );
+        }
     }
 
     #[test]
