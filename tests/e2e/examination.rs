@@ -280,7 +280,8 @@ async fn settings_that_serve_refuses_are_a_finding_and_the_rest_is_examined() {
     assert_eq!(examined.status.code(), Some(3), "{examined:?}");
     let errors: Vec<String> =
         found(&examined, "error").iter().map(|found| found["message"].to_string()).collect();
-    let [key, listen] = &errors[..] else { panic!("{examined:?}") };
+    // In the order of the settings.
+    let [listen, key] = &errors[..] else { panic!("{examined:?}") };
     assert!(listen.contains("walcast.toml:2: listen: others reach 0.0.0.0:4700"), "{listen}");
     assert!(key.contains("walcast.toml:1: policies: tokens are not looked at"), "{key}");
     let said = text(&examined.stdout);

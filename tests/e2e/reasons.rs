@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use serde_json::{Value, json};
-use walcast_testkit::{Daemon, LIMIT, TestDatabase, eventually, shared_cluster};
+use walcast_testkit::{Daemon, LIMIT, TestDatabase, TestSession, eventually, shared_cluster};
 
 use crate::observer::{open, send};
 use crate::rights::{POLICIES, SECRET, TABLES};
@@ -29,13 +29,14 @@ async fn until_reasons(daemon: &Daemon, fragments: &[&str]) -> Vec<String> {
 }
 
 /// The daemon's sessions of this name.
-fn of_sessions(name: &str) -> String {
-    format!("FROM pg_stat_activity WHERE application_name = '{name}' AND datname = current_database()")
+fn of_sessions(name: &str, database: &str) -> String {
+    format!("FROM pg_stat_activity WHERE application_name = '{name}' AND datname = '{database}'")
 }
 
 /// Ends them.
 async fn end_sessions(database: &TestDatabase, name: &str) {
-    database.until(&format!("SELECT count(pg_terminate_backend(pid)) {}", of_sessions(name)), "1").await;
+    let end = format!("SELECT count(pg_terminate_backend(pid)) {}", of_sessions(name, database.name()));
+    database.until(&end, "1").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,10 +95,13 @@ async fn all_that_does_not_work_is_said_with_its_cause_and_fix_and_that_it_works
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parts_of_the_daemon_that_lose_their_session_say_that_they_work_again() {
-    let database = TestDatabase::create(shared_cluster().await).await;
+    let cluster = shared_cluster().await;
+    let database = TestDatabase::create(cluster).await;
     let daemon = Daemon::of(&database).flag("--discover-interval", "100ms").start().await;
-    let administrator = database.session().await;
-    let allow = |yes: bool| format!("ALTER DATABASE {} ALLOW_CONNECTIONS {yes}", database.name());
+    // From elsewhere: nobody can bar his own database.
+    let administrator = TestSession::connect(&cluster.socket_url("postgres")).await;
+    let name = database.name();
+    let allow = |yes: bool| format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {yes}");
     for (session, effect, again) in [
         ("walcast barriers", "no barrier can be written: ", "barriers can be written again, after "),
         (
@@ -108,7 +112,7 @@ async fn parts_of_the_daemon_that_lose_their_session_say_that_they_work_again() 
     ] {
         // Held up until it was seen: left alone it is back within a moment.
         administrator.batch_execute(&allow(false)).await.expect("it is no longer let in");
-        let end = format!("SELECT count(pg_terminate_backend(pid)) {}", of_sessions(session));
+        let end = format!("SELECT count(pg_terminate_backend(pid)) {}", of_sessions(session, name));
         eventually(&end, LIMIT, async || {
             (administrator.scalar(&end).await.as_deref() == Some("1")).then_some(())
         })
