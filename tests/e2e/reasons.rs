@@ -3,7 +3,9 @@
 use std::process::Output;
 
 use serde_json::{Value, json};
-use walcast_testkit::{Daemon, LIMIT, TestDatabase, TestSession, eventually, shared_cluster};
+use walcast_testkit::{
+    Daemon, LIMIT, TestDatabase, TestSession, eventually, for_each_version, shared_cluster,
+};
 
 use crate::observer::{open, send};
 use crate::rights::{POLICIES, SECRET, TABLES};
@@ -124,6 +126,34 @@ async fn parts_of_the_daemon_that_lose_their_session_say_that_they_work_again() 
         until_reasons(&daemon, &[]).await;
         assert_eq!(daemon.log().iter().filter(|line| line.contains(again)).count(), 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_hole_needs_is_not_hidden_by_what_fails_after_it() {
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        let publish = format!("CREATE PUBLICATION {} FOR TABLE t", database.slot_name());
+        database.run(&format!("CREATE TABLE t (id int PRIMARY KEY); {publish}")).await;
+        let daemon = Daemon::of(&database).arg("--no-manage").start().await;
+        database.run(&format!("DROP PUBLICATION {}", database.slot_name())).await;
+        database.run("INSERT INTO t VALUES (1)").await;
+        daemon.until_metric("walcast_feed_hole", 1.0).await;
+        // That it does not exist could be mended by itself, and would not help.
+        daemon.until_log("; and now: publication").await;
+        let found = until_reasons(&daemon, &["; and now: publication"]).await;
+        assert!(found[0].contains("walcast setup --start-over"), "{found:?}");
+        database.run(&publish).await;
+        let is_hole = |line: &String| line.contains("does not stream") && !line.contains("; and now:");
+        let seen = daemon.log().iter().filter(|line| is_hole(line)).count();
+        eventually("the hole is found again", LIMIT, async || {
+            (daemon.log().iter().filter(|line| is_hole(line)).count() > seen).then_some(())
+        })
+        .await;
+        until_reasons(&daemon, &["walcast setup --start-over"]).await;
+        assert!(!daemon.log().iter().any(|line| line.contains("streams again")), "{:#?}", daemon.log());
+        assert_eq!(daemon.metric("walcast_feed_hole").await, Some(1.0));
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

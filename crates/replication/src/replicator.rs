@@ -70,6 +70,8 @@ pub struct Replicator {
     reached: Lsn,
     /// The last message outside of transactions that was read.
     said_to: Lsn,
+    /// Why the feed cannot go on, until it does. What fails meanwhile is no news, and its remedy no help.
+    hole: Option<(String, Option<String>)>,
     /// Since when the source is not read; `None` at first, and while it is.
     away_since: Option<Instant>,
     /// When it is logged again that messages of the source found no room.
@@ -104,6 +106,7 @@ impl Replicator {
             must_compare,
             reached,
             said_to: Lsn::ZERO,
+            hole: None,
             away_since: None,
             lost_pace: LogPace::default(),
         }
@@ -139,7 +142,7 @@ impl Replicator {
     }
 
     /// Tells the keeper when an error means that the feed cannot go on as it is.
-    fn tell(&self, error: &Error) {
+    fn tell(&mut self, error: &Error) {
         let end = match error {
             Error::Branched { .. } => FeedEnd::Branched,
             Error::SentDiffers { at, .. } => FeedEnd::Differs { at: *at },
@@ -152,6 +155,7 @@ impl Replicator {
         };
         if end == FeedEnd::Hole {
             metrics::gauge!(HOLE).set(1.0);
+            self.hole = Some((error.to_string(), error.hint()));
         }
         if let Some(keeper) = &self.settings.keeper {
             keeper.ended(end);
@@ -161,16 +165,30 @@ impl Replicator {
     fn interrupted(&mut self, error: &Error, wait: Duration) {
         self.away_since.get_or_insert_with(Instant::now);
         metrics::counter!(INTERRUPTIONS_TOTAL).increment(1);
-        let (slot, hint) = (&self.settings.slot, error.hint());
+        let slot = &self.settings.slot;
+        let (reason, hint) = match &self.hole {
+            Some((hole, hint)) if !error.is_hole() => (format!("{hole}; and now: {error}"), hint.clone()),
+            _ => (error.to_string(), error.hint()),
+        };
         match error.class() {
             ErrorClass::Transient => {
-                tracing::warn!(slot, %error, hint, "the slot does not stream; trying again in {wait:.1?}");
+                tracing::warn!(
+                    slot,
+                    error = reason,
+                    hint,
+                    "the slot does not stream; trying again in {wait:.1?}"
+                );
             }
             ErrorClass::Operator | ErrorClass::Bug => {
-                tracing::error!(slot, %error, hint, "the slot does not stream; trying again in {wait:.1?}");
+                tracing::error!(
+                    slot,
+                    error = reason,
+                    hint,
+                    "the slot does not stream; trying again in {wait:.1?}"
+                );
             }
         }
-        self.writer.set_source(SourceState::Interrupted { reason: error.to_string(), hint });
+        self.writer.set_source(SourceState::Interrupted { reason, hint });
     }
 
     /// One connection, from its beginning to its end.
@@ -185,10 +203,9 @@ impl Replicator {
             link.compared.is_none().then(|| forward(self.acknowledged.clone(), feedback.clone()));
         self.writer.set_source(SourceState::Streaming);
         metrics::gauge!(STREAMING).set(1.0);
-        metrics::gauge!(HOLE).set(0.0);
-        let again = self.away_since.take().map(|since| format!(" again, after {:.1?}", since.elapsed()));
-        let (slot, from, again) = (&self.settings.slot, self.writer.head(), again.unwrap_or_default());
-        tracing::info!(slot, %from, "the slot streams{again}");
+        if self.hole.is_none() {
+            self.streams();
+        }
         let closed = link.session.closed();
         tokio::pin!(closed);
         let mut frames = Vec::new();
@@ -263,6 +280,15 @@ impl Replicator {
         }
     }
 
+    /// The feed goes on.
+    fn streams(&mut self) {
+        self.hole = None;
+        metrics::gauge!(HOLE).set(0.0);
+        let again = self.away_since.take().map(|since| format!(" again, after {:.1?}", since.elapsed()));
+        let (slot, from, again) = (&self.settings.slot, self.writer.head(), again.unwrap_or_default());
+        tracing::info!(slot, %from, "the slot streams{again}");
+    }
+
     /// Gives the feed what was read, waiting while it is full. To be carried through to its end: the next stream begins
     /// at the feed's head, and does not bring again the barriers that were read before it.
     async fn take(&mut self, progress: Progress) {
@@ -284,6 +310,10 @@ impl Replicator {
         }
         if let Some(reached) = reached {
             self.writer.advance(reached);
+            // A server streams before it says that something is missing.
+            if self.hole.is_some() && reached > self.reached {
+                self.streams();
+            }
             self.reached = self.reached.max(reached);
             metrics::gauge!(HEAD_BYTES).set(self.reached.get() as f64);
         }

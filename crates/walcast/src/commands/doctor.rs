@@ -19,7 +19,6 @@ mod transactions;
 mod wal;
 mod walsender;
 
-use walcast_model::Cursor;
 use walcast_postgres::Session;
 use walcast_replication::publication::Facts;
 use walcast_replication::slot::blockers;
@@ -39,12 +38,13 @@ use super::setup::Target;
 use crate::settings::Mistakes;
 
 use history::HistoryFacts;
+use slot::StoredFeed;
 use walsender::WalsenderFacts;
 
 /// Looks at everything once; the findings in the order in which one would mend them. `wal_budget`: the setting, in bytes.
 pub(crate) async fn examine(target: &Target, wal_budget: Option<u64>) -> Vec<Finding> {
     // Boxed: connecting is large. At once, so that two that do not answer are waited for once.
-    let ((history, position), source) = tokio::join!(
+    let (history, source) = tokio::join!(
         Box::pin(history::examine(target)),
         Box::pin(Session::connect(&target.source, "walcast doctor"))
     );
@@ -52,7 +52,7 @@ pub(crate) async fn examine(target: &Target, wal_budget: Option<u64>) -> Vec<Fin
         Ok(session) => {
             let connected = format!("connected to {} as {:?}", target.source, target.source.user());
             let mut findings = vec![Finding::ok("connection", connected)];
-            examine_source(target, wal_budget, &session, &history, position, &mut findings).await;
+            examine_source(target, wal_budget, &session, &history, &mut findings).await;
             findings
         }
         Err(error) => vec![connection_finding("connection", &error)],
@@ -91,7 +91,6 @@ async fn examine_source(
     wal_budget: Option<u64>,
     session: &Session,
     history: &HistoryFacts,
-    position: Option<Cursor>,
     findings: &mut Vec<Finding>,
 ) {
     // The doctor waits for nobody: a table locked by a migration is not worth hanging for.
@@ -123,7 +122,11 @@ async fn examine_source(
     }
     match &facts {
         Ok(facts) => {
-            findings.extend(tables::publication_findings(facts, &target.publication, position.is_some()));
+            findings.extend(tables::publication_findings(
+                facts,
+                &target.publication,
+                matches!(history.feed(), StoredFeed::To(_)),
+            ));
             match TableAccess::gather(session, facts, &target.publication).await {
                 Ok(access) => findings.extend(access_findings(&access, &facts.role.name)),
                 Err(error) => findings.push(unanswered("select_privilege", &error)),
@@ -137,8 +140,7 @@ async fn examine_source(
             has_slot = slot.facts.is_some();
             // Asked again, after the slot: a walcast that runs stores what it acknowledges before it does, so a position
             // that was read before the slot would look as if somebody else had moved the slot.
-            let position = history::position(target).await.or(position);
-            findings.extend(slot.findings(position));
+            findings.extend(slot.findings(history.feed_now(target).await));
             match WalCost::measure(session, &slot, wal_budget).await {
                 Ok(cost) => findings.extend(cost.map(|cost| cost.finding())),
                 Err(error) => findings.push(unanswered("wal_budget", &error)),

@@ -1,12 +1,12 @@
 //! The history: reachable, of this program's version, and of this feed.
 
 use walcast_history::{Error, FeedRecord, schema};
-use walcast_model::Cursor;
 use walcast_postgres::Session;
 use walcast_replication::identity::{self, Continuity, Standing};
 
 use super::finding::Finding;
 use super::fix::Fix;
+use super::slot::StoredFeed;
 use super::{Target, connection_finding, size, unanswered};
 use crate::app::origin;
 
@@ -39,22 +39,19 @@ struct Answer {
     foreign: Option<Error>,
 }
 
-/// Asks the history; also where its feed stands, when it has one for this slot.
-pub(crate) async fn examine(target: &Target) -> (HistoryFacts, Option<Cursor>) {
+/// Asks the history.
+pub(crate) async fn examine(target: &Target) -> HistoryFacts {
     let same_database = target.history == target.source;
     let place = if same_database { "the source database".to_owned() } else { target.history.to_string() };
     let answer = match Session::connect(&target.history, "walcast doctor").await {
         Ok(session) => ask(&session, &target.slot.name).await,
-        Err(error) => Err(connection_finding("history", &error)),
+        Err(error) => {
+            let mut finding = connection_finding("history", &error);
+            finding.message = format!("the history: {}", finding.message);
+            Err(finding)
+        }
     };
-    let position = answer.as_ref().ok().and_then(|answer| Some(answer.feed.as_ref()?.position));
-    (HistoryFacts { same_database, place, answer }, position)
-}
-
-/// Up to where the feed is stored now; `None` when there is no feed, or the history cannot be asked.
-pub(super) async fn position(target: &Target) -> Option<Cursor> {
-    let session = Session::connect(&target.history, "walcast doctor").await.ok()?;
-    FeedRecord::load(&session, &target.slot.name).await.ok()?.map(|feed| feed.position)
+    HistoryFacts { same_database, place, answer }
 }
 
 async fn ask(session: &Session, slot: &str) -> Result<Answer, Finding> {
@@ -138,6 +135,30 @@ fn judged(judged: Result<Continuity, walcast_replication::Error>, feed: &FeedRec
 }
 
 impl HistoryFacts {
+    /// The feed that it has for the slot.
+    pub(crate) fn feed(&self) -> StoredFeed {
+        match &self.answer {
+            Ok(Answer { feed: Some(feed), .. }) => StoredFeed::To(feed.position),
+            Ok(Answer { schema: Ok(()), foreign: None, .. }) => StoredFeed::None,
+            // The tables of a schema of its own it would see.
+            Ok(Answer { schema: Err(Error::SchemaMissing), may_create, has_schema, .. })
+                if *may_create || !has_schema =>
+            {
+                StoredFeed::None
+            }
+            Ok(_) | Err(_) => StoredFeed::Unknown,
+        }
+    }
+
+    /// Where its feed is stored to now: later than when it was asked before, while a walcast runs.
+    pub(super) async fn feed_now(&self, target: &Target) -> StoredFeed {
+        let asked = async {
+            let session = Session::connect(&target.history, "walcast doctor").await.ok()?;
+            FeedRecord::load(&session, &target.slot.name).await.ok()?
+        };
+        asked.await.map_or_else(|| self.feed(), |feed| StoredFeed::To(feed.position))
+    }
+
     /// Whether the source has what the feed was read from. `None` without a feed.
     pub(crate) fn source_finding(&self, standing: &Standing) -> Option<Finding> {
         let feed = self.answer.as_ref().ok()?.feed.as_ref()?;

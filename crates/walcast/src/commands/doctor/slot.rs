@@ -12,6 +12,17 @@ use super::size;
 /// Retained WAL from which on it is pointed out, in bytes.
 const RETAINED_BYTES_NOTABLE: i64 = 10 << 30;
 
+/// The feed in the history that the slot is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum StoredFeed {
+    /// The history cannot be asked, so there may be one.
+    Unknown,
+    /// There is none.
+    None,
+    /// Stored up to here.
+    To(Cursor),
+}
+
 /// The slot, and who is about it.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
@@ -54,25 +65,30 @@ impl Slot {
         Some(self.end.bytes_since(confirmed))
     }
 
-    /// What it means for a feed that is stored up to `position`; `None` when there is no feed yet.
-    pub(crate) fn findings(&self, position: Option<Cursor>) -> Vec<Finding> {
+    /// What it means for the feed.
+    pub(crate) fn findings(&self, feed: StoredFeed) -> Vec<Finding> {
         let name = &self.name;
         let Some(facts) = &self.facts else {
-            let missing = slot::check(None, name, &self.database, position.unwrap_or_default());
-            return vec![match (missing, position) {
-                (Err(error), Some(_)) => failure(&error),
+            let missing = slot::check(None, name, &self.database, Cursor::default());
+            return vec![match (missing, feed) {
+                (Err(error), StoredFeed::To(_)) => failure(&error),
+                (_, StoredFeed::Unknown) => Finding::warning(
+                    "slot",
+                    format!("there is no replication slot {name:?}; whether a feed lacks it is not known"),
+                    "mend first what keeps the history from being asked",
+                ),
                 _ => Finding::note("slot", format!("there is no replication slot {name:?} yet")),
             }];
         };
         // Without a feed only what makes the slot useless for any feed is looked for.
-        let from = position.unwrap_or(Cursor::MAX);
+        let from = if let StoredFeed::To(position) = feed { position } else { Cursor::MAX };
         if let Some(finding) = self.unfinished(facts) {
             return vec![finding];
         }
         if let Err(error) = slot::check(Some(facts), name, &self.database, from) {
             return vec![failure(&error)];
         }
-        if position.is_none() {
+        if feed == StoredFeed::None {
             let message = format!("slot {name:?} exists, and the history has no feed that it belongs to");
             return vec![Finding::error("slot", message, Fix::run("walcast setup --start-over"))];
         }
@@ -154,10 +170,10 @@ mod tests {
     use walcast_model::{Cursor, Lsn};
     use walcast_replication::slot::SlotFacts;
 
-    use super::Slot;
+    use super::{Slot, StoredFeed};
     use crate::commands::doctor::finding::Severity;
 
-    const POSITION: Option<Cursor> = Some(Cursor::new(Lsn::new(1000), walcast_model::Seq::FIRST));
+    const POSITION: StoredFeed = StoredFeed::To(Cursor::new(Lsn::new(1000), walcast_model::Seq::FIRST));
 
     fn healthy() -> SlotFacts {
         SlotFacts {
@@ -186,8 +202,8 @@ mod tests {
         }
     }
 
-    fn troubles(slot: &Slot, position: Option<Cursor>) -> Vec<(&'static str, Severity)> {
-        let bad = slot.findings(position).into_iter().filter(|finding| finding.severity != Severity::Ok);
+    fn troubles(slot: &Slot, feed: StoredFeed) -> Vec<(&'static str, Severity)> {
+        let bad = slot.findings(feed).into_iter().filter(|finding| finding.severity != Severity::Ok);
         bad.map(|finding| (finding.check, finding.severity)).collect()
     }
 
@@ -226,8 +242,12 @@ mod tests {
 
     #[test]
     fn a_slot_and_a_feed_belong_together() {
-        assert_eq!(troubles(&slot(None, None), None), [("slot", Severity::Note)]);
+        let nothing = StoredFeed::None;
+        assert_eq!(troubles(&slot(None, None), nothing), [("slot", Severity::Note)]);
         assert_eq!(troubles(&slot(None, None), POSITION), [("slot", Severity::Error)]);
-        assert_eq!(troubles(&slot(Some(healthy()), None), None), [("slot", Severity::Error)]);
+        assert_eq!(troubles(&slot(Some(healthy()), None), nothing), [("slot", Severity::Error)]);
+        // Nothing is concluded about a feed that cannot be asked for.
+        assert_eq!(troubles(&slot(Some(healthy()), None), StoredFeed::Unknown), []);
+        assert_eq!(troubles(&slot(None, None), StoredFeed::Unknown), [("slot", Severity::Warning)]);
     }
 }
