@@ -40,7 +40,7 @@ pub(crate) fn show(findings: &[Finding], out: &mut impl Write) -> io::Result<()>
         (number(Severity::Error), number(Severity::Warning), number(Severity::Note));
     let by_itself = match notes {
         0 => String::new(),
-        notes => format!(", {} (what walcast setup and walcast serve do themselves)", count(notes, "note")),
+        notes => format!(", {} (what walcast setup and serve do themselves)", count(notes, "note")),
     };
     writeln!(out, "{}, {}{by_itself}", count(errors, "error"), count(warnings, "warning"))
 }
@@ -81,7 +81,7 @@ mod tests {
             "              \"the role\";",
             "         do:  restart Postgres",
             "         run: walcast setup",
-            "1 error, 0 warnings, 1 note (what walcast setup and walcast serve do themselves)",
+            "1 error, 0 warnings, 1 note (what walcast setup and serve do themselves)",
         ];
         assert_eq!(shown.lines().collect::<Vec<_>>(), expected, "{shown}");
     }
