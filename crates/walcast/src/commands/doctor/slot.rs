@@ -69,15 +69,16 @@ impl Slot {
     pub(crate) fn findings(&self, feed: StoredFeed) -> Vec<Finding> {
         let name = &self.name;
         let Some(facts) = &self.facts else {
-            let missing = slot::check(None, name, &self.database, Cursor::default());
-            return vec![match (missing, feed) {
-                (Err(error), StoredFeed::To(_)) => failure(&error),
-                (_, StoredFeed::Unknown) => Finding::warning(
+            return vec![match feed {
+                StoredFeed::To(position) => failure(&Error::SlotMissing { slot: name.clone(), position }),
+                StoredFeed::Unknown => Finding::warning(
                     "slot",
                     format!("there is no replication slot {name:?}; whether a feed lacks it is not known"),
                     "mend first what keeps the history from being asked",
                 ),
-                _ => Finding::note("slot", format!("there is no replication slot {name:?} yet")),
+                StoredFeed::None => {
+                    Finding::note("slot", format!("there is no replication slot {name:?} yet"))
+                }
             }];
         };
         // Without a feed only what makes the slot useless for any feed is looked for.
@@ -245,6 +246,8 @@ mod tests {
         let nothing = StoredFeed::None;
         assert_eq!(troubles(&slot(None, None), nothing), [("slot", Severity::Note)]);
         assert_eq!(troubles(&slot(None, None), POSITION), [("slot", Severity::Error)]);
+        let missing = &slot(None, None).findings(POSITION)[0].message;
+        assert!(missing.contains(&Lsn::new(1000).to_string()), "up to where the feed is complete: {missing}");
         assert_eq!(troubles(&slot(Some(healthy()), None), nothing), [("slot", Severity::Error)]);
         // Nothing is concluded about a feed that cannot be asked for.
         assert_eq!(troubles(&slot(Some(healthy()), None), StoredFeed::Unknown), []);
