@@ -29,6 +29,9 @@ use crate::session::World;
 use crate::subscription::{Client, Services, Subscription};
 use crate::turns::{Applicant, Turns};
 
+/// Clients that give back many subscriptions at once, at a time; the others wait for their turn.
+const LEAVING_MAX: usize = 4;
+
 /// How often it is asked how far history reaches back, for `welcome`.
 const OLDEST_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -43,6 +46,8 @@ struct Shared {
     world: Arc<World>,
     services: Arc<Services>,
     channels: Channels,
+    /// Turns to give back many subscriptions: [`LEAVING_MAX`].
+    leaving: Semaphore,
     // Read and written whole.
     oldest: Mutex<Option<Cursor>>,
 }
@@ -85,8 +90,8 @@ impl Broadcaster {
         let scans = Scans::new(limits.scans_per_user_max);
         let world = World { feed_id, lineage, feed, gate, router, scans, limits };
         let (world, services) = (Arc::new(world), Arc::new(services));
-        let channels = Channels::new(limits);
-        Self { shared: Arc::new(Shared { world, services, channels, oldest: Mutex::default() }) }
+        let (channels, leaving) = (Channels::new(limits), Semaphore::new(LEAVING_MAX));
+        Self { shared: Arc::new(Shared { world, services, channels, leaving, oldest: Mutex::default() }) }
     }
 
     /// Follows the feed for all sessions, until it is cancelled: without it they hear of nothing new.
@@ -172,6 +177,11 @@ impl Broadcaster {
         applicant: Applicant,
     ) -> Result<Looked, Refusal> {
         lookup.run(rights, applicant, &self.shared.world, &self.shared.services).await
+    }
+
+    /// Turns of clients that go to give back their subscriptions.
+    pub(crate) fn leaving(&self) -> &Semaphore {
+        &self.shared.leaving
     }
 
     pub(crate) fn limits(&self) -> &Limits {

@@ -53,7 +53,7 @@ impl Client {
 
     /// Goes, as a connection does that ends.
     pub async fn leave(mut self) {
-        self.subscriptions.leave().await;
+        self.subscriptions.leave(self.broadcaster.leaving()).await;
     }
 
     /// The next message, in two pieces. Cancel-safe.

@@ -9,11 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
+use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use walcast_protocol::SubscriptionId;
 
 use crate::encode::Frame;
 use crate::subscription::Subscription;
+
+/// So many are given back without waiting for a turn.
+const FEW: usize = 4;
 
 /// Bits of [`Desk::rung`].
 const BITS: usize = u64::BITS as usize;
@@ -122,10 +126,17 @@ impl Subscriptions {
         }
     }
 
-    /// Gives all of them back, one by one: where many clients go at once, others have their turn in between.
-    pub(crate) async fn leave(&mut self) {
+    /// Gives all of them back. Where many clients with many subscriptions go at once, `leaving` has turns for a few of them at
+    /// a time, and these give them back one by one: whoever stays waits for no more than a few.
+    pub(crate) async fn leave(&mut self, leaving: &Semaphore) {
         (self.free, self.due) = (Vec::new(), VecDeque::new());
-        for place in std::mem::take(&mut self.places) {
+        let places = std::mem::take(&mut self.places);
+        if places.len() <= FEW {
+            return;
+        }
+        // It is never closed.
+        let _turn = leaving.acquire().await;
+        for place in places {
             drop(place);
             yield_now().await;
         }
@@ -187,10 +198,11 @@ mod tests {
     use std::sync::Arc;
 
     use futures_util::FutureExt;
+    use tokio::sync::Semaphore;
     use walcast_feed::{Barriers, Feed, FeedLimits};
     use walcast_policy::Rights;
 
-    use super::Subscriptions;
+    use super::{FEW, Subscriptions};
     use crate::broadcaster::{Broadcaster, Sources};
     use crate::gate::Gate;
     use crate::limits::Limits;
@@ -198,8 +210,20 @@ mod tests {
     use crate::testing::{FakeClients, FakePast, FakeSource, at, request};
     use crate::turns::Applicant;
 
+    /// A client with so many subscriptions, each of which holds the user.
+    fn subscriptions(broadcaster: &Broadcaster, user: &Arc<str>, count: usize) -> Subscriptions {
+        let rights = Arc::new(Rights::Everything);
+        let mut subscriptions = Subscriptions::default();
+        for _ in 0..count {
+            let client = Client { applicant: Applicant::User(Arc::clone(user)), user: None };
+            let request = request(r#""tables":[{"table":"public.a"}]"#).unwrap();
+            subscriptions.push(broadcaster.subscribe(request, &rights, &client).unwrap());
+        }
+        subscriptions
+    }
+
     #[tokio::test]
-    async fn who_goes_gives_them_back_one_by_one_and_others_have_their_turn_in_between() {
+    async fn who_goes_gives_them_back_one_by_one_and_few_do_at_a_time() {
         let sources = Sources {
             feed_id: "f_1".parse().unwrap(),
             lineage: crate::Lineage::default(),
@@ -211,23 +235,27 @@ mod tests {
             gate: Gate::closed(),
         };
         let broadcaster = Broadcaster::new(sources, Limits::default());
-        let (user, rights): (Arc<str>, _) = ("ada".into(), Arc::new(Rights::Everything));
-        let mut subscriptions = Subscriptions::default();
-        for _ in 0..3 {
-            // Each holds the user.
-            let client = Client { applicant: Applicant::User(Arc::clone(&user)), user: None };
-            let request = request(r#""tables":[{"table":"public.a"}]"#).unwrap();
-            subscriptions.push(broadcaster.subscribe(request, &rights, &client).unwrap());
-        }
-        assert_eq!(Arc::strong_count(&user), 4);
+        let [first, second, few]: [Arc<str>; 3] = ["ada".into(), "bob".into(), "eve".into()];
+        let left = |user: &Arc<str>| Arc::strong_count(user) - 1;
+        let mut one = subscriptions(&broadcaster, &first, 6);
+        let mut other = subscriptions(&broadcaster, &second, 6);
+        let mut small = subscriptions(&broadcaster, &few, FEW);
+        let turns = Semaphore::new(1);
         {
-            let mut leaving = pin!(subscriptions.leave());
-            for left in [2, 1, 0] {
+            let mut leaving = pin!(one.leave(&turns));
+            let mut waiting = pin!(other.leave(&turns));
+            for remaining in (1..6).rev() {
                 assert!(leaving.as_mut().now_or_never().is_none());
-                assert_eq!(Arc::strong_count(&user), 1 + left);
+                assert!(waiting.as_mut().now_or_never().is_none());
+                assert_eq!((left(&first), left(&second)), (remaining, 6));
             }
+            // Of a few, nobody would notice.
+            small.leave(&turns).now_or_never().unwrap();
+            assert_eq!(left(&few), 0);
             leaving.await;
+            waiting.await;
         }
-        assert!(subscriptions.is_empty());
+        assert_eq!((left(&first), left(&second)), (0, 0));
+        assert!(one.is_empty() && other.is_empty() && small.is_empty());
     }
 }

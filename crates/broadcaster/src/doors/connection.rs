@@ -150,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn part(mut self: Box<Self>, end: End) {
-        self.subscriptions.leave().await;
+        self.subscriptions.leave(self.broadcaster.leaving()).await;
         let limits = *self.broadcaster.limits();
         finish(self.socket, end, &limits).await;
     }
