@@ -41,8 +41,7 @@ impl Preview {
     /// # Errors
     /// When a subscription would be refused because of it.
     pub fn bind(&self, schema: &Schema) -> Result<(), Refusal> {
-        let bound = self.wanted.bind(schema);
-        bound.map(drop).map_err(|why| why.into_refusal(schema.relation().name()))
+        self.wanted.bind(&Arc::new(schema.clone())).map_err(|why| why.into_refusal(schema.relation().name()))
     }
 
     /// What is sent of the change at this index of a part; `None` for nothing, also where it is not bound to the change's

@@ -1,5 +1,6 @@
 //! Who is concerned by what: looks at each new part once and wakes the shapes that it concerns, and nobody else.
 
+mod altered;
 mod index;
 
 use std::collections::VecDeque;
@@ -7,18 +8,16 @@ use std::ops::Deref;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use metrics::{counter, gauge};
 use tokio::sync::watch;
 use tokio::task::{consume_budget, spawn_blocking, yield_now};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use walcast_feed::{Feed, Read};
 use walcast_filter::Schema;
-use walcast_model::{Cursor, Part, Relation};
+use walcast_model::{Cursor, Part};
 
-use crate::catalog::{Catalog, Freshness};
+use crate::catalog::Catalog;
 use crate::encode::Encoded;
 use crate::limits::Limits;
 use crate::metrics as names;
@@ -28,13 +27,6 @@ use index::{Definition, Index};
 
 /// JSON that is looked at between two looks at the lock, in bytes.
 const BATCH_BYTES: usize = 1 << 20;
-
-/// How long the router waits for what filters have to know of a new definition of a table. Without an answer each session
-/// asks when it comes to a change of it.
-const DEFINITION_MAX: Duration = Duration::from_millis(500);
-
-/// Shapes that are taken into a new definition in one hold of the lock.
-const SLICE: usize = 128;
 
 /// What an entry in the list of kept frames costs, whether or not the frames are still there, in bytes.
 const KEPT_FIXED_BYTES: usize = 128;
@@ -151,9 +143,9 @@ impl Router {
     ///
     /// # Errors
     /// When it does not fit.
-    pub(crate) fn bind(&self, shape: &Shape, schema: &Schema) -> Result<(), Unbindable> {
-        let choice = shape.wanted().bind(schema)?;
-        self.index().bound(shape, schema.relation(), &choice);
+    pub(crate) fn bind(&self, shape: &Shape, schema: &Arc<Schema>) -> Result<(), Unbindable> {
+        shape.wanted().bind(schema)?;
+        self.index().bound(shape, schema.relation());
         Ok(())
     }
 
@@ -169,8 +161,10 @@ impl Router {
     /// Follows the feed until it is cancelled, also when that never ends. Without it, no session hears of anything new.
     pub(crate) async fn follow(&self, catalog: &Catalog, cancel: CancellationToken) {
         let mut head = self.feed.watch_head();
-        let mut met = None;
+        let (mut met, mut rebinding) = (None, VecDeque::new());
         while !cancel.is_cancelled() {
+            // Beside what comes, and not before it.
+            self.rebind_some(&mut rebinding);
             head.mark_unchanged();
             let from = self.seen();
             match self.feed.read(from, BATCH_BYTES) {
@@ -187,13 +181,14 @@ impl Router {
                         }
                         routed = place;
                         for relation in new {
-                            self.meet(&relation, catalog).await;
+                            rebinding.extend(self.meet(&relation, catalog).await);
                         }
                     }
                     self.route_on(parts.get(routed..).unwrap_or_default(), next);
                 }
                 Read::AtHead { head } if head > from => self.route(&[], head),
                 Read::Behind { oldest } => self.overtaken(oldest),
+                Read::AtHead { .. } if !rebinding.is_empty() => yield_now().await,
                 Read::AtHead { .. } => {
                     // Both are cancel-safe.
                     tokio::select! {
@@ -205,54 +200,6 @@ impl Router {
             }
             // Sessions want the processor too.
             consume_budget().await;
-        }
-    }
-
-    /// The definitions with which a part is the first to come, of tables on which shapes have filters.
-    fn new_definitions(&self, part: &Part, met: &mut Option<Arc<Relation>>) -> Vec<Arc<Relation>> {
-        let mut new: Vec<Arc<Relation>> = Vec::new();
-        for change in part.changes() {
-            let relation = &change.relation;
-            if met.as_ref().is_some_and(|met| Arc::ptr_eq(met, relation)) {
-                continue;
-            }
-            *met = Some(Arc::clone(relation));
-            let is_it =
-                |known: &Arc<Relation>| known.oid() == relation.oid() && known.digest() == relation.digest();
-            if !new.iter().any(is_it) && self.index().is_new(relation) {
-                new.push(Arc::clone(relation));
-            }
-        }
-        new
-    }
-
-    /// Binds filters to a new definition, and makes the index of them, before its first change is looked at. Otherwise
-    /// every session would find out by itself, all at once, and would have to look at every change until it has. The lock
-    /// is let go of again and again meanwhile, and sessions have their turn.
-    async fn meet(&self, relation: &Arc<Relation>, catalog: &Catalog) {
-        self.index().begin(relation);
-        let (mut last, mut schema) = (None, None);
-        loop {
-            let shapes = self.index().filtered_after(relation.name(), last, SLICE);
-            for (_, shape) in &shapes {
-                if shape.wanted().choice(relation).is_some() {
-                    continue;
-                }
-                if schema.is_none() {
-                    let asked = catalog.schema_of(relation, Freshness::Lately);
-                    schema = Some(timeout(DEFINITION_MAX, asked).await.ok().and_then(Result::ok));
-                }
-                if let Some(Some(schema)) = &schema {
-                    // Where it does not fit, its session finds out, and says so.
-                    drop(shape.wanted().bind(schema));
-                }
-            }
-            self.index().take_in(relation, &shapes);
-            yield_now().await;
-            match shapes.last() {
-                Some((number, _)) => last = Some(*number),
-                None => return,
-            }
         }
     }
 

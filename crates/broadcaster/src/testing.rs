@@ -237,10 +237,12 @@ pub(crate) struct FakeSource {
 }
 
 /// A table as filters are bound to it, in a database with the collation C.
-pub(crate) fn schema(relation: Arc<Relation>) -> Schema {
+pub(crate) fn schema(relation: Arc<Relation>) -> Arc<Schema> {
     let columns: Vec<String> = relation.columns().iter().map(|column| column.name.clone()).collect();
     let builder = Schema::builder(relation).with_database(Collation::C, true);
-    columns.into_iter().fold(builder, |schema, column| schema.with_collation(column, Collation::C)).build()
+    let known =
+        columns.into_iter().fold(builder, |schema, column| schema.with_collation(column, Collation::C));
+    Arc::new(known.build())
 }
 
 impl FakeSource {
@@ -265,12 +267,12 @@ impl InitialSync for FakeSource {
 
     fn schema<'a>(&'a self, name: &'a RelationName) -> BoxFuture<'a, Result<Option<Schema>, Unanswered>> {
         let relation = self.defined.lock().unwrap().iter().rev().find(|known| known.name() == name).cloned();
-        std::future::ready(Ok(relation.map(schema))).boxed()
+        std::future::ready(Ok(relation.map(|relation| Schema::clone(&schema(relation))))).boxed()
     }
 
     fn schema_of(&self, relation: Arc<Relation>) -> BoxFuture<'_, Result<Schema, Unanswered>> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        std::future::ready(Ok(schema(relation))).boxed()
+        std::future::ready(Ok(Schema::clone(&schema(relation)))).boxed()
     }
 
     fn rows<'a>(
@@ -504,11 +506,11 @@ impl Bench {
                     Question::Schemas { tables, .. } => {
                         let defined = self.source.defined.lock().unwrap();
                         let find = |name| defined.iter().rev().find(|known| known.name() == name);
-                        let schemas = tables.iter().filter_map(find).cloned().map(schema).map(Arc::new);
+                        let schemas = tables.iter().filter_map(find).cloned().map(schema);
                         session.answer(Answer::Schemas(Ok(schemas.collect())));
                     }
                     Question::Schema { relation, .. } => {
-                        session.answer(Answer::Schema(Ok(Arc::new(schema(relation)))));
+                        session.answer(Answer::Schema(Ok(schema(relation))));
                     }
                 },
             }

@@ -20,7 +20,7 @@ use crate::metrics as names;
 use crate::refusal::Refusal;
 use crate::request::Asked;
 use bindings::Bindings;
-pub(crate) use bindings::{Choice, DEFINITIONS_MAX};
+pub(crate) use bindings::{Binding, Choice, DEFINITIONS_MAX};
 pub(crate) use entries::Entries;
 pub(crate) use selection::{Origin, Selection, Unbindable};
 
@@ -172,9 +172,16 @@ impl Wanted {
     pub(crate) fn choice(&self, relation: &Relation) -> Option<Choice> {
         match self.of(relation.name()) {
             None => Some(Choice::Nothing),
-            Some(selection) if selection.is_filtered() => self.bindings.get(relation),
+            Some(selection) if selection.is_filtered() => {
+                self.bindings.get(relation, |binding| binding.choice.clone())
+            }
             Some(_) => Some(Choice::Everything),
         }
+    }
+
+    /// How its filter is bound to this definition of a table, if it is.
+    pub(crate) fn binding(&self, relation: &Relation) -> Option<Binding> {
+        self.bindings.get(relation, Binding::clone)
     }
 
     /// Whether it is known to take nothing of the table as it was last.
@@ -186,9 +193,9 @@ impl Wanted {
     ///
     /// # Errors
     /// When the filter of a table that is named cannot be bound.
-    pub(crate) fn bind(&self, schema: &Schema) -> Result<Choice, Unbindable> {
+    pub(crate) fn bind(&self, schema: &Arc<Schema>) -> Result<(), Unbindable> {
         let relation = schema.relation();
-        let Some(selection) = self.of(relation.name()) else { return Ok(Choice::Nothing) };
+        let Some(selection) = self.of(relation.name()) else { return Ok(()) };
         let choice = match (selection.bind(schema), &selection.origin) {
             (Ok(choice), _) => choice,
             (Err(why), Origin::Named { .. }) => return Err(why),
@@ -204,8 +211,8 @@ impl Wanted {
                 }
             }
         };
-        self.bindings.set(relation, choice.clone());
-        Ok(choice)
+        self.bindings.set(Binding { choice, schema: Arc::clone(schema) });
+        Ok(())
     }
 
     /// Forgets how it is bound to a definition.

@@ -184,6 +184,23 @@ impl Schema {
         Self { visible: Some(visible.map(|(index, _)| index).collect()), ..self.clone() }
     }
 
+    /// Whether every filter that is bound to `former` is bound to this in the same way, to columns at the same places, with
+    /// the same answers for the same values: the table has got columns behind those that it had, or nothing of this has
+    /// changed.
+    #[must_use]
+    pub fn extends(&self, former: &Self) -> bool {
+        let (relation, was) = (&self.relation, &former.relation);
+        relation.oid() == was.oid()
+            && relation.name() == was.name()
+            && relation.identity() == was.identity()
+            && relation.columns().starts_with(was.columns())
+            && self.types.starts_with(&former.types)
+            && self.collations.starts_with(&former.collations)
+            && (self.default_collation, self.utf8) == (former.default_collation, former.utf8)
+            && self.visible.is_none()
+            && former.visible.is_none()
+    }
+
     pub(crate) fn find(&self, name: &str) -> Option<usize> {
         let found = self.relation.columns().iter().position(|column| column.name == name);
         found.filter(|index| self.visible.as_ref().is_none_or(|visible| visible.contains(index)))
@@ -203,5 +220,71 @@ impl Schema {
 
     pub(crate) const fn utf8(&self) -> bool {
         self.utf8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use walcast_model::{Column, Oid, Relation, RelationName, ReplicaIdentity};
+
+    use super::{Collation, Schema, TypeFact};
+
+    const MOOD: Oid = Oid::new(70_000);
+
+    fn column(name: &str, type_oid: Oid) -> Column {
+        Column {
+            name: name.into(),
+            type_name: String::new(),
+            type_oid,
+            key: name == "id",
+            nullable: name != "id",
+        }
+    }
+
+    fn schema(
+        columns: &[Column],
+        identity: ReplicaIdentity,
+        name: &str,
+        labels: &[&str],
+        collation: Collation,
+    ) -> Schema {
+        let name = RelationName::new("public", name);
+        let relation = Relation::new(Oid::new(16_400), name, identity, columns.to_vec());
+        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        Schema::builder(Arc::new(relation))
+            .with_type(MOOD, TypeFact::Enum { name: "public.mood".into(), labels })
+            .with_collation("title", collation)
+            .with_database(Collation::C, true)
+            .build()
+    }
+
+    #[test]
+    fn a_definition_extends_another_one_when_columns_were_added_behind_and_nothing_else_was_altered() {
+        let (id, title, mood) =
+            (column("id", Oid::new(20)), column("title", Oid::new(25)), column("mood", MOOD));
+        let was = [id.clone(), title.clone(), mood.clone()];
+        let full = ReplicaIdentity::Full;
+        let former = schema(&was, full, "files", &["sad", "glad"], Collation::C);
+        let with = |columns: &[Column]| schema(columns, full, "files", &["sad", "glad"], Collation::C);
+        let more = [id.clone(), title.clone(), mood.clone(), column("size", Oid::new(23))];
+        assert!(with(&was).extends(&former) && with(&more).extends(&former));
+        assert!(!former.extends(&with(&more)), "a column was dropped");
+        let renamed = Column { name: "name".into(), ..title.clone() };
+        let retyped = Column { type_oid: Oid::new(1043), ..title.clone() };
+        let filled = Column { nullable: false, ..title.clone() };
+        for other in [renamed, retyped, filled] {
+            assert!(!with(&[id.clone(), other, mood.clone()]).extends(&former));
+        }
+        assert!(!with(&[title, id, mood]).extends(&former), "columns have other places");
+        for other in [
+            schema(&was, ReplicaIdentity::Default, "files", &["sad", "glad"], Collation::C),
+            schema(&was, full, "papers", &["sad", "glad"], Collation::C),
+            schema(&was, full, "files", &["sad", "so so", "glad"], Collation::C),
+            schema(&was, full, "files", &["sad", "glad"], Collation::Locale),
+        ] {
+            assert!(!other.extends(&former), "{other:?}");
+        }
     }
 }

@@ -8,18 +8,21 @@
 //! A shape is listed from when its first session begins to read: by then its filters are bound, as a rule, so that those
 //! who come together do not have the router tell all of them of everything meanwhile.
 
+mod definition;
+
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use walcast_filter::{Predicate, PredicateIndex, Row};
+use walcast_filter::{Row, Schema};
 use walcast_model::{Change, Cursor, Oid, Op, Part, Relation, RelationName};
 use walcast_protocol::TablePattern;
 
 use crate::shape::{Noted, Only, Shape};
-use crate::wanted::{Choice, ShapeKey};
+use crate::wanted::ShapeKey;
+pub(super) use definition::Definition;
 
 /// Counts shapes in the order in which they were made.
 pub(super) type ShapeNumber = u64;
@@ -43,53 +46,6 @@ impl Listeners {
 
     fn is_empty(&self) -> bool {
         self.whole.is_empty() && self.filtered.is_empty()
-    }
-}
-
-/// The shapes with a filter on a table, in the definition that its changes had last.
-#[derive(Debug)]
-pub(super) struct Definition {
-    relation: Arc<Relation>,
-    predicates: PredicateIndex<ShapeNumber>,
-    /// Those in `predicates`.
-    bound: HashMap<ShapeNumber, (Arc<Shape>, Arc<Predicate>)>,
-    /// Those whose filter is not bound to the definition yet, or leaves nothing out: they are told of every part.
-    unbound: Shapes,
-}
-
-impl Definition {
-    fn new(relation: &Arc<Relation>) -> Self {
-        Self {
-            relation: Arc::clone(relation),
-            predicates: PredicateIndex::new(),
-            bound: HashMap::new(),
-            unbound: Shapes::new(),
-        }
-    }
-
-    fn is_of(&self, relation: &Relation) -> bool {
-        self.relation.digest() == relation.digest() && self.relation.name() == relation.name()
-    }
-
-    fn add(&mut self, number: ShapeNumber, shape: &Arc<Shape>, choice: Option<Choice>) {
-        self.remove(number);
-        match choice {
-            Some(Choice::Nothing) => {}
-            // Its sessions have to be told of every change, and end with the first that concerns them.
-            Some(Choice::Unfit) => drop(self.unbound.insert(number, Arc::clone(shape))),
-            Some(Choice::Rows(predicate)) => {
-                let predicate = self.predicates.insert(&predicate, number);
-                self.bound.insert(number, (Arc::clone(shape), predicate));
-            }
-            Some(Choice::Everything) | None => drop(self.unbound.insert(number, Arc::clone(shape))),
-        }
-    }
-
-    fn remove(&mut self, number: ShapeNumber) {
-        self.unbound.remove(&number);
-        if let Some((_, predicate)) = self.bound.remove(&number) {
-            self.predicates.remove(&predicate, &number);
-        }
     }
 }
 
@@ -159,15 +115,14 @@ impl Index {
     /// How many shapes are in the definition that is being made.
     #[cfg(test)]
     pub(super) fn made_aside(&self) -> Option<usize> {
-        self.coming.first().map(|Coming { definition, .. }| definition.bound.len() + definition.unbound.len())
+        self.coming.first().map(|coming| coming.definition.len())
     }
 
     /// Whether nothing is left of any shape.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         let definitions = self.definitions.values();
-        let mut of_definitions =
-            definitions.map(|one| one.bound.len() + one.unbound.len() + one.predicates.len());
+        let mut of_definitions = definitions.map(|one| one.len() + one.predicates.len());
         self.shapes.is_empty()
             && self.tables.is_empty()
             && self.schemas.is_empty()
@@ -212,7 +167,7 @@ impl Index {
             for definition in known.into_iter().chain(coming) {
                 let wanted = shape.wanted();
                 if wanted.of(definition.relation.name()).is_some_and(|selection| selection.is_filtered()) {
-                    definition.add(number, shape, wanted.choice(&definition.relation));
+                    definition.add(number, shape);
                 }
             }
         }
@@ -240,7 +195,7 @@ impl Index {
     }
 
     /// A shape's filter is bound to a definition of a table now.
-    pub(super) fn bound(&mut self, shape: &Shape, relation: &Arc<Relation>, choice: &Choice) {
+    pub(super) fn bound(&mut self, shape: &Shape, relation: &Arc<Relation>) {
         // While few have a filter on it, and not all at once when its first change comes.
         let selection = shape.wanted().of(relation.name());
         if selection.is_some_and(|selection| selection.is_filtered())
@@ -254,7 +209,7 @@ impl Index {
         let coming = self.coming.iter_mut().map(|coming| &mut coming.definition);
         for definition in self.definitions.get_mut(&relation.oid()).into_iter().chain(coming) {
             if definition.is_of(relation) {
-                definition.add(*number, shape, Some(choice.clone()));
+                definition.add(*number, shape);
             }
         }
     }
@@ -262,7 +217,7 @@ impl Index {
     /// Whether this definition of a table, on which shapes have filters, comes into force with its next change.
     pub(super) fn is_new(&self, relation: &Relation) -> bool {
         self.lists(relation.name()).any(|listeners| !listeners.filtered.is_empty())
-            && !self.definitions.get(&relation.oid()).is_some_and(|known| known.is_of(relation))
+            && !self.is_in_force(relation)
             && !self.coming.iter().any(|coming| coming.definition.is_of(relation))
     }
 
@@ -287,7 +242,24 @@ impl Index {
         some.into_iter().map(|(number, shape)| (number, Arc::clone(shape))).collect()
     }
 
-    /// Takes shapes into a definition that is to come into force, unless they have gone meanwhile; with none it is complete.
+    /// As [`Definition::facts`], of the one that is in force.
+    pub(super) fn facts(&self, oid: Oid) -> Option<Arc<Schema>> {
+        self.definitions.get(&oid)?.facts().cloned()
+    }
+
+    /// As [`Definition::extend`], of the one that is in force.
+    pub(super) fn extend(&mut self, schema: &Arc<Schema>) -> bool {
+        let former = self.definitions.get_mut(&schema.relation().oid());
+        former.is_some_and(|former| former.extend(schema))
+    }
+
+    /// Whether this definition of a table is in force.
+    pub(super) fn is_in_force(&self, relation: &Relation) -> bool {
+        self.definitions.get(&relation.oid()).is_some_and(|known| known.is_of(relation))
+    }
+
+    /// Takes shapes into a definition that is to come into force, or has come into it before all were bound to it, unless they
+    /// have gone meanwhile; with none it is complete.
     pub(super) fn take_in(&mut self, relation: &Relation, shapes: &[(ShapeNumber, Arc<Shape>)]) {
         let name = relation.name();
         let lists = [self.tables.get(name), self.schemas.get(&name.schema), Some(&self.everywhere)];
@@ -295,14 +267,19 @@ impl Index {
             let mut lists = lists.iter().flatten();
             lists.any(|listeners| listeners.filtered.contains_key(number))
         };
-        let Some(coming) = self.coming.iter_mut().find(|coming| coming.definition.is_of(relation)) else {
-            return;
+        let coming = self.coming.iter_mut().find(|coming| coming.definition.is_of(relation));
+        let definition = match coming {
+            Some(coming) => {
+                coming.is_complete = shapes.is_empty();
+                Some(&mut coming.definition)
+            }
+            None => self.definitions.get_mut(&relation.oid()).filter(|known| known.is_of(relation)),
         };
-        coming.is_complete = shapes.is_empty();
+        let Some(definition) = definition else { return };
         for (number, shape) in shapes.iter().filter(|(number, _)| is_here(number)) {
             // A shape may have an entry that says more about the table.
             if shape.wanted().of(name).is_some_and(|selection| selection.is_filtered()) {
-                coming.definition.add(*number, shape, shape.wanted().choice(relation));
+                definition.add(*number, shape);
             }
         }
     }
@@ -341,7 +318,7 @@ impl Index {
         for (number, shape) in self.lists(name).flat_map(|listeners| &listeners.filtered) {
             // A shape may have an entry that says more about the table.
             if shape.wanted().of(name).is_some_and(|selection| selection.is_filtered()) {
-                definition.add(*number, shape, shape.wanted().choice(relation));
+                definition.add(*number, shape);
             }
         }
         definition
@@ -376,7 +353,7 @@ impl Index {
         if !has_filtered {
             return false;
         }
-        if !self.definitions.get(&relation.oid()).is_some_and(|known| known.is_of(relation)) {
+        if !self.is_in_force(relation) {
             self.define(relation);
         }
         let definition = self.definitions.get(&relation.oid());

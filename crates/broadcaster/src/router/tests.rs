@@ -4,12 +4,15 @@ use std::sync::atomic::Ordering;
 
 use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
+use walcast_filter::Claims;
 use walcast_model::{Cursor, Part, Relation};
+use walcast_policy::Policies;
 
 use crate::catalog::Catalog;
 use crate::limits::Limits;
 use crate::shape::Next;
-use crate::testing::{Bench, FakeSource, Insert, at, full, key, part, schema, table};
+use crate::testing::{Bench, FakeSource, Insert, at, full, key, part, request, schema, table};
+use crate::wanted::ShapeKey;
 
 fn catalog() -> Catalog {
     Catalog::new(Arc::new(FakeSource::default()))
@@ -259,6 +262,77 @@ async fn filters_are_bound_to_a_new_definition_before_its_changes_and_the_source
     bench.world.router.watch_seen().wait_for(|seen| *seen == at(30)).await.unwrap();
     assert_eq!(woken(&shapes, at(1)), [5, 6]);
     assert_eq!(source.asked.load(Ordering::Relaxed), 1);
+    cancel.cancel();
+    following.await.unwrap();
+}
+
+/// A router that follows its feed; what it asks of the source; and how it is told to stop.
+fn following(bench: &Bench) -> (tokio::task::JoinHandle<()>, Arc<FakeSource>, CancellationToken) {
+    let (source, cancel) = (Arc::new(FakeSource::default()), CancellationToken::new());
+    let (router, catalog, until) = (bench.world.router.clone(), Catalog::new(source.clone()), cancel.clone());
+    (tokio::spawn(async move { router.follow(&catalog, until).await }), source, cancel)
+}
+
+#[tokio::test]
+async fn a_table_that_has_got_a_column_goes_on_at_once_and_filters_are_bound_beside_what_comes() {
+    let mut bench = Bench::new(1 << 20, Limits::default());
+    let (a, longer) = (full(&table("a", &["x"])), full(&table("a", &["x", "y"])));
+    let longest = full(&table("a", &["x", "y", "z"]));
+    let shapes = by_value(&bench, 0..600, &a);
+    let both =
+        bench.world.router.shape(key(r#""tables":[{"table":"public.a","where":"x = 'v7' AND x <> 'v7'"}]"#));
+    bench.world.router.bind(&both, &schema(a.clone())).unwrap();
+    bench.world.router.listen(&both);
+    let (following, source, cancel) = following(&bench);
+    let is_bound = |relation| shapes.iter().filter(|shape| shape.wanted().choice(relation).is_some()).count();
+    for (number, relation) in [(1, &longer), (2, &longest)] {
+        let (lsn, before) = (number * 20, bench.world.router.seen());
+        let parts = vec![
+            part(lsn, 0, &[Insert(7, relation.clone()), Insert(600, relation.clone())], Some(lsn + 10)),
+            part(lsn + 10, 0, &[Insert(599, relation.clone())], Some(lsn + 20)),
+        ];
+        bench.append(parts, 0).await;
+        bench.world.router.watch_seen().wait_for(|seen| *seen == at(lsn + 20)).await.unwrap();
+        assert!(is_bound(relation) < 600);
+        assert_eq!(woken(&shapes, before), [7, 599]);
+        // Not bound yet, it finds out by itself.
+        assert!(both.concerned() > before);
+        assert_eq!(source.asked.load(Ordering::Relaxed), usize::try_from(number).unwrap());
+        while is_bound(relation) < 600 {
+            yield_now().await;
+        }
+    }
+    let before = bench.world.router.seen();
+    bench.append(vec![part(60, 0, &[Insert(7, longest.clone())], Some(70))], 0).await;
+    bench.world.router.watch_seen().wait_for(|seen| *seen == at(70)).await.unwrap();
+    assert_eq!(woken(&shapes, before), [7]);
+    assert!(both.concerned() <= before, "bound, it is told of its own rows alone");
+    assert_eq!(bench.world.router.index().predicates(), 601);
+    cancel.cancel();
+    following.await.unwrap();
+    drop((shapes, both));
+    assert!(bench.world.router.index().is_empty());
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_a_table_until_it_has_got_a_column_is_told_of_it_from_then_on() {
+    let mut bench = Bench::new(1 << 20, Limits::default());
+    let (a, longer) = (full(&table("a", &["x"])), full(&table("a", &["x", "y"])));
+    let named = by_value(&bench, 0..3, &a);
+    // A policy for many tables gives nothing of those that it does not fit.
+    let policies = "[[policy]]\nrole = \"r\"\ntable = \"*\"\nwhere = \"y = claims.sub\"\n";
+    let rights = Policies::parse(policies).unwrap().rights("r", &Claims::parse(r#"{"sub":"v1"}"#).unwrap());
+    let asked = request(r#""tables":[{"table":"*"}]"#).unwrap();
+    let by_pattern = bench.world.router.shape(ShapeKey::resolve(&asked.tables, &rights).unwrap());
+    bench.world.router.bind(&by_pattern, &schema(a.clone())).unwrap();
+    bench.world.router.listen(&by_pattern);
+    let (following, _, cancel) = following(&bench);
+    bench.append(vec![part(10, 0, &[Insert(1, a)], Some(20))], 0).await;
+    bench.world.router.watch_seen().wait_for(|seen| *seen == at(20)).await.unwrap();
+    assert_eq!((woken(&named, at(1)), by_pattern.concerned() > at(1)), (vec![1], false));
+    bench.append(vec![part(20, 0, &[Insert(1, longer)], Some(30))], 0).await;
+    bench.world.router.watch_seen().wait_for(|seen| *seen == at(30)).await.unwrap();
+    assert_eq!((woken(&named, at(20)), by_pattern.concerned() > at(20)), (vec![1], true));
     cancel.cancel();
     following.await.unwrap();
 }

@@ -200,10 +200,10 @@ impl Client {
             Question::Schemas { tables, .. } => {
                 let find =
                     |name: &RelationName| source.tables().iter().find(|table| table.name == name.table);
-                let schemas = tables.iter().filter_map(find).map(|table| Arc::new(schema(relation(table))));
+                let schemas = tables.iter().filter_map(find).map(|table| schema(relation(table)));
                 Answer::Schemas(Ok(schemas.collect()))
             }
-            Question::Schema { relation, .. } => Answer::Schema(Ok(Arc::new(schema(relation)))),
+            Question::Schema { relation, .. } => Answer::Schema(Ok(schema(relation))),
             _ if store.is_away => return false,
             Question::Oldest => Answer::Oldest(Ok(store.oldest)),
             Question::Page { from, to } => {

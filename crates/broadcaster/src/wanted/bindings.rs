@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use walcast_filter::Predicate;
+use walcast_filter::{Predicate, Schema};
 use walcast_model::{Oid, Relation, RelationDigest};
 
 /// Definitions of one table that are remembered: the one that is in force, those of somebody who is behind, and all that can
@@ -23,8 +23,15 @@ pub(crate) enum Choice {
     Rows(Arc<Predicate>),
 }
 
+/// What is taken of a table in one definition, and what was known of it when that was found out.
+#[derive(Clone, Debug)]
+pub(crate) struct Binding {
+    pub(crate) choice: Choice,
+    pub(crate) schema: Arc<Schema>,
+}
+
 /// Of one table, oldest first.
-type Definitions = Vec<(RelationDigest, Choice)>;
+type Definitions = Vec<(RelationDigest, Binding)>;
 
 /// What is taken of each table, by its definitions.
 #[derive(Debug, Default)]
@@ -34,19 +41,21 @@ pub(crate) struct Bindings {
 }
 
 impl Bindings {
-    pub(crate) fn get(&self, relation: &Relation) -> Option<Choice> {
+    /// A part of what is known of a definition.
+    pub(crate) fn get<T>(&self, relation: &Relation, part: impl FnOnce(&Binding) -> T) -> Option<T> {
         let by_table = self.by_table.read().unwrap_or_else(PoisonError::into_inner);
         let definitions = by_table.get(&relation.oid())?;
         let digest = relation.digest();
-        definitions.iter().find(|(known, _)| *known == digest).map(|(_, choice)| choice.clone())
+        definitions.iter().find(|(known, _)| *known == digest).map(|(_, binding)| part(binding))
     }
 
     pub(crate) fn latest(&self, oid: Oid) -> Option<Choice> {
         let by_table = self.by_table.read().unwrap_or_else(PoisonError::into_inner);
-        by_table.get(&oid)?.last().map(|(_, choice)| choice.clone())
+        by_table.get(&oid)?.last().map(|(_, binding)| binding.choice.clone())
     }
 
-    pub(crate) fn set(&self, relation: &Relation, choice: Choice) {
+    pub(crate) fn set(&self, binding: Binding) {
+        let relation = Arc::clone(binding.schema.relation());
         let mut by_table = self.by_table.write().unwrap_or_else(PoisonError::into_inner);
         let definitions = by_table.entry(relation.oid()).or_default();
         definitions.retain(|(known, _)| *known != relation.digest());
@@ -55,7 +64,7 @@ impl Bindings {
         }
         // Mostly there is one, and there may be many shapes.
         definitions.reserve_exact(1);
-        definitions.push((relation.digest(), choice));
+        definitions.push((relation.digest(), binding));
     }
 
     pub(crate) fn forget(&self, relation: &Relation) {
