@@ -16,7 +16,7 @@ use walcast_testkit::{Daemon, Installation, TestDatabase, cluster_builder};
 use crate::Outcome;
 use crate::clients::SUBSCRIPTIONS;
 use crate::options::Options;
-use crate::statistics::percentile;
+use crate::statistics::{median, percentile, range};
 
 /// Connections that are opened side by side.
 const OPENING: usize = 32;
@@ -40,18 +40,56 @@ struct Told {
     committed: Vec<AtomicU64>,
 }
 
-/// Measures a few subscriptions, and many.
+/// What was measured of one run.
+struct Figures {
+    /// Until all subscriptions were live, in seconds.
+    live: f64,
+    /// The daemon's memory before and after they came, in KiB.
+    resident: [f64; 2],
+    throughput: f64,
+    /// Of transactions of one row, in milliseconds.
+    p50: f64,
+    p99: f64,
+}
+
+/// Measures a few subscriptions, and many, in turns. A transaction goes to as many connections in each line, but for the
+/// first: there one connection has all.
 pub(crate) async fn run(options: &Options) -> Outcome<()> {
     let installation = Installation::newest()?;
-    println!("\nthe daemon on Postgres {}, over WebSockets\n", installation.version());
     println!(
-        "| connections × subscriptions | all live after, s | daemon's RSS, MiB | KiB a subscription | changes/s | latency p50, ms | p99 |"
+        "\nthe daemon on Postgres {}, over WebSockets; median of {} (from – to)\n",
+        installation.version(),
+        options.rounds
+    );
+    println!(
+        "| connections × subscriptions | all live after, s | daemon's RSS, MiB | changes/s | × 10 connections' | latency p50, ms | p99 |"
     );
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
-    for (connections, subscriptions) in
-        [(1, 10), (options.connections, 1), (options.connections, SUBSCRIPTIONS)]
-    {
-        Box::pin(measure(&installation, connections, subscriptions, options.seconds)).await?;
+    let cases = [(1, 10), (10, 1), (1000.min(options.connections), 1), (options.connections, SUBSCRIPTIONS)];
+    let mut rounds: Vec<Vec<Figures>> = Vec::new();
+    for _ in 0..options.rounds {
+        let mut round = Vec::new();
+        for (connections, subscriptions) in cases {
+            round.push(Box::pin(measure(&installation, connections, subscriptions, options.seconds)).await?);
+        }
+        rounds.push(round);
+    }
+    for (case, (connections, subscriptions)) in cases.into_iter().enumerate() {
+        let cell = |of: &dyn Fn(&[Figures]) -> f64, digits: usize| {
+            let values: Vec<f64> = rounds.iter().map(|round| of(round)).collect();
+            let (low, high) = range(&values);
+            format!("{:.digits$} ({low:.digits$} – {high:.digits$})", median(&values))
+        };
+        println!(
+            "| {connections} × {subscriptions} | {} | {} → {} | {} | {} | {} | {} |",
+            cell(&|round| round[case].live, 1),
+            cell(&|round| round[case].resident[0] / 1024.0, 0),
+            cell(&|round| round[case].resident[1] / 1024.0, 0),
+            cell(&|round| round[case].throughput, 0),
+            cell(&|round| round[case].throughput / round[1].throughput, 2),
+            cell(&|round| round[case].p50, 2),
+            cell(&|round| round[case].p99, 2),
+        );
     }
     Ok(())
 }
@@ -61,7 +99,7 @@ async fn measure(
     connections: usize,
     subscriptions: usize,
     seconds: usize,
-) -> Outcome<()> {
+) -> Outcome<Figures> {
     let cluster = cluster_builder(installation).setting("autovacuum", "off").start().await?;
     let database = TestDatabase::create(&cluster).await;
     database
@@ -113,16 +151,14 @@ async fn measure(
     }
     until(&told, CHANGES + usize::try_from(transactions)?).await?;
     let latencies = std::mem::take(&mut *told.latencies.lock().unwrap_or_else(PoisonError::into_inner));
-    println!(
-        "| {connections} × {subscriptions} | {live:.1} | {:.0} → {:.0} | {:.1} | {throughput:.0} | {:.2} | {:.2} |",
-        before as f64 / 1024.0,
-        after as f64 / 1024.0,
-        (after - before) as f64 / all as f64,
-        percentile(&latencies, 50.0),
-        percentile(&latencies, 99.0),
-    );
     listening.iter().for_each(JoinHandle::abort);
-    Ok(())
+    Ok(Figures {
+        live,
+        resident: [before as f64, after as f64],
+        throughput,
+        p50: percentile(&latencies, 50.0),
+        p99: percentile(&latencies, 99.0),
+    })
 }
 
 async fn until(told: &Told, changes: usize) -> Outcome<()> {
