@@ -16,7 +16,13 @@ async fn a_daemon_that_starts_beside_another_waits_and_takes_over_without_a_gap(
     let mut observer = Observer::subscribe(&old.ws_url(), &["public.t"], None).await;
     observer.until("caught_up").await;
     let new = Daemon::of(&database).spawn();
-    new.until_log("trying again").await;
+    // Who has it is said, and that one that works is not to be ended.
+    let line = new.until_log("is in use by process").await;
+    for part in
+        ["walcast replication", ", since 2", "there is nothing to do", "Only if its client is gone for good"]
+    {
+        assert!(line.contains(part), "{part} in {line}");
+    }
     // The old one goes on, and what it acknowledges is after where the new one found the feed.
     for id in 0..5 {
         database.run(&format!("INSERT INTO t VALUES ({id})")).await;

@@ -5,11 +5,11 @@ use walcast_pgoutput::DecodeError;
 use walcast_postgres::{ErrorClass, ServerError};
 
 use crate::assemble::AssembleError;
-use crate::slot::Blocker;
+use crate::slot::{Blocker, Holder};
 
-/// How to begin another feed, and what that costs: the words that follow "run" or "or".
-pub const START_OVER: &str = "`walcast setup --start-over`, which drops the slot and the whole history: every client \
-                              syncs again, and nothing from before can be replayed";
+/// How to begin another feed, and what that costs: a clause that may follow "or".
+pub const START_OVER: &str = "stop walcast first, then run `walcast setup --start-over --yes`, which drops the slot and the \
+                              whole history: every client syncs again, and nothing from before can be replayed";
 
 /// Why the slot does not stream, or a publication or slot is not as it should be. [`Error::class`] says how to
 /// react, [`Error::hint`] what a person can do.
@@ -26,7 +26,7 @@ pub enum Error {
     #[error(transparent)]
     Assemble(#[from] AssembleError),
     /// The feed's slot is gone.
-    #[error("replication slot \"{slot}\" does not exist any more: changes after {position} may be missing")]
+    #[error("replication slot \"{slot}\" does not exist any more: changes{} may be missing", after(position))]
     SlotMissing {
         /// The slot.
         slot: String,
@@ -34,7 +34,7 @@ pub enum Error {
         position: Cursor,
     },
     /// Postgres has removed WAL that the slot needs, or given the slot up for another reason.
-    #[error("replication slot \"{slot}\" is lost ({reason}): changes after {position} are missing")]
+    #[error("replication slot \"{slot}\" is lost ({reason}): changes{} are missing", after(position))]
     SlotLost {
         /// The slot.
         slot: String,
@@ -44,12 +44,12 @@ pub enum Error {
         position: Cursor,
     },
     /// Another connection streams from the slot.
-    #[error("replication slot \"{slot}\" is in use{}", pid.map(|pid| format!(" by process {pid}")).unwrap_or_default())]
+    #[error("replication slot \"{slot}\" is in use{}", holder.as_ref().map(|holder| format!(" by {holder}")).unwrap_or_default())]
     SlotInUse {
         /// The slot.
         slot: String,
         /// The server process that holds it.
-        pid: Option<i32>,
+        holder: Option<Holder>,
     },
     /// A slot of this name serves something else.
     #[error("replication slot \"{slot}\" is not walcast's: {reason}")]
@@ -93,7 +93,9 @@ pub enum Error {
     /// The server's timeline has never been on the feed's: the old primary after a failover, or another standby that was
     /// promoted too.
     #[error(
-        "the server is on a timeline {found} that does not follow the timeline {timeline} which the feed has been read from up to {position}"
+        "the server is on {} timeline {found} that does not follow the timeline {timeline} which the feed has been read from up to {position}",
+        // Two standbys that were promoted apart from each other call their timelines the same.
+        if found == timeline { "another" } else { "a" }
     )]
     TimelineDiverged {
         /// The timeline the feed was on.
@@ -144,6 +146,11 @@ pub enum Error {
     /// Nothing can be set up on a standby.
     #[error("the server is a standby: publications and slots are managed on its primary")]
     Standby,
+}
+
+/// From where on, as far as a position is known at all.
+fn after(position: &Cursor) -> String {
+    if *position == Cursor::MAX { String::new() } else { format!(" after {position}") }
 }
 
 fn list(blockers: &[Blocker]) -> String {
@@ -210,25 +217,22 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::SlotAhead { .. } => Some(format!(
-                "run {START_OVER}; a history in another cluster does not fail over with the source, and cannot fall behind its \
+                "{START_OVER}; a history in another cluster does not fail over with the source, and cannot fall behind its \
                  slot so"
             )),
             Self::SlotMissing { .. } | Self::SlotLost { .. } | Self::PublicationSkipped { .. } => {
-                Some(format!("run {START_OVER}"))
+                Some(START_OVER.to_owned())
             }
             Self::AnotherCluster { .. } | Self::TimelineDiverged { .. } => {
-                Some(format!("connect to the right server, or run {START_OVER}"))
+                Some(format!("connect to the right server, or {START_OVER}"))
             }
-            Self::SlotInUse { pid: Some(pid), .. } => Some(format!(
-                "stop the other consumer, or run SELECT pg_terminate_backend({pid}); walcast takes over as soon as \
-                 the slot is free"
-            )),
+            Self::SlotInUse { holder: Some(holder), .. } => Some(holder.hint()),
             Self::SlotForeign { .. } => Some("--slot chooses another name".to_owned()),
             Self::SlotBlocked { blockers, .. } => blockers.first().map(Blocker::hint),
             Self::PublicationMissing { .. } => Some("run `walcast setup`".to_owned()),
             Self::Standby => Some("connect to the primary".to_owned()),
             Self::Postgres(error) => postgres_hint(error),
-            Self::SlotInUse { pid: None, .. }
+            Self::SlotInUse { holder: None, .. }
             | Self::Branched { .. }
             | Self::SentDiffers { .. }
             | Self::HistoryUnknown { .. }
@@ -263,7 +267,7 @@ fn slot_hint(error: &ServerError) -> Option<String> {
         }
         "42704" if is_about_a_missing_publication(error) => Some(format!(
             "a publication was missing when changes were written, and this server version cannot go past it: \
-             run {START_OVER}"
+             {START_OVER}"
         )),
         _ => error.hint.clone(),
     }

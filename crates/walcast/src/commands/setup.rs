@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
-use walcast_history::{FeedRecord, NewFeed, schema};
+use walcast_history::{FeedRecord, NewFeed, schema, setup_lock};
 use walcast_postgres::{ConnectionConfig, Session};
 use walcast_replication::metrics::ENDED_TOTAL;
 use walcast_replication::publication::PublicationSettings;
@@ -120,8 +120,7 @@ pub(crate) async fn prepare(
     let mut missing = Vec::new();
     let (mut history, source) = sessions(target).await?;
     let has_schema = apply_schema(&mut history, &mut missing, say).await?;
-    // One setup of a history at a time, until its session ends: two would take each other's slot for a left-over.
-    history.execute("SELECT pg_advisory_lock(hashtext('walcast'), hashtext('setup'))", &[]).await?;
+    setup_lock::take(&history).await?;
     let feed = if has_schema { FeedRecord::load(&history, &target.slot.name).await? } else { None };
     let is_over = match start_over {
         StartOver::Never => false,
@@ -168,9 +167,7 @@ pub(crate) async fn prepare(
         drop_slot(&source, &target.slot.name, &database, say).await?;
     } else if slot::inspect(&source, &target.slot.name).await?.is_some() {
         // Refused before it is planned: what is planned may be dropped.
-        let reason = "it exists, and this history has no feed for it; `walcast setup --start-over` drops it";
-        let slot = target.slot.name.clone();
-        return Err(walcast_replication::Error::SlotForeign { slot, reason: reason.to_owned() }.into());
+        return Err(slot::without_feed(&target.slot.name).into());
     }
     FeedRecord::plan_slot(&history, &target.slot.name).await?;
     let created = match ensure_slot(&source, &target.slot, &database, say).await? {
@@ -233,8 +230,12 @@ pub(crate) async fn require_free_slot(target: &Target) -> Result<(), SetupError>
     // A slot of another kind will never do, which is said by what looks at it next.
     let facts =
         slot::inspect(&source, slot).await?.filter(|facts| can_be_ours(facts, target.source.database()));
-    match facts.and_then(|facts| facts.active_pid) {
-        Some(pid) => Err(walcast_replication::Error::SlotInUse { slot: slot.clone(), pid: Some(pid) }.into()),
+    let holder = match facts {
+        Some(_) => slot::holder(&source, slot).await?,
+        None => None,
+    };
+    match holder {
+        Some(_) => Err(walcast_replication::Error::SlotInUse { slot: slot.clone(), holder }.into()),
         None => Ok(()),
     }
 }

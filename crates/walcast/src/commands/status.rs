@@ -241,7 +241,8 @@ impl Status {
                 Past::Another | Past::Known => format!("there is no slot {name:?}"),
                 Past::Unknown => format!(
                     "there is no slot {name:?}: run walcast setup, or, if the history that cannot be asked has a feed of it, \
-                     walcast setup --start-over"
+                     stop walcast first, then run \
+                     walcast setup --start-over --yes"
                 ),
             });
             return;
@@ -259,7 +260,7 @@ impl Status {
             }
             // What it was acknowledged for is not known, so nothing goes on from it.
             (_, Past::Empty(what)) => self.problems.push(format!(
-                "slot {name:?} exists, and {what}: name the history that has its feed with --history-url, or run {START_OVER}"
+                "slot {name:?} exists, and {what}: name the history that has its feed with --history-url, or {START_OVER}"
             )),
             (Ok(()) | Err(Error::SlotAhead { .. } | Error::SlotInUse { .. }), _) => {}
             (Err(error), _) => {

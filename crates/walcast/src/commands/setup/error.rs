@@ -122,7 +122,7 @@ impl SetupError {
             Self::Missing(_) => Some(format!(
                 "then run {command} again; walcast setup --print has all that is to be run in the databases, for an administrator"
             )),
-            Self::AnotherCluster { .. } => Some(format!("connect to the right server, or run {START_OVER}")),
+            Self::AnotherCluster { .. } => Some(format!("connect to the right server, or {START_OVER}")),
             Self::Away(away) => {
                 let mut hints: Vec<&str> = away.each().filter_map(|(_, error)| error.hint()).collect();
                 hints.dedup();
@@ -149,6 +149,7 @@ impl SetupError {
 #[cfg(test)]
 mod tests {
     use walcast_postgres::{Error, ErrorClass, ServerError};
+    use walcast_replication::slot::{Client, Holder};
 
     use super::{Away, SetupError};
     use crate::commands::doctor::{Finding, Fix};
@@ -180,9 +181,17 @@ mod tests {
 
     #[test]
     fn a_slot_in_use_is_waited_for_by_the_daemon_alone() {
-        let busy = walcast_replication::Error::SlotInUse { slot: "walcast".into(), pid: Some(7) };
+        let client =
+            Client { application: "walcast replication".into(), user: "w".into(), arrival: "".into() };
+        let holder = Some(Holder { pid: 7, client: Some(client) });
+        let busy = walcast_replication::Error::SlotInUse { slot: "walcast".into(), holder };
         let busy = SetupError::from(busy);
-        assert!(busy.hint("walcast serve").unwrap().contains("takes over as soon as"));
+        assert!(busy.to_string().ends_with("by process 7 (\"walcast replication\" of w)"), "{busy}");
+        let hint = busy.hint("walcast serve").unwrap();
+        assert!(hint.contains("takes over as soon as"), "{hint}");
+        // A walcast that works is not to be ended.
+        let (first, then) = hint.split_once(" Only if its client is gone for good").expect("when to end it");
+        assert!(!first.contains("terminate") && then.contains("pg_terminate_backend(7)"), "{hint}");
         let hint = busy.hint("walcast teardown").unwrap();
         assert!(
             hint.starts_with("stop the daemon first (") && hint.ends_with("then run walcast teardown again"),
