@@ -5,6 +5,7 @@ use walcast_pgoutput::DecodeError;
 use walcast_postgres::{ErrorClass, ServerError};
 
 use crate::assemble::AssembleError;
+use crate::replicator::LastingHole;
 use crate::slot::{Blocker, Holder};
 
 /// How to begin another feed, and what that costs: a clause that may follow "or".
@@ -131,11 +132,30 @@ pub enum Error {
         /// Why, for people.
         reason: String,
     },
-    /// The server left out changes because a publication was missing when they were written (PG 18).
-    #[error("the server left out changes because of a missing publication: {message}")]
-    PublicationSkipped {
-        /// The server's warning.
+    /// A publication was missing when changes were written. The server looks it up in the catalog of then, so that it is
+    /// there again helps nothing: before 18 the slot cannot be read past them, from 18 on they are left out.
+    #[error("changes are missing: {}", unpublished(message))]
+    Unpublished {
+        /// The publication.
+        publication: String,
+        /// The server's words.
         message: String,
+    },
+    /// The feed is another one by now, or another process's: nothing that its slot shows concerns this process.
+    #[error(
+        "the feed of replication slot \"{slot}\" was started over, or another walcast has it: its record is read again"
+    )]
+    Overtaken {
+        /// The slot.
+        slot: String,
+    },
+    /// Another process sets the feed up, and may be about to begin another one.
+    #[error(
+        "the feed of replication slot \"{slot}\" is being set up by another walcast, which is waited for"
+    )]
+    BeingSetUp {
+        /// The slot.
+        slot: String,
     },
     /// A publication that the slot is to read does not exist.
     #[error("publication \"{publication}\" does not exist")]
@@ -151,6 +171,10 @@ pub enum Error {
 /// From where on, as far as a position is known at all.
 fn after(position: &Cursor) -> String {
     if *position == Cursor::MAX { String::new() } else { format!(" after {position}") }
+}
+
+fn unpublished(message: &str) -> String {
+    format!("a publication was missing when they were written ({message})")
 }
 
 fn list(blockers: &[Blocker]) -> String {
@@ -177,6 +201,8 @@ impl Error {
             | Self::SlotBlocked { .. }
             | Self::Branched { .. }
             | Self::SentDiffers { .. }
+            | Self::Overtaken { .. }
+            | Self::BeingSetUp { .. }
             | Self::HistoryUnknown { .. } => ErrorClass::Transient,
             Self::Decode(_) | Self::Assemble(_) => ErrorClass::Bug,
             _ => ErrorClass::Operator,
@@ -195,14 +221,25 @@ impl Error {
     /// Changes are missing, or may be, and no later try brings them: only another feed can go on.
     #[must_use]
     pub fn is_hole(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::SlotMissing { .. }
-            | Self::SlotLost { .. }
-            | Self::SlotAhead { .. }
-            | Self::PublicationSkipped { .. } => true,
-            // Before 18 a slot cannot go past changes that were written while a publication was missing.
-            Self::Postgres(error) => error.server_error().is_some_and(is_about_a_missing_publication),
-            _ => false,
+                | Self::SlotLost { .. }
+                | Self::SlotAhead { .. }
+                | Self::Unpublished { .. }
+        )
+    }
+
+    /// What is missing, where that is so whatever server is read and however often, and where nobody sees it but who reads
+    /// the slot. Slots are seen by all, and may be there on another server.
+    pub(crate) fn lasting_hole(&self, complete_to: Lsn) -> Option<LastingHole> {
+        match self {
+            Self::Unpublished { publication, message } => Some(LastingHole {
+                complete_to,
+                publication: publication.clone(),
+                reason: unpublished(message),
+            }),
+            _ => None,
         }
     }
 
@@ -220,7 +257,7 @@ impl Error {
                 "{START_OVER}; a history in another cluster does not fail over with the source, and cannot fall behind its \
                  slot so"
             )),
-            Self::SlotMissing { .. } | Self::SlotLost { .. } | Self::PublicationSkipped { .. } => {
+            Self::SlotMissing { .. } | Self::SlotLost { .. } | Self::Unpublished { .. } => {
                 Some(START_OVER.to_owned())
             }
             Self::AnotherCluster { .. } | Self::TimelineDiverged { .. } => {
@@ -233,6 +270,8 @@ impl Error {
             Self::Standby => Some("connect to the primary".to_owned()),
             Self::Postgres(error) => postgres_hint(error),
             Self::SlotInUse { holder: None, .. }
+            | Self::Overtaken { .. }
+            | Self::BeingSetUp { .. }
             | Self::Branched { .. }
             | Self::SentDiffers { .. }
             | Self::HistoryUnknown { .. }
@@ -240,11 +279,6 @@ impl Error {
             | Self::Assemble(_) => None,
         }
     }
-}
-
-fn is_about_a_missing_publication(error: &ServerError) -> bool {
-    // The message is translated in part; it is the walsender's only object of that kind.
-    error.sqlstate == "42704" && error.message.contains("publication")
 }
 
 fn postgres_hint(error: &walcast_postgres::Error) -> Option<String> {
@@ -265,10 +299,6 @@ fn slot_hint(error: &ServerError) -> Option<String> {
         "42501" => {
             Some("run `walcast setup --print` and have an administrator run what it prints".to_owned())
         }
-        "42704" if is_about_a_missing_publication(error) => Some(format!(
-            "a publication was missing when changes were written, and this server version cannot go past it: \
-             {START_OVER}"
-        )),
         _ => error.hint.clone(),
     }
 }

@@ -1,5 +1,6 @@
 //! Why the feed's foundations are not there, or not torn down.
 
+use walcast_history::Hole;
 use walcast_postgres::ErrorClass;
 use walcast_replication::START_OVER;
 
@@ -26,6 +27,9 @@ pub(crate) enum SetupError {
         /// The source's.
         found: String,
     },
+    /// Whoever has read the slot has found that changes are missing.
+    #[error("{0}")]
+    Hole(Hole),
     /// A database cannot be connected to; both were asked.
     #[error("{0}")]
     Away(Away),
@@ -103,7 +107,9 @@ impl SetupError {
     /// How to react.
     pub(crate) fn class(&self) -> ErrorClass {
         match self {
-            Self::Missing(_) | Self::LeftOver { .. } | Self::AnotherCluster { .. } => ErrorClass::Operator,
+            Self::Missing(_) | Self::LeftOver { .. } | Self::AnotherCluster { .. } | Self::Hole(_) => {
+                ErrorClass::Operator
+            }
             Self::Away(away) => away.class(),
             Self::Postgres(error) => error.class(),
             Self::Replication(error) => error.class(),
@@ -116,6 +122,15 @@ impl SetupError {
         matches!(self, Self::Replication(walcast_replication::Error::SlotInUse { .. }))
     }
 
+    /// Changes are missing, or may be: only another feed can go on.
+    pub(crate) fn is_hole(&self) -> bool {
+        match self {
+            Self::Hole(_) => true,
+            Self::Replication(error) => error.is_hole(),
+            _ => false,
+        }
+    }
+
     /// What a person can do about it. `command`: what is to be run again then.
     pub(crate) fn hint(&self, command: &str) -> Option<String> {
         match self {
@@ -123,6 +138,7 @@ impl SetupError {
                 "then run {command} again; walcast setup --print has all that is to be run in the databases, for an administrator"
             )),
             Self::AnotherCluster { .. } => Some(format!("connect to the right server, or {START_OVER}")),
+            Self::Hole(_) => Some(START_OVER.to_owned()),
             Self::Away(away) => {
                 let mut hints: Vec<&str> = away.each().filter_map(|(_, error)| error.hint()).collect();
                 hints.dedup();
