@@ -5,6 +5,7 @@ mod client;
 mod lost;
 mod promoted;
 mod restored;
+mod unpublished;
 
 use std::process::Output;
 

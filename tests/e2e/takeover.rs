@@ -16,7 +16,13 @@ async fn a_daemon_that_starts_beside_another_waits_and_takes_over_without_a_gap(
     let mut observer = Observer::subscribe(&old.ws_url(), &["public.t"], None).await;
     observer.until("caught_up").await;
     let new = Daemon::of(&database).spawn();
-    new.until_log("trying again").await;
+    // Who has it is said, and that one that works is not to be ended.
+    let line = new.until_log("is in use by process").await;
+    for part in
+        ["walcast replication", ", since 2", "there is nothing to do", "Only if its client is gone for good"]
+    {
+        assert!(line.contains(part), "{part} in {line}");
+    }
     // The old one goes on, and what it acknowledges is after where the new one found the feed.
     for id in 0..5 {
         database.run(&format!("INSERT INTO t VALUES ({id})")).await;
@@ -224,4 +230,69 @@ async fn a_difference_that_another_daemon_has_gone_on_from_is_none_for_the_one_t
     assert_eq!(history.scalar(FEED).await, feed);
     assert_eq!(history.scalar(lost).await.as_deref(), Some("1"));
     assert_eq!(history.scalar(stored).await.as_deref(), Some("3"));
+}
+
+/// What is logged of a hole, and of how to begin another feed.
+fn orders(daemon: &Daemon) -> Vec<String> {
+    let orders = |line: &String| line.contains("--start-over") || line.contains("end=Hole");
+    daemon.log().into_iter().filter(orders).collect()
+}
+
+/// A person starts the feed over while a daemon is there that does not read the slot. What it finds then is no hole of the
+/// feed that there is now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_that_somebody_has_started_over_is_taken_up_and_not_started_over_again() {
+    let cluster = shared_cluster().await;
+    for on_hole in ["stop", "start-over"] {
+        let database = TestDatabase::create(cluster).await;
+        database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
+        let link = Proxy::to(cluster.port()).await;
+        let daemon = Daemon::of(&database)
+            .flag("--database-url", database.url_via(&link))
+            .flag("--history-url", database.url())
+            .flag("--on-hole", on_hole)
+            .flag("--drain-max", "100ms")
+            .start()
+            .await;
+        let before = database.scalar(FEED).await;
+        link.refuse(true);
+        link.cut();
+        daemon.until_log("the slot does not stream").await;
+        let setup = ["setup", "--start-over", "--yes"];
+        walcast_testkit::eventually("a setup", walcast_testkit::LIMIT, async || {
+            crate::upkeep::walcast(&database, &setup).status.success().then_some(())
+        })
+        .await;
+        let feed = database.scalar(FEED).await.expect("a feed");
+        assert_ne!(Some(&feed), before.as_ref());
+        link.heal();
+        walcast_testkit::eventually("the new feed is served", walcast_testkit::LIMIT, async || {
+            let health: serde_json::Value = serde_json::from_str(&daemon.get("/readyz").await?.body).ok()?;
+            (health["ready"] == true && health["feed"]["id"] == feed.as_str()).then_some(())
+        })
+        .await;
+        assert_eq!(orders(&daemon), [] as [&str; 0], "{on_hole}");
+        assert_eq!(database.scalar(FEED).await, Some(feed));
+    }
+}
+
+/// While a feed is started over its slot is gone for a moment.
+#[tokio::test]
+async fn a_slot_that_is_gone_while_somebody_sets_the_feed_up_is_waited_for() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let daemon = Daemon::of(&database).flag("--on-hole", "start-over").start().await;
+    let setup = database.session().await;
+    setup
+        .batch_execute("SELECT pg_advisory_lock(hashtext('walcast'), hashtext('setup'))")
+        .await
+        .expect("a setup's lock");
+    drop_slot(&database).await;
+    daemon.until_log("is being set up by another walcast").await;
+    assert_eq!(orders(&daemon), [] as [&str; 0]);
+    // It has ended without another feed.
+    drop(setup);
+    daemon.until_log("end=Hole").await;
+    daemon.until_log("the feed is started over").await;
+    daemon.until_ready().await;
 }

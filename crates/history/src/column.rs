@@ -57,6 +57,10 @@ pub(crate) fn timestamp(row: &Row, index: usize) -> Result<Timestamp, Error> {
     Ok(Timestamp::from_postgres_micros(get::<Micros>(row, index)?.0))
 }
 
+pub(crate) fn optional_timestamp(row: &Row, index: usize) -> Result<Option<Timestamp>, Error> {
+    Ok(get::<Option<Micros>>(row, index)?.map(|micros| Timestamp::from_postgres_micros(micros.0)))
+}
+
 /// The parameter for a position.
 pub(crate) fn parameter(lsn: Lsn) -> PgLsn {
     PgLsn::from(lsn.get())

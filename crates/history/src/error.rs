@@ -60,10 +60,7 @@ pub enum Error {
         feed: FeedId,
     },
     /// Another process has claimed the feed since this one had.
-    #[error(
-        "another walcast has taken over feed {feed}: its history stands at {found}, and this one had brought it to \
-         {expected}; stop one of the two"
-    )]
+    #[error("another walcast has taken over feed {feed}{}; stop one of the two", moved(.expected, .found, "this one had brought it to"))]
     Fenced {
         /// The feed.
         feed: FeedId,
@@ -75,8 +72,8 @@ pub enum Error {
     /// The feed's record is not as it was when this process began with it: a predecessor's last commit came, or another
     /// process has claimed the feed and is gone again.
     #[error(
-        "the history of feed {feed} was at {expected} when its record was read, and now it is at {found}, or another \
-         walcast has claimed it meanwhile; the record has to be read again"
+        "the record of feed {feed} is not as it was when it was read{}; it has to be read again",
+        moved(.expected, .found, "then it stood at")
     )]
     MovedOn {
         /// The feed.
@@ -153,6 +150,14 @@ pub enum Error {
     },
 }
 
+/// Where the history of a feed stands that somebody else may have moved; `before` says what stood at `expected`.
+fn moved(expected: &Cursor, found: &Cursor, before: &str) -> String {
+    if expected == found {
+        return format!(": another process has claimed it, and its history still stands at {found}");
+    }
+    format!(": its history stands at {found}, and {before} {expected}")
+}
+
 impl Error {
     /// How to react: try again, have a person act, or report a bug.
     #[must_use]
@@ -218,5 +223,27 @@ pub(crate) trait Doing<T> {
 impl<T, E: Into<walcast_postgres::Error>> Doing<T> for Result<T, E> {
     fn doing(self, doing: &'static str) -> Result<T, Error> {
         self.map_err(|source| Error::Postgres { doing, source: source.into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use walcast_model::{Cursor, Lsn};
+
+    use super::Error;
+
+    #[test]
+    fn a_position_is_compared_only_with_another_one() {
+        let at = |lsn| Cursor::from(Lsn::new(lsn));
+        let feed = || "f".parse().unwrap();
+        let fenced = |found| Error::Fenced { feed: feed(), expected: at(1), found }.to_string();
+        assert!(
+            fenced(at(2)).contains(": its history stands at 0/2, and this one had brought it to 0/1; stop")
+        );
+        let same = ": another process has claimed it, and its history still stands at 0/1; ";
+        assert!(fenced(at(1)).contains(same), "{}", fenced(at(1)));
+        let moved_on = |found| Error::MovedOn { feed: feed(), expected: at(1), found }.to_string();
+        assert!(moved_on(at(2)).contains(": its history stands at 0/2, and then it stood at 0/1; "));
+        assert!(moved_on(at(1)).contains(same));
     }
 }

@@ -9,6 +9,7 @@ use walcast_postgres::Session;
 use crate::Error;
 use crate::column::{get, lsn, optional_lsn, parameter};
 use crate::error::Doing;
+use crate::hole::Hole;
 use crate::last_image::FORGET_ALL;
 
 /// Proves that a message in the WAL was written by walcast. Its `Debug` form hides it.
@@ -83,10 +84,15 @@ pub struct FeedRecord {
     pub last: Option<Cursor>,
     /// Which process has claimed the feed: the position moves for no other.
     pub writer: i64,
+    /// Changes that are missing from it for good, as who read its slot has found.
+    pub hole: Option<Hole>,
 }
 
+/// What came last is read so that a schema that is older has it too, as nothing: `walcast status` shows that one as well.
 pub(crate) const COLUMNS: &str = "feed_id, secret, slot_name, database, system_identifier, timeline, oldest_lsn, position_lsn, \
-                       position_seq, timeline_began, server_run, last_lsn, last_seq, writer";
+                       position_seq, timeline_began, server_run, last_lsn, last_seq, writer, \
+                       (to_jsonb(feed) ->> 'hole_at')::timestamptz, (to_jsonb(feed) ->> 'hole_lsn')::pg_lsn, \
+                       to_jsonb(feed) ->> 'hole_publication', to_jsonb(feed) ->> 'hole_reason'";
 
 impl FeedRecord {
     /// The feed of this slot; `None` when the history has none yet.
@@ -223,6 +229,7 @@ impl FeedRecord {
                 .zip(get::<Option<i64>>(row, 12)?)
                 .map(|(lsn, seq)| Cursor::new(lsn, Seq::new(seq))),
             writer: get(row, 13)?,
+            hole: Hole::from_row(row, 14)?,
         })
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! - [`schema`] applies, prints and removes the SQL of `sql/`.
 //! - [`FeedRecord`] says which feed the history belongs to and where it stands; it is made once, with the slot.
+//! - [`Hole`] is kept with it when changes are missing for good, which nobody but the slot's reader can see.
 //! - [`Appender`] follows the feed, and stores as many transactions in a commit as are there.
 //! - [`Reader`] reads pages of the same [`walcast_model::Part`]s from any cursor, up to a position that was stored
 //!   before; and finds what a snapshot did not see.
@@ -50,6 +51,7 @@ mod column;
 mod copy;
 mod error;
 mod feed_record;
+mod hole;
 mod inspection;
 mod kept;
 mod last_image;
@@ -59,6 +61,7 @@ pub mod metrics;
 mod reader;
 mod retention;
 pub mod schema;
+pub mod setup_lock;
 mod stored_relation;
 
 pub use appender::{AppendLimits, Appender, AppenderState};
@@ -67,6 +70,7 @@ pub use clients::{
 };
 pub use error::Error;
 pub use feed_record::{FeedRecord, Line, NewFeed, Secret};
+pub use hole::Hole;
 pub use inspection::{Beside, History, Inspection};
 pub use last_image::{ImageReader, ImagedTables, WantedImage};
 pub use lineage::{Ancestor, Branch, BranchReason};

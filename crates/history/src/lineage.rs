@@ -12,6 +12,7 @@ use walcast_postgres::Session;
 use crate::column::{get, lsn, optional_lsn, parameter, timestamp};
 use crate::error::Doing;
 use crate::feed_record::{COLUMNS, random_id};
+use crate::hole::Hole;
 use crate::kept::Kept;
 use crate::last_image::FORGET_ALL;
 use crate::{Error, FeedRecord, Line};
@@ -97,8 +98,9 @@ impl FeedRecord {
         let transaction = builder.start().await.doing(DOING)?;
         let (at, valid_to) = (parameter(branch.at), parameter(branch.valid_to));
         let (timeline, began) = (number(branch.line.timeline), branch.line.began.map(parameter));
-        // First, so that who stores the old feed waits, and then learns that it is gone. A position inside a
-        // transaction is before the branch only when the whole transaction is.
+        // First, so that who stores the old feed waits, and then learns that it is gone.
+        Hole::heal(&transaction, &self.id, branch.at).await.doing(DOING)?;
+        // A position inside a transaction is before the branch only when the whole transaction is.
         let moved = format!(
             "UPDATE walcast.feed SET feed_id = $2, timeline = $3, timeline_began = $4, server_run = $5, \
              position_seq = CASE WHEN position_lsn < $6 THEN position_seq ELSE 0 END, \

@@ -22,6 +22,7 @@ const FILES: &[(&str, &str)] = &[
     ("0009_meta.sql", include_str!("../../../sql/0009_meta.sql")),
     ("0010_publish.sql", include_str!("../../../sql/0010_publish.sql")),
     ("0011_rights.sql", include_str!("../../../sql/0011_rights.sql")),
+    ("0012_hole.sql", include_str!("../../../sql/0012_hole.sql")),
 ];
 
 /// Held while the schema is applied or removed: two daemons that start together do it one after the other.

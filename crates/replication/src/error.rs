@@ -5,11 +5,12 @@ use walcast_pgoutput::DecodeError;
 use walcast_postgres::{ErrorClass, ServerError};
 
 use crate::assemble::AssembleError;
-use crate::slot::Blocker;
+use crate::replicator::LastingHole;
+use crate::slot::{Blocker, Holder};
 
-/// How to begin another feed, and what that costs: the words that follow "run" or "or".
-pub const START_OVER: &str = "`walcast setup --start-over`, which drops the slot and the whole history: every client \
-                              syncs again, and nothing from before can be replayed";
+/// How to begin another feed, and what that costs: a clause that may follow "or".
+pub const START_OVER: &str = "stop walcast first, then run `walcast setup --start-over --yes`, which drops the slot and the \
+                              whole history: every client syncs again, and nothing from before can be replayed";
 
 /// Why the slot does not stream, or a publication or slot is not as it should be. [`Error::class`] says how to
 /// react, [`Error::hint`] what a person can do.
@@ -26,7 +27,7 @@ pub enum Error {
     #[error(transparent)]
     Assemble(#[from] AssembleError),
     /// The feed's slot is gone.
-    #[error("replication slot \"{slot}\" does not exist any more: changes after {position} may be missing")]
+    #[error("replication slot \"{slot}\" does not exist any more: changes{} may be missing", after(position))]
     SlotMissing {
         /// The slot.
         slot: String,
@@ -34,7 +35,7 @@ pub enum Error {
         position: Cursor,
     },
     /// Postgres has removed WAL that the slot needs, or given the slot up for another reason.
-    #[error("replication slot \"{slot}\" is lost ({reason}): changes after {position} are missing")]
+    #[error("replication slot \"{slot}\" is lost ({reason}): changes{} are missing", after(position))]
     SlotLost {
         /// The slot.
         slot: String,
@@ -44,12 +45,12 @@ pub enum Error {
         position: Cursor,
     },
     /// Another connection streams from the slot.
-    #[error("replication slot \"{slot}\" is in use{}", pid.map(|pid| format!(" by process {pid}")).unwrap_or_default())]
+    #[error("replication slot \"{slot}\" is in use{}", holder.as_ref().map(|holder| format!(" by {holder}")).unwrap_or_default())]
     SlotInUse {
         /// The slot.
         slot: String,
         /// The server process that holds it.
-        pid: Option<i32>,
+        holder: Option<Holder>,
     },
     /// A slot of this name serves something else.
     #[error("replication slot \"{slot}\" is not walcast's: {reason}")]
@@ -93,7 +94,9 @@ pub enum Error {
     /// The server's timeline has never been on the feed's: the old primary after a failover, or another standby that was
     /// promoted too.
     #[error(
-        "the server is on a timeline {found} that does not follow the timeline {timeline} which the feed has been read from up to {position}"
+        "the server is on {} timeline {found} that does not follow the timeline {timeline} which the feed has been read from up to {position}",
+        // Two standbys that were promoted apart from each other call their timelines the same.
+        if found == timeline { "another" } else { "a" }
     )]
     TimelineDiverged {
         /// The timeline the feed was on.
@@ -129,11 +132,30 @@ pub enum Error {
         /// Why, for people.
         reason: String,
     },
-    /// The server left out changes because a publication was missing when they were written (PG 18).
-    #[error("the server left out changes because of a missing publication: {message}")]
-    PublicationSkipped {
-        /// The server's warning.
+    /// A publication was missing when changes were written. The server looks it up in the catalog of then, so that it is
+    /// there again helps nothing: before 18 the slot cannot be read past them, from 18 on they are left out.
+    #[error("changes are missing: {}", unpublished(message))]
+    Unpublished {
+        /// The publication.
+        publication: String,
+        /// The server's words.
         message: String,
+    },
+    /// The feed is another one by now, or another process's: nothing that its slot shows concerns this process.
+    #[error(
+        "the feed of replication slot \"{slot}\" was started over, or another walcast has it: its record is read again"
+    )]
+    Overtaken {
+        /// The slot.
+        slot: String,
+    },
+    /// Another process sets the feed up, and may be about to begin another one.
+    #[error(
+        "the feed of replication slot \"{slot}\" is being set up by another walcast, which is waited for"
+    )]
+    BeingSetUp {
+        /// The slot.
+        slot: String,
     },
     /// A publication that the slot is to read does not exist.
     #[error("publication \"{publication}\" does not exist")]
@@ -144,6 +166,15 @@ pub enum Error {
     /// Nothing can be set up on a standby.
     #[error("the server is a standby: publications and slots are managed on its primary")]
     Standby,
+}
+
+/// From where on, as far as a position is known at all.
+fn after(position: &Cursor) -> String {
+    if *position == Cursor::MAX { String::new() } else { format!(" after {position}") }
+}
+
+fn unpublished(message: &str) -> String {
+    format!("a publication was missing when they were written ({message})")
 }
 
 fn list(blockers: &[Blocker]) -> String {
@@ -170,6 +201,8 @@ impl Error {
             | Self::SlotBlocked { .. }
             | Self::Branched { .. }
             | Self::SentDiffers { .. }
+            | Self::Overtaken { .. }
+            | Self::BeingSetUp { .. }
             | Self::HistoryUnknown { .. } => ErrorClass::Transient,
             Self::Decode(_) | Self::Assemble(_) => ErrorClass::Bug,
             _ => ErrorClass::Operator,
@@ -188,14 +221,25 @@ impl Error {
     /// Changes are missing, or may be, and no later try brings them: only another feed can go on.
     #[must_use]
     pub fn is_hole(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::SlotMissing { .. }
-            | Self::SlotLost { .. }
-            | Self::SlotAhead { .. }
-            | Self::PublicationSkipped { .. } => true,
-            // Before 18 a slot cannot go past changes that were written while a publication was missing.
-            Self::Postgres(error) => error.server_error().is_some_and(is_about_a_missing_publication),
-            _ => false,
+                | Self::SlotLost { .. }
+                | Self::SlotAhead { .. }
+                | Self::Unpublished { .. }
+        )
+    }
+
+    /// What is missing, where that is so whatever server is read and however often, and where nobody sees it but who reads
+    /// the slot. Slots are seen by all, and may be there on another server.
+    pub(crate) fn lasting_hole(&self, complete_to: Lsn) -> Option<LastingHole> {
+        match self {
+            Self::Unpublished { publication, message } => Some(LastingHole {
+                complete_to,
+                publication: publication.clone(),
+                reason: unpublished(message),
+            }),
+            _ => None,
         }
     }
 
@@ -210,25 +254,24 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::SlotAhead { .. } => Some(format!(
-                "run {START_OVER}; a history in another cluster does not fail over with the source, and cannot fall behind its \
+                "{START_OVER}; a history in another cluster does not fail over with the source, and cannot fall behind its \
                  slot so"
             )),
-            Self::SlotMissing { .. } | Self::SlotLost { .. } | Self::PublicationSkipped { .. } => {
-                Some(format!("run {START_OVER}"))
+            Self::SlotMissing { .. } | Self::SlotLost { .. } | Self::Unpublished { .. } => {
+                Some(START_OVER.to_owned())
             }
             Self::AnotherCluster { .. } | Self::TimelineDiverged { .. } => {
-                Some(format!("connect to the right server, or run {START_OVER}"))
+                Some(format!("connect to the right server, or {START_OVER}"))
             }
-            Self::SlotInUse { pid: Some(pid), .. } => Some(format!(
-                "stop the other consumer, or run SELECT pg_terminate_backend({pid}); walcast takes over as soon as \
-                 the slot is free"
-            )),
+            Self::SlotInUse { holder: Some(holder), .. } => Some(holder.hint()),
             Self::SlotForeign { .. } => Some("--slot chooses another name".to_owned()),
             Self::SlotBlocked { blockers, .. } => blockers.first().map(Blocker::hint),
             Self::PublicationMissing { .. } => Some("run `walcast setup`".to_owned()),
             Self::Standby => Some("connect to the primary".to_owned()),
             Self::Postgres(error) => postgres_hint(error),
-            Self::SlotInUse { pid: None, .. }
+            Self::SlotInUse { holder: None, .. }
+            | Self::Overtaken { .. }
+            | Self::BeingSetUp { .. }
             | Self::Branched { .. }
             | Self::SentDiffers { .. }
             | Self::HistoryUnknown { .. }
@@ -236,11 +279,6 @@ impl Error {
             | Self::Assemble(_) => None,
         }
     }
-}
-
-fn is_about_a_missing_publication(error: &ServerError) -> bool {
-    // The message is translated in part; it is the walsender's only object of that kind.
-    error.sqlstate == "42704" && error.message.contains("publication")
 }
 
 fn postgres_hint(error: &walcast_postgres::Error) -> Option<String> {
@@ -261,10 +299,6 @@ fn slot_hint(error: &ServerError) -> Option<String> {
         "42501" => {
             Some("run `walcast setup --print` and have an administrator run what it prints".to_owned())
         }
-        "42704" if is_about_a_missing_publication(error) => Some(format!(
-            "a publication was missing when changes were written, and this server version cannot go past it: \
-             run {START_OVER}"
-        )),
         _ => error.hint.clone(),
     }
 }

@@ -37,6 +37,7 @@ pub use connection::{
 };
 pub use error::{Error, START_OVER};
 pub use replicator::{
-    FeedEnd, FoundImages, Keeper, LastImages, Replicator, ReplicatorSettings, StoredTransactions,
+    FeedEnd, FoundImages, Keeper, LastImages, LastingHole, Replicator, ReplicatorSettings,
+    StoredTransactions, Tenure,
 };
 pub use wal_watch::{WalBudget, WalBudgetPolicy, WalWatch, time_left};

@@ -13,6 +13,7 @@
 //! history stalls.
 
 mod convert;
+mod ending;
 mod images;
 mod keeper;
 mod lookup;
@@ -29,7 +30,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use walcast_feed::{Barriers, FeedWriter, LogPace, SourceState};
 use walcast_model::{Lsn, Op, Part, Timestamp};
-use walcast_postgres::{ConnectionConfig, ErrorClass, ServerError};
+use walcast_postgres::{ConnectionConfig, ServerError};
 
 use crate::assemble::{Progress, Step, StorageFacts};
 use crate::backoff::Backoff;
@@ -37,11 +38,12 @@ use crate::connection::{Feedback, StreamFrame};
 use crate::error::Error;
 use crate::identity::Origin;
 use crate::metrics::{
-    CHANGES_TOTAL, HEAD_BYTES, HOLE, INTERRUPTIONS_TOTAL, LAG_SECONDS, MESSAGES_IGNORED_TOTAL,
-    RECEIVED_BYTES_TOTAL, STREAMING, TRANSACTIONS_TOTAL,
+    CHANGES_TOTAL, HEAD_BYTES, HOLE, LAG_SECONDS, MESSAGES_IGNORED_TOTAL, RECEIVED_BYTES_TOTAL, STREAMING,
+    TRANSACTIONS_TOTAL,
 };
+use ending::KnownHole;
 pub use images::{FoundImages, LastImages};
-pub use keeper::{FeedEnd, Keeper, StoredTransactions};
+pub use keeper::{FeedEnd, Keeper, LastingHole, StoredTransactions, Tenure};
 use open::{Completer, Link};
 pub use settings::ReplicatorSettings;
 use storage::UNSEEN_WAIT_MAX;
@@ -70,8 +72,8 @@ pub struct Replicator {
     reached: Lsn,
     /// The last message outside of transactions that was read.
     said_to: Lsn,
-    /// Why the feed cannot go on, until it does. What fails meanwhile is no news, and its remedy no help.
-    hole: Option<(String, Option<String>)>,
+    /// Why the feed cannot go on, until it does.
+    hole: Option<KnownHole>,
     /// Since when the source is not read; `None` at first, and while it is.
     away_since: Option<Instant>,
     /// When it is logged again that messages of the source found no room.
@@ -128,7 +130,10 @@ impl Replicator {
             let head = self.writer.head();
             let Err(error) = self.stream(&cancel).await else { return };
             metrics::gauge!(STREAMING).set(0.0);
-            self.tell(&error);
+            let error = tokio::select! {
+                () = cancel.cancelled() => return,
+                error = self.ended(error) => error,
+            };
             if self.writer.head() > head {
                 backoff.reset();
             }
@@ -139,56 +144,6 @@ impl Replicator {
                 () = tokio::time::sleep(wait) => {}
             }
         }
-    }
-
-    /// Tells the keeper when an error means that the feed cannot go on as it is.
-    fn tell(&mut self, error: &Error) {
-        let end = match error {
-            Error::Branched { .. } => FeedEnd::Branched,
-            Error::SentDiffers { at, .. } => FeedEnd::Differs { at: *at },
-            // Who was faster has moved the slot, which looks like a hole from here and is none.
-            error if !self.has_held && (error.is_hole() || matches!(error, Error::SlotInUse { .. })) => {
-                FeedEnd::Overtaken
-            }
-            error if error.is_hole() => FeedEnd::Hole,
-            _ => return,
-        };
-        if end == FeedEnd::Hole {
-            metrics::gauge!(HOLE).set(1.0);
-            self.hole = Some((error.to_string(), error.hint()));
-        }
-        if let Some(keeper) = &self.settings.keeper {
-            keeper.ended(end);
-        }
-    }
-
-    fn interrupted(&mut self, error: &Error, wait: Duration) {
-        self.away_since.get_or_insert_with(Instant::now);
-        metrics::counter!(INTERRUPTIONS_TOTAL).increment(1);
-        let slot = &self.settings.slot;
-        let (reason, hint) = match &self.hole {
-            Some((hole, hint)) if !error.is_hole() => (format!("{hole}; and now: {error}"), hint.clone()),
-            _ => (error.to_string(), error.hint()),
-        };
-        match error.class() {
-            ErrorClass::Transient => {
-                tracing::warn!(
-                    slot,
-                    error = reason,
-                    hint,
-                    "the slot does not stream; trying again in {wait:.1?}"
-                );
-            }
-            ErrorClass::Operator | ErrorClass::Bug => {
-                tracing::error!(
-                    slot,
-                    error = reason,
-                    hint,
-                    "the slot does not stream; trying again in {wait:.1?}"
-                );
-            }
-        }
-        self.writer.set_source(SourceState::Interrupted { reason, hint });
     }
 
     /// One connection, from its beginning to its end.
@@ -221,7 +176,9 @@ impl Replicator {
                 // The session is the canary: it hears first that the server is going down.
                 fate = &mut closed => return Err(end_of(fate.as_deref())),
                 // Cancel-safe: frames that were taken are in `frames`.
-                next = link.stream.next(&mut frames) => next?,
+                next = link.stream.next(&mut frames) => {
+                    next.map_err(|error| ended_by(error, &self.settings.publications))?;
+                }
                 // Last: who changes such tables reads their types anyway.
                 _ = types.tick() => {
                     if let Some(images) = link.assembler.images_mut() {
@@ -311,7 +268,7 @@ impl Replicator {
         if let Some(reached) = reached {
             self.writer.advance(reached);
             // A server streams before it says that something is missing.
-            if self.hole.is_some() && reached > self.reached {
+            if self.hole.as_ref().is_some_and(KnownHole::may_pass) && reached > self.reached {
                 self.streams();
             }
             self.reached = self.reached.max(reached);
@@ -448,13 +405,33 @@ impl Link {
 /// publication", SQLSTATE 55000, reference 1.7). What it left out is gone, so nothing after it may enter the feed. The
 /// text may be translated; the other warning of that state is about standbys that are waited for (17+).
 fn check_notice(notice: &ServerError, publications: &[String]) -> Result<(), Error> {
-    let named = publications.iter().any(|name| notice.message.contains(name.as_str()));
-    let skipped = named && !notice.message.contains("synchronized_standby_slots");
-    if notice.severity == "WARNING" && notice.sqlstate == "55000" && skipped {
-        return Err(Error::PublicationSkipped { message: notice.message.clone() });
+    let message = &notice.message;
+    let may_be_it = notice.severity == "WARNING"
+        && notice.sqlstate == "55000"
+        && !message.contains("synchronized_standby_slots");
+    if let Some(publication) = named(message, publications).filter(|_| may_be_it) {
+        return Err(Error::Unpublished { publication, message: message.clone() });
     }
     tracing::info!(sqlstate = notice.sqlstate, "the walsender says: {}", notice.message);
     Ok(())
+}
+
+/// Before 18 a server cannot go past changes that were written while a publication was missing, also when it is there
+/// again: it ends the stream with "publication does not exist" (SQLSTATE 42704, reference 1.7), each time at the same
+/// place, as it looks the publication up in the catalog of then.
+fn ended_by(error: walcast_postgres::Error, publications: &[String]) -> Error {
+    let server = error.server_error().filter(|server| server.sqlstate == "42704");
+    let found = server.and_then(|server| Some((named(&server.message, publications)?, &server.message)));
+    match found {
+        Some((publication, message)) => Error::Unpublished { publication, message: message.clone() },
+        None => error.into(),
+    }
+}
+
+/// The publication that a message names, of those that are read. One may have a name that begins with another's.
+fn named(message: &str, publications: &[String]) -> Option<String> {
+    let named = publications.iter().filter(|name| message.contains(name.as_str()));
+    named.max_by_key(|name| name.len()).cloned()
 }
 
 /// Passes what history has acknowledged on to the server, whatever the loop is waiting for.

@@ -8,6 +8,10 @@ use walcast_postgres::Session;
 
 use crate::error::Error;
 
+mod holder;
+
+pub use holder::{Client, Holder, holder};
+
 /// How the slot is made.
 #[derive(Debug, Clone)]
 pub struct SlotSettings {
@@ -105,7 +109,7 @@ pub fn check(facts: Option<&SlotFacts>, name: &str, database: &str, position: Cu
             Err(Error::SlotAhead { slot: slot(), confirmed, position })
         }
         Some(_) => Ok(()),
-        None => Err(Error::SlotInUse { slot: slot(), pid: facts.active_pid }),
+        None => Err(Error::SlotInUse { slot: slot(), holder: facts.active_pid.map(Holder::unknown) }),
     }
 }
 
@@ -284,11 +288,17 @@ pub async fn ensure(
         (None, None) => create(session, settings).await.map(Ensured::Created),
         (Some(facts), None) => {
             serves(&facts, &settings.name, database)?;
-            let reason =
-                "it exists, and this history has no feed for it; `walcast setup --start-over` drops it";
-            Err(Error::SlotForeign { slot: settings.name.clone(), reason: reason.to_owned() })
+            Err(without_feed(&settings.name))
         }
     }
+}
+
+/// What a slot is that exists, and for which the history has no feed.
+#[must_use]
+pub fn without_feed(name: &str) -> Error {
+    let reason =
+        "it exists, and this history has no feed for it; `walcast setup --start-over --yes` drops it";
+    Error::SlotForeign { slot: name.to_owned(), reason: reason.to_owned() }
 }
 
 /// As [`ensure`], and tries again for as long as open transactions keep the slot from being created; `blocked` is told
@@ -322,8 +332,8 @@ pub async fn drop(session: &Session, name: &str) -> Result<(), Error> {
         Err(error) => match error.sqlstate() {
             Some("42704") => Ok(()),
             Some("55006") => {
-                let pid = inspect(session, name).await?.and_then(|facts| facts.active_pid);
-                Err(Error::SlotInUse { slot: name.to_owned(), pid })
+                let holder = holder(session, name).await?;
+                Err(Error::SlotInUse { slot: name.to_owned(), holder })
             }
             _ => Err(error.into()),
         },

@@ -200,14 +200,14 @@ impl WalWatch {
                         "replication slot {slot:?} was given up: it kept {retained_bytes} bytes of WAL, more than \
                          wal_budget; the feed ends at {position}"
                     );
-                    let hint = format!("run {START_OVER}");
+                    let hint = START_OVER.to_owned();
                     tracing::error!(slot, hint, "{reason}");
                     self.feed.set_slot_wal(Some(SlotWal { budget: BudgetState::GivenUp, left: None, ..wal }));
                     self.feed.interrupt(reason, Some(hint));
                     return Ok(());
                 }
-                Err(Error::SlotInUse { pid, .. }) => {
-                    holder = pid;
+                Err(Error::SlotInUse { holder: found, .. }) => {
+                    holder = found.map(|found| found.pid);
                     // Whoever has it is on its way in or out.
                     if holder.is_none() {
                         sleep(GIVE_UP_PAUSE).await;

@@ -9,7 +9,7 @@ use super::client::Client;
 use super::{daemon_of, finding, ids, source, until, until_stored, walcast, write_past};
 
 /// Both hosts, of which walcast takes the one that can be written to.
-fn both(database: &TestDatabase, one: &Cluster, other: &Cluster) -> String {
+pub(super) fn both(database: &TestDatabase, one: &Cluster, other: &Cluster) -> String {
     let (one, other, name) = (one.port(), other.port(), database.name());
     format!("postgresql://postgres@127.0.0.1:{one},127.0.0.1:{other}/{name}?target_session_attrs=read-write")
 }
@@ -23,12 +23,12 @@ enum History {
     Other,
 }
 
-async fn elsewhere(installation: &Installation) -> TestDatabase {
+pub(super) async fn elsewhere(installation: &Installation) -> TestDatabase {
     TestDatabase::create(shared_cluster_of(installation).await).await
 }
 
 /// A standby of the server, made while it is down; settings of its own.
-async fn standby_of(primary: &Cluster, settings: &[(&str, &str)]) -> Cluster {
+pub(super) async fn standby_of(primary: &Cluster, settings: &[(&str, &str)]) -> Cluster {
     primary.stop(StopMode::Fast).await.expect("a stop");
     let mut builder = cluster_builder(primary.installation())
         .standby_of(primary)
@@ -42,12 +42,12 @@ async fn standby_of(primary: &Cluster, settings: &[(&str, &str)]) -> Cluster {
 }
 
 /// Waits until the standby has replayed all that the primary has now.
-async fn until_replayed(primary: &TestSession, standby: &TestSession) {
+pub(super) async fn until_replayed(primary: &TestSession, standby: &TestSession) {
     let end = primary.scalar("SELECT pg_current_wal_insert_lsn()").await.expect("a position");
     until(standby, &format!("SELECT pg_last_wal_replay_lsn() >= '{end}'")).await;
 }
 
-async fn promote(standby: &TestSession) {
+pub(super) async fn promote(standby: &TestSession) {
     standby.batch_execute("SELECT pg_promote(true, 30)").await.expect("a promotion");
     until(standby, "SELECT NOT pg_is_in_recovery()").await;
 }

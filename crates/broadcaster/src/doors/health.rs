@@ -102,8 +102,8 @@ fn told(outages: &[(&'static str, Cause)]) -> Vec<String> {
 fn over_budget(wal: &SlotWal) -> Option<&'static str> {
     match (wal.budget, wal.status.as_deref()) {
         (BudgetState::GivenUp, _) => Some(
-            "the slot was given up because it kept more WAL than wal_budget, and the feed is over; walcast setup --start-over \
-             starts another",
+            "the slot was given up because it kept more WAL than wal_budget, and the feed is over; stop walcast first, then \
+             run walcast setup --start-over --yes, which starts another",
         ),
         (BudgetState::Exceeded, _) => Some("the slot keeps more of the source's WAL than wal_budget"),
         (BudgetState::Within, Some("unreserved")) => {

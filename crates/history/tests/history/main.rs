@@ -6,6 +6,7 @@ mod append;
 mod clients;
 mod faults;
 mod feed_record;
+mod hole;
 mod idle;
 mod last_images;
 mod lineage;

@@ -21,6 +21,28 @@ pub enum FeedEnd {
     Overtaken,
 }
 
+/// Changes that are missing for good, which nothing but the slot's stream shows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LastingHole {
+    /// Up to here the feed is complete.
+    pub complete_to: Lsn,
+    /// The publication that was missing when they were written.
+    pub publication: String,
+    /// Why: what follows "changes are missing: ".
+    pub reason: String,
+}
+
+/// Whose the feed is now, as its record says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tenure {
+    /// This process's.
+    Own,
+    /// It is being set up by another process, which may give it up for another feed.
+    BeingSetUp,
+    /// The history has another feed by now, or another process has claimed this one.
+    Over,
+}
+
 /// What history has of what the source has sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoredTransactions {
@@ -47,6 +69,12 @@ pub trait Keeper: Send + Sync {
 
     /// The slot is this process's: nobody else reads from it now. Told once, the first time.
     fn holds_slot(&self);
+
+    /// Keeps a hole for all who do not read the slot, once; until it is done it is asked for again.
+    fn keep_hole(&self, hole: LastingHole) -> BoxFuture<'static, Result<(), String>>;
+
+    /// Asks whose the feed is. A slot that is gone or ahead is a hole only for who has the feed.
+    fn tenure(&self) -> BoxFuture<'static, Result<Tenure, String>>;
 
     /// The feed cannot go on as it is. The replicator tries again all the same, until it is stopped.
     fn ended(&self, end: FeedEnd);

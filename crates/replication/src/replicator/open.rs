@@ -82,8 +82,8 @@ impl Replicator {
         let stream = match started {
             Ok(stream) => stream,
             Err(error) if error.sqlstate() == Some("55006") => {
-                let pid = slot::inspect(&session, &settings.slot).await?.and_then(|facts| facts.active_pid);
-                return Err(Error::SlotInUse { slot: settings.slot.clone(), pid });
+                let holder = slot::holder(&session, &settings.slot).await?;
+                return Err(Error::SlotInUse { slot: settings.slot.clone(), holder });
             }
             Err(error) => return Err(error.into()),
         };

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use walcast_feed::Read;
 use walcast_model::{Cursor, Lsn, Transaction};
 use walcast_replication::identity::Origin;
-use walcast_replication::{FeedEnd, Keeper, StoredTransactions};
+use walcast_replication::{FeedEnd, Keeper, LastingHole, StoredTransactions, Tenure};
 use walcast_testkit::{LIMIT, StopMode, installations, own_cluster, within};
 
 use crate::source::{Options, Source};
@@ -51,6 +51,16 @@ impl Keeper for History {
     }
 
     fn holds_slot(&self) {}
+
+    fn keep_hole(&self, hole: LastingHole) -> BoxFuture<'static, Result<(), String>> {
+        self.told.send_modify(|told| told.push(format!("keep: {} {}", hole.publication, hole.reason)));
+        let kept = self.kept.lock().unwrap().as_ref().map(drop).map_err(Clone::clone);
+        async { kept }.boxed()
+    }
+
+    fn tenure(&self) -> BoxFuture<'static, Result<Tenure, String>> {
+        async { Ok(Tenure::Own) }.boxed()
+    }
 
     fn ended(&self, end: FeedEnd) {
         self.told.send_modify(|told| told.push(format!("{end:?}")));
@@ -115,4 +125,32 @@ async fn a_history_that_is_away_is_not_called_an_error_of_the_source() {
         .await;
     history.keeps(&all, Lsn::ZERO);
     assert_eq!(history.until_told(2).await, ["adopted", "adopted"]);
+}
+
+/// What the slot alone shows is given to the history to keep, again until it is kept, and not again after that.
+#[tokio::test]
+async fn a_hole_in_the_stream_is_kept_as_soon_as_history_is_there() {
+    for installation in installations() {
+        let cluster = own_cluster(&installation).await;
+        let (source, history, _) = stored(&cluster).await;
+        *history.kept.lock().unwrap() = Err("it is away".to_owned());
+        for sql in
+            ["DROP PUBLICATION feed", "INSERT INTO t VALUES (9)", "CREATE PUBLICATION feed FOR TABLE t"]
+        {
+            source.database.run(sql).await;
+        }
+        let told = history.until_told(5).await;
+        let (keep, hole) = (&told[1], format!("{:?}", FeedEnd::Hole));
+        assert!(
+            keep.starts_with("keep: feed a publication was missing when they were written ("),
+            "{told:?}"
+        );
+        // It is told all the same, and only after that.
+        assert_eq!([&told[2], &told[3], &told[4]], [&hole, keep, &hole]);
+        history.keeps(&[], Lsn::new(0));
+        let known = history.told.borrow().len();
+        let told = history.until_told(known + 4).await;
+        let kept: Vec<_> = told[known..].iter().filter(|told| told.starts_with("keep: ")).collect();
+        assert!(kept.len() <= 1 && *told.last().unwrap() == hole, "{told:?}");
+    }
 }

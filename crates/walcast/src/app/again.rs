@@ -29,14 +29,28 @@ pub(super) enum Why {
     History,
 }
 
+/// A feed as this process knows it.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    /// As this process has read it.
+    pub(super) record: FeedRecord,
+    /// By which this process claims it.
+    pub(super) writer: i64,
+}
+
+impl Known {
+    /// Whether it is what is recorded now, and nobody else has claimed it since.
+    pub(super) fn is(&self, now: &FeedRecord) -> bool {
+        let is_unclaimed = now.writer == self.record.writer && now.position == self.record.position;
+        now.id == self.record.id && (now.writer == self.writer || is_unclaimed)
+    }
+}
+
 /// Why a daemon sets its feed up anew, and of which feed that is true.
 #[derive(Clone, Debug)]
 pub(super) struct Again {
     why: Why,
-    /// As this process has read it.
-    record: FeedRecord,
-    /// By which this process claims it.
-    writer: i64,
+    feed: Known,
 }
 
 impl Again {
@@ -44,12 +58,10 @@ impl Again {
     /// on, and went on so; after that, what this process knew of it would undo that. What is true all the same is found
     /// again.
     pub(super) fn of(&self, now: &FeedRecord) -> Option<Why> {
-        let is_unclaimed = now.writer == self.record.writer && now.position == self.record.position;
-        let is_same = now.id == self.record.id && (now.writer == self.writer || is_unclaimed);
         match self.why {
             // Of a history that went back the record went back too. It undoes nothing: fewer earlier cursors are good.
             Why::History => Some(Why::History),
-            why => is_same.then_some(why),
+            why => self.feed.is(now).then_some(why),
         }
     }
 }
@@ -57,8 +69,7 @@ impl Again {
 /// Tells whoever runs the daemon that its feed cannot go on as it is. What is told first counts.
 #[derive(Clone, Debug)]
 pub(super) struct Ending {
-    record: FeedRecord,
-    writer: i64,
+    feed: Known,
     again: watch::Sender<Option<Again>>,
 }
 
@@ -66,7 +77,12 @@ impl Ending {
     /// Of the feed that was read as `record` and is claimed as `writer`.
     pub(super) fn new(record: FeedRecord, writer: i64) -> (Self, watch::Receiver<Option<Again>>) {
         let (again, told) = watch::channel(None);
-        (Self { record, writer, again }, told)
+        (Self { feed: Known { record, writer }, again }, told)
+    }
+
+    /// The feed.
+    pub(super) const fn feed(&self) -> &Known {
+        &self.feed
     }
 
     /// What the replicator says. A hole is left to a person where that is asked for.
@@ -101,7 +117,7 @@ impl Ending {
     fn tell(&self, why: Why) {
         self.again.send_if_modified(|again| {
             let is_first = again.is_none();
-            again.get_or_insert_with(|| Again { why, record: self.record.clone(), writer: self.writer });
+            again.get_or_insert_with(|| Again { why, feed: self.feed.clone() });
             is_first
         });
     }

@@ -18,13 +18,14 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use walcast_broadcaster::Lineage;
-use walcast_history::{Branch, BranchReason, FeedRecord, Line};
+use walcast_history::{Branch, BranchReason, FeedRecord, Hole, Line, setup_lock};
 use walcast_model::Lsn;
 use walcast_postgres::{ConnectionConfig, Session};
 use walcast_replication::identity::{self, Continuity, Origin, Standing};
 use walcast_replication::metrics::{ENDED_TOTAL, LOST_CHANGES_TOTAL};
 use walcast_replication::{
-    FeedEnd, Keeper, ReplicationConnection, ReplicationSettings, StoredTransactions, slot,
+    FeedEnd, Keeper, LastingHole, ReplicationConnection, ReplicationSettings, StoredTransactions, Tenure,
+    slot,
 };
 
 use super::ServeError;
@@ -58,6 +59,17 @@ pub(crate) fn origin(record: &FeedRecord) -> Origin {
         timeline: u32::try_from(record.line.timeline).unwrap_or(u32::MAX),
         began: record.line.began,
         server_run: record.line.server_run,
+    }
+}
+
+/// Whether what is missing was written in the life that the source lives now. Where that left the other one before, the
+/// feed is continued from there, and lacks nothing.
+pub(crate) fn is_of_this_life(hole: &Hole, record: &FeedRecord, standing: &Standing) -> bool {
+    match identity::judge(&origin(record), standing, record.position) {
+        Ok(Continuity::Promoted { at }) => hole.complete_to < at,
+        Ok(Continuity::WentBack { .. }) => false,
+        // Also when it is another server altogether, which is said by others.
+        Ok(Continuity::Unbroken | Continuity::Restarted) | Err(_) => true,
     }
 }
 
@@ -252,6 +264,39 @@ impl Keeper for HistoryKeeper {
 
     fn holds_slot(&self) {
         self.has_slot.send_replace(true);
+    }
+
+    fn keep_hole(&self, hole: LastingHole) -> BoxFuture<'static, Result<(), String>> {
+        let (history, feed) = (self.history.clone(), self.ending.feed().clone());
+        async move {
+            let session = Session::connect(&history, APPLICATION_NAME).await.map_err(|e| e.to_string())?;
+            let LastingHole { complete_to, publication, reason } = hole;
+            let kept = feed.record.keep_hole(&session, feed.writer, complete_to, &publication, &reason).await;
+            if kept.map_err(|error| error.to_string())? {
+                return Ok(());
+            }
+            Err("history does not have the feed as this process's".to_owned())
+        }
+        .boxed()
+    }
+
+    fn tenure(&self) -> BoxFuture<'static, Result<Tenure, String>> {
+        let (history, feed) = (self.history.clone(), self.ending.feed().clone());
+        async move {
+            let asking = async {
+                let session = Session::connect(&history, APPLICATION_NAME).await?;
+                // In this order: a setup that has ended meanwhile has left its record.
+                if setup_lock::is_taken(&session).await? {
+                    return Ok(Tenure::BeingSetUp);
+                }
+                // None at all is for the appender to find.
+                let now = FeedRecord::load(&session, &feed.record.slot).await?;
+                let is_own = now.is_none_or(|now| feed.is(&now));
+                Ok::<_, SetupError>(if is_own { Tenure::Own } else { Tenure::Over })
+            };
+            asking.await.map_err(|error| error.to_string())
+        }
+        .boxed()
     }
 
     fn ended(&self, end: FeedEnd) {

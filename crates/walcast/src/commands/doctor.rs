@@ -55,7 +55,10 @@ pub(crate) async fn examine(target: &Target, wal_budget: Option<u64>) -> Vec<Fin
             examine_source(target, wal_budget, &session, &history, &mut findings).await;
             findings
         }
-        Err(error) => vec![connection_finding("connection", &error)],
+        Err(error) => {
+            let away = connection_finding("connection", &error);
+            [Some(away), history.hole_finding(None)].into_iter().flatten().collect()
+        }
     };
     let is_away =
         findings.iter().any(|found| found.check == "connection" && found.severity == Severity::Error);
@@ -148,6 +151,8 @@ async fn examine_source(
         }
         Err(error) => findings.push(unanswered("slot", &error)),
     }
+    let standing = walsender.as_ref().ok().and_then(|facts| facts.standing.as_ref());
+    findings.extend(history.hole_finding(standing));
     match blockers(session).await {
         Ok(open) => findings.extend(transactions::findings(&open, has_slot)),
         Err(error) => findings.push(unanswered("open_transactions", &error)),

@@ -22,11 +22,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
-use walcast_history::{FeedRecord, NewFeed, schema};
+use walcast_history::{FeedRecord, NewFeed, schema, setup_lock};
 use walcast_postgres::{ConnectionConfig, Session};
 use walcast_replication::metrics::ENDED_TOTAL;
 use walcast_replication::publication::PublicationSettings;
 use walcast_replication::slot::{self, Ensured, SlotFacts, SlotSettings};
+use walcast_replication::{ReplicationConnection, ReplicationSettings};
 
 pub(crate) use error::SetupError;
 pub(crate) use loss::Loss;
@@ -36,6 +37,7 @@ pub(crate) use publications::published;
 pub(crate) use wal_limit::wal_limit_note;
 
 use super::doctor::Finding;
+use crate::app::is_of_this_life;
 use crate::settings::ServeSettings;
 
 /// The name of setup's sessions in `pg_stat_activity`.
@@ -103,7 +105,7 @@ pub(crate) enum StartOver<'a> {
     Never,
     /// Whatever its state; a slot that no feed is known for goes too.
     Always,
-    /// If it has a hole: its slot shows that, or this says of the feed that is there that one was found in it.
+    /// If it has a hole: its slot or its record shows that, or this says of the feed that is there that one was found in it.
     OnHole(&'a (dyn Fn(&FeedRecord) -> bool + Sync)),
 }
 
@@ -120,8 +122,7 @@ pub(crate) async fn prepare(
     let mut missing = Vec::new();
     let (mut history, source) = sessions(target).await?;
     let has_schema = apply_schema(&mut history, &mut missing, say).await?;
-    // One setup of a history at a time, until its session ends: two would take each other's slot for a left-over.
-    history.execute("SELECT pg_advisory_lock(hashtext('walcast'), hashtext('setup'))", &[]).await?;
+    setup_lock::take(&history).await?;
     let feed = if has_schema { FeedRecord::load(&history, &target.slot.name).await? } else { None };
     let is_over = match start_over {
         StartOver::Never => false,
@@ -146,10 +147,8 @@ pub(crate) async fn prepare(
     say_unreadable(&source, &target.publication, say).await?;
     let mut gives_up = is_over;
     if let Some(feed) = feed {
-        match go_on(&history, &source, feed, &database, say).await {
-            Err(SetupError::Replication(error))
-                if error.is_hole() && matches!(start_over, StartOver::OnHole(_)) =>
-            {
+        match go_on(target, &history, &source, feed, &database, say).await {
+            Err(error) if error.is_hole() && matches!(start_over, StartOver::OnHole(_)) => {
                 tracing::error!(%error, "changes are missing, or may be");
                 gives_up = true;
             }
@@ -168,9 +167,7 @@ pub(crate) async fn prepare(
         drop_slot(&source, &target.slot.name, &database, say).await?;
     } else if slot::inspect(&source, &target.slot.name).await?.is_some() {
         // Refused before it is planned: what is planned may be dropped.
-        let reason = "it exists, and this history has no feed for it; `walcast setup --start-over` drops it";
-        let slot = target.slot.name.clone();
-        return Err(walcast_replication::Error::SlotForeign { slot, reason: reason.to_owned() }.into());
+        return Err(slot::without_feed(&target.slot.name).into());
     }
     FeedRecord::plan_slot(&history, &target.slot.name).await?;
     let created = match ensure_slot(&source, &target.slot, &database, say).await? {
@@ -201,6 +198,7 @@ pub(crate) async fn prepare(
 
 /// Goes on with a feed that is there, as far as its slot has all that it lacks.
 async fn go_on(
+    target: &Target,
     history: &Session,
     source: &Session,
     feed: FeedRecord,
@@ -213,6 +211,14 @@ async fn go_on(
     let gone = walcast_history::Error::FeedGone { feed: feed.id.clone() };
     let feed = FeedRecord::load(history, &feed.slot).await?.filter(|now| now.id == feed.id).ok_or(gone)?;
     slot::check(facts.as_ref(), &feed.slot, database, feed.position)?;
+    if let Some(hole) = feed.hole_with(&target.publication.names()) {
+        let settings = ReplicationSettings::default();
+        let connecting = ReplicationConnection::connect(&target.source, APPLICATION_NAME, &settings);
+        let standing = Box::pin(connecting).await?.standing().await?;
+        if is_of_this_life(hole, &feed, &standing) {
+            return Err(SetupError::Hole(hole.clone()));
+        }
+    }
     say(Note::unchanged("slot", format!("slot {:?} is there", feed.slot)));
     say(Note::unchanged("feed", format!("feed {} goes on from {}", feed.id, feed.position)));
     Ok(feed)
@@ -233,8 +239,12 @@ pub(crate) async fn require_free_slot(target: &Target) -> Result<(), SetupError>
     // A slot of another kind will never do, which is said by what looks at it next.
     let facts =
         slot::inspect(&source, slot).await?.filter(|facts| can_be_ours(facts, target.source.database()));
-    match facts.and_then(|facts| facts.active_pid) {
-        Some(pid) => Err(walcast_replication::Error::SlotInUse { slot: slot.clone(), pid: Some(pid) }.into()),
+    let holder = match facts {
+        Some(_) => slot::holder(&source, slot).await?,
+        None => None,
+    };
+    match holder {
+        Some(_) => Err(walcast_replication::Error::SlotInUse { slot: slot.clone(), holder }.into()),
         None => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ mod report;
 mod tests;
 
 use serde::Serialize;
-use walcast_history::{ClientName, History, Inspection};
+use walcast_history::{ClientName, History, Hole, Inspection};
 use walcast_model::{Cursor, Lsn};
 use walcast_postgres::{Pool, Session};
 use walcast_replication::{Error, START_OVER, slot};
@@ -48,6 +48,9 @@ pub(crate) struct Status {
     /// The feed cannot go on from its slot.
     #[serde(skip)]
     has_hole: bool,
+    /// Why the feed cannot go on although its slot is there.
+    #[serde(skip)]
+    hole: Option<Hole>,
 }
 
 /// The slot, as the source has it.
@@ -141,7 +144,7 @@ impl Status {
             }
         }
         let past = match history {
-            Ok(inspection) => status.set_history(&inspection, &target.slot.name),
+            Ok(inspection) => status.set_history(&inspection, target),
             // One database that is away is one problem.
             Err(walcast_history::Error::Postgres { source, .. }) if away == Some(source.to_string()) => {
                 tracing::debug!(error = %source, "the history is away with the source");
@@ -184,6 +187,10 @@ impl Status {
                 self.daemon.address,
                 self.daemon.elsewhere()
             ));
+        }
+        // The daemon that has found it says it too.
+        if let Some(hole) = self.hole.clone().filter(|_| !(self.is_ours() && self.daemon.is_interrupted())) {
+            self.problem("", &hole, Some(START_OVER.to_owned()));
         }
         if self.is_ours() && self.daemon.complains() {
             self.problems.extend(self.daemon.reasons());
@@ -241,7 +248,8 @@ impl Status {
                 Past::Another | Past::Known => format!("there is no slot {name:?}"),
                 Past::Unknown => format!(
                     "there is no slot {name:?}: run walcast setup, or, if the history that cannot be asked has a feed of it, \
-                     walcast setup --start-over"
+                     stop walcast first, then run \
+                     walcast setup --start-over --yes"
                 ),
             });
             return;
@@ -259,7 +267,7 @@ impl Status {
             }
             // What it was acknowledged for is not known, so nothing goes on from it.
             (_, Past::Empty(what)) => self.problems.push(format!(
-                "slot {name:?} exists, and {what}: name the history that has its feed with --history-url, or run {START_OVER}"
+                "slot {name:?} exists, and {what}: name the history that has its feed with --history-url, or {START_OVER}"
             )),
             (Ok(()) | Err(Error::SlotAhead { .. } | Error::SlotInUse { .. }), _) => {}
             (Err(error), _) => {
@@ -269,9 +277,11 @@ impl Status {
         }
     }
 
-    fn set_history(&mut self, inspection: &Inspection, slot: &str) -> Past {
+    fn set_history(&mut self, inspection: &Inspection, target: &Target) -> Past {
+        let slot = &target.slot.name;
         let past = match &inspection.feed {
-            Some(feed) if feed.slot == slot => {
+            Some(feed) if feed.slot == *slot => {
+                self.hole = feed.hole_with(&target.publication.names()).cloned();
                 self.feed = Some(feed.id.to_string());
                 self.stored = Some(feed.position);
                 self.oldest = Some(feed.oldest);

@@ -2,13 +2,14 @@
 
 use walcast_history::{Error, FeedRecord, schema};
 use walcast_postgres::Session;
+use walcast_replication::START_OVER;
 use walcast_replication::identity::{self, Continuity, Standing};
 
 use super::finding::Finding;
 use super::fix::Fix;
 use super::slot::StoredFeed;
 use super::{Target, connection_finding, size, unanswered};
-use crate::app::origin;
+use crate::app::{is_of_this_life, origin};
 
 /// What was found at the history's Postgres.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct HistoryFacts {
     same_database: bool,
     /// Where it is, for people; never with a password.
     place: String,
+    /// With which publications the slot is read.
+    publications: Vec<String>,
     answer: Result<Answer, Finding>,
 }
 
@@ -51,7 +54,7 @@ pub(crate) async fn examine(target: &Target) -> HistoryFacts {
             Err(finding)
         }
     };
-    HistoryFacts { same_database, place, answer }
+    HistoryFacts { same_database, place, publications: target.publication.names(), answer }
 }
 
 async fn ask(session: &Session, slot: &str) -> Result<Answer, Finding> {
@@ -163,6 +166,14 @@ impl HistoryFacts {
     pub(crate) fn source_finding(&self, standing: &Standing) -> Option<Finding> {
         let feed = self.answer.as_ref().ok()?.feed.as_ref()?;
         Some(judged(identity::judge(&origin(feed), standing, feed.position), feed))
+    }
+
+    /// That changes are missing for good. `standing`: the source, where it says what it is.
+    pub(super) fn hole_finding(&self, standing: Option<&Standing>) -> Option<Finding> {
+        let feed = self.answer.as_ref().ok()?.feed.as_ref()?;
+        let hole = feed.hole_with(&self.publications)?;
+        let is_there = standing.is_none_or(|standing| is_of_this_life(hole, feed, standing));
+        is_there.then(|| Finding::error("feed_hole", hole.to_string(), START_OVER))
     }
 
     /// What they mean. `source_is_away`: it has been said that the source cannot be connected to.

@@ -91,7 +91,8 @@ impl Slot {
         }
         if feed == StoredFeed::None {
             let message = format!("slot {name:?} exists, and the history has no feed that it belongs to");
-            return vec![Finding::error("slot", message, Fix::run("walcast setup --start-over"))];
+            let fix = Fix::from("stop walcast first").then(Fix::run("walcast setup --start-over --yes"));
+            return vec![Finding::error("slot", message, fix)];
         }
         let mut findings = vec![self.activity(facts)];
         findings.extend(self.unreserved(facts));
@@ -126,7 +127,7 @@ impl Slot {
             (Some(pid), Some(application)) if !application.starts_with("walcast") => Finding::error(
                 "slot",
                 format!("slot {name:?} is read by {application:?} (process {pid})"),
-                Fix::from("stop that program, or end its session:")
+                Fix::from("stop that program; only if it is gone for good, end its session:")
                     .then(Fix::sql(format!("SELECT pg_terminate_backend({pid});"))),
             ),
             (Some(pid), _) => {
@@ -163,7 +164,7 @@ impl Slot {
 }
 
 fn failure(error: &Error) -> Finding {
-    Finding::error("slot", error.to_string(), error.hint().unwrap_or_else(|| format!("run {START_OVER}")))
+    Finding::error("slot", error.to_string(), error.hint().unwrap_or_else(|| START_OVER.to_owned()))
 }
 
 #[cfg(test)]

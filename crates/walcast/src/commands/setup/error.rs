@@ -1,5 +1,6 @@
 //! Why the feed's foundations are not there, or not torn down.
 
+use walcast_history::Hole;
 use walcast_postgres::ErrorClass;
 use walcast_replication::START_OVER;
 
@@ -26,6 +27,9 @@ pub(crate) enum SetupError {
         /// The source's.
         found: String,
     },
+    /// Whoever has read the slot has found that changes are missing.
+    #[error("{0}")]
+    Hole(Hole),
     /// A database cannot be connected to; both were asked.
     #[error("{0}")]
     Away(Away),
@@ -103,7 +107,9 @@ impl SetupError {
     /// How to react.
     pub(crate) fn class(&self) -> ErrorClass {
         match self {
-            Self::Missing(_) | Self::LeftOver { .. } | Self::AnotherCluster { .. } => ErrorClass::Operator,
+            Self::Missing(_) | Self::LeftOver { .. } | Self::AnotherCluster { .. } | Self::Hole(_) => {
+                ErrorClass::Operator
+            }
             Self::Away(away) => away.class(),
             Self::Postgres(error) => error.class(),
             Self::Replication(error) => error.class(),
@@ -116,13 +122,23 @@ impl SetupError {
         matches!(self, Self::Replication(walcast_replication::Error::SlotInUse { .. }))
     }
 
+    /// Changes are missing, or may be: only another feed can go on.
+    pub(crate) fn is_hole(&self) -> bool {
+        match self {
+            Self::Hole(_) => true,
+            Self::Replication(error) => error.is_hole(),
+            _ => false,
+        }
+    }
+
     /// What a person can do about it. `command`: what is to be run again then.
     pub(crate) fn hint(&self, command: &str) -> Option<String> {
         match self {
             Self::Missing(_) => Some(format!(
                 "then run {command} again; walcast setup --print has all that is to be run in the databases, for an administrator"
             )),
-            Self::AnotherCluster { .. } => Some(format!("connect to the right server, or run {START_OVER}")),
+            Self::AnotherCluster { .. } => Some(format!("connect to the right server, or {START_OVER}")),
+            Self::Hole(_) => Some(START_OVER.to_owned()),
             Self::Away(away) => {
                 let mut hints: Vec<&str> = away.each().filter_map(|(_, error)| error.hint()).collect();
                 hints.dedup();
@@ -149,6 +165,7 @@ impl SetupError {
 #[cfg(test)]
 mod tests {
     use walcast_postgres::{Error, ErrorClass, ServerError};
+    use walcast_replication::slot::{Client, Holder};
 
     use super::{Away, SetupError};
     use crate::commands::doctor::{Finding, Fix};
@@ -180,9 +197,17 @@ mod tests {
 
     #[test]
     fn a_slot_in_use_is_waited_for_by_the_daemon_alone() {
-        let busy = walcast_replication::Error::SlotInUse { slot: "walcast".into(), pid: Some(7) };
+        let client =
+            Client { application: "walcast replication".into(), user: "w".into(), arrival: "".into() };
+        let holder = Some(Holder { pid: 7, client: Some(client) });
+        let busy = walcast_replication::Error::SlotInUse { slot: "walcast".into(), holder };
         let busy = SetupError::from(busy);
-        assert!(busy.hint("walcast serve").unwrap().contains("takes over as soon as"));
+        assert!(busy.to_string().ends_with("by process 7 (\"walcast replication\" of w)"), "{busy}");
+        let hint = busy.hint("walcast serve").unwrap();
+        assert!(hint.contains("takes over as soon as"), "{hint}");
+        // A walcast that works is not to be ended.
+        let (first, then) = hint.split_once(" Only if its client is gone for good").expect("when to end it");
+        assert!(!first.contains("terminate") && then.contains("pg_terminate_backend(7)"), "{hint}");
         let hint = busy.hint("walcast teardown").unwrap();
         assert!(
             hint.starts_with("stop the daemon first (") && hint.ends_with("then run walcast teardown again"),

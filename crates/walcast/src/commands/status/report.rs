@@ -47,6 +47,7 @@ impl Status {
             }
             () if self.has_hole && lacks_slot => "the feed cannot go on: its slot is gone".to_owned(),
             () if self.has_hole => "the feed cannot go on: its slot is lost".to_owned(),
+            () if self.hole.is_some() => "the feed cannot go on: changes are missing".to_owned(),
             () if lacks_slot => "not set up".to_owned(),
             () if is_ours && daemon.is_stopping().is_none() => {
                 "starting or stopping: nobody is let in".to_owned()
