@@ -133,8 +133,8 @@ pub enum Error {
     },
     /// Stored changes do not follow each other as they were written.
     #[error(
-        "the history has a hole at {at}: it was changed by hand or its Postgres lost data; restore it, or start \
-         over with `walcast teardown` and `walcast setup`"
+        "the history has a hole at {at}: it was changed by hand or its Postgres lost data; restore it, or \
+         start over: stop walcast first, then run `walcast setup --start-over --yes`, which drops the slot and the history"
     )]
     Hole {
         /// Where something is missing.
