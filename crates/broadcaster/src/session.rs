@@ -7,6 +7,8 @@
 //!                           └► Syncing ──► Relisting ──► Seam ┘ snapshot_complete
 //!                              ▲            │
 //!                              └────────────┘ the tables are others meanwhile
+//!
+//!  anywhere ──the cursor cannot be served──► Reaching ──it is known which could──► Over
 //! ```
 //!
 //! Nothing here waits, connects or writes: [`Session::next`] gives the next frame, or says what it waits for, or asks
@@ -17,6 +19,7 @@ mod binding;
 mod compacted;
 mod definitions;
 mod opening;
+mod reaching;
 mod streaming;
 mod syncing;
 
@@ -26,7 +29,7 @@ use std::sync::Arc;
 use walcast_feed::Feed;
 use walcast_filter::Schema;
 use walcast_history::Page;
-use walcast_model::{Cursor, FeedId, Relation, RelationName, Snapshot};
+use walcast_model::{Cursor, FeedId, Oid, Relation, RelationName, Snapshot};
 use walcast_policy::Rights;
 use walcast_protocol::{
     Catchup, CaughtUp, ErrorCode, Mode, ServerMessage, StartAt, Subscribed, SubscriptionId, Waiting,
@@ -40,6 +43,7 @@ use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::lineage::Lineage;
 use crate::past::KnownTable;
+use crate::reach::Reached;
 use crate::refusal::Refusal;
 use crate::request::{Asked, Request};
 use crate::router::{Router, ShapeHandle};
@@ -49,6 +53,7 @@ use crate::wanted::{Entries, ShapeKey};
 use binding::Binding;
 pub(crate) use compacted::Folded;
 use definitions::Definitions;
+use reaching::Reaching;
 use streaming::Stream;
 use syncing::Sync;
 
@@ -99,6 +104,8 @@ pub(crate) enum Question {
     Schemas { tables: Vec<RelationName>, freshness: Freshness, insist: bool },
     /// A table as filters are bound to it, in this definition.
     Schema { relation: Arc<Relation>, freshness: Freshness },
+    /// From where on its shape can be served, at `from` or later.
+    Reach { from: Cursor },
 }
 
 /// The answer to a [`Question`]. Failures that pass by themselves are not among them: the driver asks again.
@@ -114,6 +121,7 @@ pub(crate) enum Answer {
     /// Those that are published.
     Schemas(Result<Vec<Arc<Schema>>, Refusal>),
     Schema(Result<Arc<Schema>, Refusal>),
+    Reach(Result<Reached, Refusal>),
 }
 
 /// What a session waits for.
@@ -150,6 +158,8 @@ enum Phase {
     Syncing(Sync),
     /// Entered when it may send what the feed and history have; left never.
     Streaming(Stream),
+    /// Entered when it is refused for its cursor; left when it is known at which one it would not be.
+    Reaching(Reaching),
     /// Entered when it was refused; left never.
     Over,
 }
@@ -179,6 +189,8 @@ pub(crate) struct Session {
     /// Written before anything else happens; a handful at most.
     frames: VecDeque<Frame>,
     told: Definitions,
+    /// Tables of its patterns of which its client can have rows from before its cursor. Sorted.
+    given: Box<[Oid]>,
     waiting_told: bool,
     /// Where its own barrier came back: everything committed before it was asked for is before that.
     barrier: Option<Cursor>,
@@ -223,6 +235,7 @@ impl Session {
             // A definition and a change: seldom are there more.
             frames: VecDeque::with_capacity(2),
             told: Definitions::default(),
+            given: Box::default(),
             waiting_told: false,
             barrier: None,
             last_cursor: Cursor::ZERO,
@@ -263,6 +276,7 @@ impl Session {
         // What was made under the old rights and not taken yet is not given out.
         self.frames.clear();
         self.told.clear();
+        self.given = Box::default();
         self.shape = self.world.router.shape(key);
         self.scanning.clear();
         (self.start, self.feed) = (StartAt::Snapshot, None);
@@ -284,6 +298,7 @@ impl Session {
                 Phase::Place { .. } => self.place(),
                 Phase::Syncing(_) => self.sync(),
                 Phase::Streaming(_) => self.stream(),
+                Phase::Reaching(_) => self.reach(),
                 Phase::Over => return Step::Over,
             };
             match wait {
@@ -313,6 +328,7 @@ impl Session {
             Answer::Sync(Err(refusal)) => self.sync_refused(refusal),
             Answer::Schemas(schemas) => self.tables_defined(schemas),
             Answer::Schema(schema) => self.relation_defined(schema),
+            Answer::Reach(reached) => self.reached(reached),
         }
     }
 
@@ -371,7 +387,15 @@ impl Session {
         self.frames.push_back(message.into().into());
     }
 
+    /// It ends; where that is because of its cursor, as soon as it is known at which one it would not.
     fn refuse(&mut self, refusal: Refusal) {
+        match Reaching::of(&refusal) {
+            Some(reaching) if self.shape.wanted().is_filtered() => self.phase = Phase::Reaching(reaching),
+            _ => self.end(refusal),
+        }
+    }
+
+    fn end(&mut self, refusal: Refusal) {
         metrics::counter!(crate::metrics::ERRORS, "code" => refusal.code.to_string()).increment(1);
         tracing::debug!(id = %self.id, %refusal, "a subscription ends");
         let message = refusal.told(self.may_know_all).into_message(Some(self.id.clone()), false);

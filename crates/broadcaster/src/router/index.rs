@@ -74,7 +74,7 @@ impl Definition {
     fn add(&mut self, number: ShapeNumber, shape: &Arc<Shape>, choice: Option<Choice>) {
         self.remove(number);
         match choice {
-            Some(Choice::Nothing) => {}
+            Some(Choice::Nothing | Choice::Withheld) => {}
             // Its sessions have to be told of every change, and end with the first that concerns them.
             Some(Choice::Unfit) => drop(self.unbound.insert(number, Arc::clone(shape))),
             Some(Choice::Rows(predicate)) => {
@@ -255,6 +255,9 @@ impl Index {
         for definition in self.definitions.get_mut(&relation.oid()).into_iter().chain(coming) {
             if definition.is_of(relation) {
                 definition.add(*number, shape, Some(choice.clone()));
+            } else if matches!(shape.wanted().choice(&definition.relation), Some(Choice::Unfit)) {
+                // As long as the table was never given, it was not to be told of it.
+                definition.add(*number, shape, Some(Choice::Unfit));
             }
         }
     }
