@@ -199,6 +199,24 @@ async fn a_table_that_is_given_no_longer_is_not_passed_over_however_often_it_was
     }
 }
 
+#[tokio::test]
+async fn what_the_router_passed_over_while_nothing_was_given_is_not_passed_over_by_who_was_given_some() {
+    use Shape::{Full, Keys};
+    let mut bench = log(1 << 20, &[(0, Full)], [Keys, Full, Full]).await;
+    let all = r#"[{"table":"*"}]"#;
+    // Keeps the shape, which is given nothing of the table as it is now.
+    let mut first =
+        bench.session_with(&format!(r#""tables":{all},"cursor":"latest""#), &policy()).unwrap();
+    bench.take(&mut first);
+    for (number, shape) in [(1, Keys), (2, Full)] {
+        bench.source.defined.lock().unwrap().push(defined("f", shape));
+        bench.append(parts(number, &[(0, shape)]), 0).await;
+        bench.route();
+    }
+    assert_eq!(ends(&bench, all, &policy(), at(20)).expect("an error").oldest, Some(at(30)));
+    assert_eq!(error(&bench.take(&mut first).0), None);
+}
+
 /// What a reach that is kept says, of which every client asks the same.
 async fn first(reach: &Reach, bench: &Bench, from: Cursor) -> Reached {
     let session = bench.session(&format!(r#""tables":{F},"cursor":"0/1""#)).unwrap();
