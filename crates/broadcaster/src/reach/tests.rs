@@ -205,8 +205,7 @@ async fn what_the_router_passed_over_while_nothing_was_given_is_not_passed_over_
     let mut bench = log(1 << 20, &[(0, Full)], [Keys, Full, Full]).await;
     let all = r#"[{"table":"*"}]"#;
     // Keeps the shape, which is given nothing of the table as it is now.
-    let mut first =
-        bench.session_with(&format!(r#""tables":{all},"cursor":"latest""#), &policy()).unwrap();
+    let mut first = bench.session_with(&format!(r#""tables":{all},"cursor":"latest""#), &policy()).unwrap();
     bench.take(&mut first);
     for (number, shape) in [(1, Keys), (2, Full)] {
         bench.source.defined.lock().unwrap().push(defined("f", shape));
