@@ -20,6 +20,7 @@ mod compacted;
 mod definitions;
 mod opening;
 mod reaching;
+mod steps;
 mod streaming;
 mod syncing;
 
@@ -27,23 +28,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use walcast_feed::Feed;
-use walcast_filter::Schema;
-use walcast_history::Page;
-use walcast_model::{Cursor, FeedId, Oid, Relation, RelationName, Snapshot};
+use walcast_model::{Cursor, FeedId, Oid, Relation, RelationName};
 use walcast_policy::Rights;
 use walcast_protocol::{
     Catchup, CaughtUp, ErrorCode, Mode, ServerMessage, StartAt, Subscribed, SubscriptionId, Waiting,
 };
-use walcast_snapshot::SnapshotEvent;
 
-use crate::acks::Position;
-use crate::catalog::Freshness;
 use crate::encode::{self, Frame, Heads};
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::lineage::Lineage;
-use crate::past::KnownTable;
-use crate::reach::Reached;
 use crate::refusal::Refusal;
 use crate::request::{Asked, Request};
 use crate::router::{Router, ShapeHandle};
@@ -54,6 +48,7 @@ use binding::Binding;
 pub(crate) use compacted::Folded;
 use definitions::Definitions;
 use reaching::Reaching;
+pub(crate) use steps::{Answer, Question, Step, Wait};
 use streaming::Stream;
 use syncing::Sync;
 
@@ -67,78 +62,6 @@ pub(crate) struct World {
     pub(crate) router: Arc<Router>,
     pub(crate) scans: Scans,
     pub(crate) limits: Limits,
-}
-
-/// What a session does next.
-#[derive(Debug)]
-pub(crate) enum Step {
-    /// Write this.
-    Frame(Frame),
-    /// Find this out, and hand in the answer. Until then it may be asked for its next step, and waits.
-    Ask(Question),
-    /// Begin an initial sync of these tables, and hand in its events, one by one, as [`Answer::Sync`].
-    Sync(Vec<RelationName>),
-    /// Nothing to do before this happens.
-    Wait(Wait),
-    /// Over: its last frame said why.
-    Over,
-}
-
-/// What a session cannot find out by itself.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Question {
-    /// What its client has acknowledged.
-    Acked,
-    /// The published tables: as they are now, or as they were lately if that has all that the shape names.
-    Tables { now: bool },
-    /// How far history reaches back.
-    Oldest,
-    /// A page of history.
-    Page { from: Cursor, to: Cursor },
-    /// The net effect of transactions of history.
-    Latest { from: Cursor, to: Cursor },
-    /// The first transaction in history that a snapshot does not see.
-    FirstInvisible { snapshot: Snapshot, before: Cursor },
-    /// Tables as filters are bound to them, in the definition that they have now.
-    /// Without `insist` it is asked once: a source that is away keeps nobody from history.
-    Schemas { tables: Vec<RelationName>, freshness: Freshness, insist: bool },
-    /// A table as filters are bound to it, in this definition.
-    Schema { relation: Arc<Relation>, freshness: Freshness },
-    /// From where on its shape can be served, at `from` or later.
-    Reach { from: Cursor },
-}
-
-/// The answer to a [`Question`]. Failures that pass by themselves are not among them: the driver asks again.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    Acked(Result<Option<Position>, Refusal>),
-    Tables(Result<Arc<Vec<KnownTable>>, Refusal>),
-    Oldest(Result<Cursor, Refusal>),
-    Page(Result<Page, Refusal>),
-    Latest(Result<Folded, Refusal>),
-    FirstInvisible(Result<Option<Cursor>, Refusal>),
-    Sync(Result<SnapshotEvent, Refusal>),
-    /// Those that are published.
-    Schemas(Result<Vec<Arc<Schema>>, Refusal>),
-    Schema(Result<Arc<Schema>, Refusal>),
-    Reach(Result<Reached, Refusal>),
-}
-
-/// What a session waits for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Wait {
-    /// The gate opens.
-    Gate,
-    /// The answer to its question.
-    Answer,
-    /// The next event of its initial sync.
-    Sync,
-    /// Its barrier comes back, or the feed's head reaches the cursor.
-    Head(Cursor),
-    /// Its shape is concerned by something at or after the cursor.
-    Shape(Cursor),
-    /// The router has seen something after the cursor.
-    Seen(Cursor),
 }
 
 /// Where a session is.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics::counter;
 use postgres_types::{PgLsn, ToSql};
 use tokio::time::Instant;
 use tokio_postgres::Transaction;
@@ -12,6 +13,7 @@ use super::Reader;
 use crate::Error;
 use crate::column::{get, lsn, optional_lsn, parameter};
 use crate::error::Doing;
+use crate::metrics as names;
 
 /// How long it is searched for.
 const SEARCH_MAX: Duration = Duration::from_secs(3);
@@ -60,9 +62,11 @@ impl Reader {
         let mut left = to;
         let searched = search(&transaction, &digests, (from, to), &mut left).await;
         if !matches!(&searched, Err(error) if error.sqlstate() == Some(CANCELED_SQLSTATE)) {
+            counter!(names::SEARCHES, "result" => "done").increment(1);
             transaction.rollback().await.doing(SEARCH)?;
             return Ok(searched?.unwrap_or(from));
         }
+        counter!(names::SEARCHES, "result" => "given_up").increment(1);
         tracing::warn!(
             before = %left, seconds = SEARCH_MAX.as_secs(),
             "change_history takes too long to search: a client is told a later position than the first one that it could have"
