@@ -1,6 +1,8 @@
 //! Subscriptions with a `where` hold exactly the rows for which Postgres says that it is true: after the initial sync, at
 //! every moment after it, and when they come from history.
 
+mod altered;
+
 use std::collections::BTreeMap;
 
 use rand::rngs::StdRng;

@@ -24,7 +24,7 @@ pub(crate) async fn begin(daemon: &Daemon, line: &str, headers: &str, body: &str
 }
 
 /// Status and body.
-async fn ask(daemon: &Daemon, line: &str, headers: &str, body: &str) -> (u16, Value) {
+pub(crate) async fn ask(daemon: &Daemon, line: &str, headers: &str, body: &str) -> (u16, Value) {
     let mut socket = begin(daemon, line, headers, body).await;
     let mut text = String::new();
     within("an answer", LIMIT, socket.read_to_string(&mut text)).await.expect("an answer");

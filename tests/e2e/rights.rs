@@ -1,5 +1,8 @@
 //! Who may have what: policies by the real daemon, on real rows, and attempts to get at what is not one's own.
 
+mod altered;
+mod claims;
+
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 

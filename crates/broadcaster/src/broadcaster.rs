@@ -21,6 +21,7 @@ use crate::lineage::Lineage;
 use crate::lookup::{Looked, Lookup};
 use crate::metrics;
 use crate::past::{InitialSync, PastPages};
+use crate::reach::Reach;
 use crate::refusal::Refusal;
 use crate::request::Request;
 use crate::router::Router;
@@ -86,7 +87,9 @@ impl Broadcaster {
         let lookups = Turns::new(limits.rows_max, limits.rows_per_user_max);
         let acks = Acks::new(clients, limits.ack_interval);
         let tasks = TaskTracker::new();
-        let services = Services { past, source, turns, lookups, catalog, barriers, acks, folds, tasks };
+        let reach = Reach::new(Arc::clone(&past));
+        let services =
+            Services { past, source, turns, lookups, catalog, reach, barriers, acks, folds, tasks };
         let scans = Scans::new(limits.scans_per_user_max);
         let world = World { feed_id, lineage, feed, gate, router, scans, limits };
         let (world, services) = (Arc::new(world), Arc::new(services));

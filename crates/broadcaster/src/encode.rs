@@ -247,7 +247,7 @@ fn plan(part: &Part, wanted: &Wanted, view: View<'_>) -> Planned {
             }
         };
         let op = match &current.choice {
-            Choice::Nothing => continue,
+            Choice::Nothing | Choice::Withheld => continue,
             Choice::Unfit if view.skips_unfit => continue,
             Choice::Unfit => {
                 return Planned { plans, gap: Some(Gap::Unfit(Arc::clone(&change.relation))) };

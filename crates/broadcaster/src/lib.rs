@@ -45,6 +45,7 @@ mod lookup;
 mod metrics;
 mod past;
 mod preview;
+mod reach;
 mod refusal;
 mod request;
 mod router;

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use walcast_filter::Schema;
 use walcast_history::{ErrorClass, LatestPage, Page, PageLimits, Reader};
-use walcast_model::{Cursor, Oid, Relation, RelationName, Snapshot};
+use walcast_model::{Cursor, Oid, Relation, RelationDigest, RelationName, Snapshot};
 use walcast_protocol::ErrorCode;
 use walcast_snapshot::{FoundRows, Key, SnapshotEvent, SnapshotTable, Snapshots};
 
@@ -48,6 +48,22 @@ pub trait PastPages: std::fmt::Debug + Send + Sync + 'static {
     /// The oldest cursor that can be served.
     fn oldest(&self) -> BoxFuture<'_, Result<Cursor, Unanswered>>;
 
+    /// The definitions that changes came with, at least of those that are there. Those who never have any that does not fit
+    /// need not say.
+    fn definitions(&self) -> BoxFuture<'_, Result<Vec<Arc<Relation>>, Unanswered>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// From where on, between `from` and `to`, no change came with one of these definitions; see [`Reader::first_without`].
+    fn first_without<'a>(
+        &'a self,
+        _definitions: &'a [RelationDigest],
+        from: Cursor,
+        _to: Cursor,
+    ) -> BoxFuture<'a, Result<Cursor, Unanswered>> {
+        Box::pin(std::future::ready(Ok(from)))
+    }
+
     /// The first transaction before `before` that `snapshot` does not see. [`Unanswered::Never`] when one that it does
     /// not see may be gone.
     fn first_invisible<'a>(
@@ -81,6 +97,22 @@ impl PastPages for Reader {
 
     fn oldest(&self) -> BoxFuture<'_, Result<Cursor, Unanswered>> {
         Box::pin(async move { Self::oldest(self).await.map_err(|error| of_history(&error)) })
+    }
+
+    fn definitions(&self) -> BoxFuture<'_, Result<Vec<Arc<Relation>>, Unanswered>> {
+        Box::pin(async move { Self::definitions(self).await.map_err(|error| of_history(&error)) })
+    }
+
+    fn first_without<'a>(
+        &'a self,
+        definitions: &'a [RelationDigest],
+        from: Cursor,
+        to: Cursor,
+    ) -> BoxFuture<'a, Result<Cursor, Unanswered>> {
+        Box::pin(async move {
+            let first = Self::first_without(self, definitions, from, to).await;
+            first.map_err(|error| of_history(&error))
+        })
     }
 
     fn first_invisible<'a>(

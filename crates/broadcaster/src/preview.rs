@@ -73,7 +73,7 @@ impl Preview {
         let is_taken = match self.wanted.choice(relation)? {
             Choice::Everything => true,
             Choice::Rows(predicate) => predicate.evaluate(row).matches().unwrap_or(false),
-            Choice::Nothing | Choice::Unfit => false,
+            Choice::Nothing | Choice::Withheld | Choice::Unfit => false,
         };
         let selection = self.wanted.of(relation.name()).filter(|_| is_taken)?;
         let mut out = Vec::new();

@@ -4,6 +4,8 @@ use walcast_filter::FilterError;
 use walcast_model::{Cursor, FeedId, RelationName};
 use walcast_protocol::{ErrorCode, ErrorMessage, SubscriptionId};
 
+use crate::reach::Reached;
+
 /// A refusal: what an `error` message says. The connection and its other subscriptions go on.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{code}: {message}")]
@@ -77,6 +79,21 @@ impl Refusal {
         let message = format!("history begins at {oldest}, after the cursor {cursor}");
         let refusal = Self::new(ErrorCode::CursorTooOld, message).hint(SYNC_AGAIN);
         Self { oldest: Some(oldest), ..refusal }
+    }
+
+    /// With a position that a subscription like the refused one can be resumed at.
+    pub(crate) fn resuming_at(self, reached: Reached) -> Self {
+        let (oldest, words) = match reached {
+            Reached::From(at) if self.oldest == Some(at) => return self,
+            Reached::From(at) => (Some(at), format!("the subscription can be served from {at} on")),
+            Reached::Nowhere => {
+                (None, "there is no position yet from which the subscription can be served".to_owned())
+            }
+            Reached::Unknown => {
+                (None, "from where on the subscription can be served is not known now".to_owned())
+            }
+        };
+        Self { message: format!("{}; {words}", self.message), oldest, ..self }
     }
 
     /// History let go of what an initial sync needed of it.

@@ -65,6 +65,11 @@ impl Deref for ShapeHandle {
 }
 
 impl ShapeHandle {
+    /// The shape, without a hold on it.
+    pub(crate) fn shape(&self) -> Arc<Shape> {
+        Arc::clone(&self.shape)
+    }
+
     /// The frames of a whole part of the feed, kept for others if there are any.
     pub(crate) fn frames(&self, part: &Part) -> Arc<Encoded> {
         let shared = self.shape.sessions.load(Ordering::Relaxed) > 1;

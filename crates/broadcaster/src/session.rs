@@ -7,6 +7,8 @@
 //!                           └► Syncing ──► Relisting ──► Seam ┘ snapshot_complete
 //!                              ▲            │
 //!                              └────────────┘ the tables are others meanwhile
+//!
+//!  anywhere ──the cursor cannot be served──► Reaching ──it is known which could──► Over
 //! ```
 //!
 //! Nothing here waits, connects or writes: [`Session::next`] gives the next frame, or says what it waits for, or asks
@@ -17,6 +19,8 @@ mod binding;
 mod compacted;
 mod definitions;
 mod opening;
+mod reaching;
+mod steps;
 mod streaming;
 mod syncing;
 
@@ -24,22 +28,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use walcast_feed::Feed;
-use walcast_filter::Schema;
-use walcast_history::Page;
-use walcast_model::{Cursor, FeedId, Relation, RelationName, Snapshot};
+use walcast_model::{Cursor, FeedId, Oid, Relation, RelationName};
 use walcast_policy::Rights;
 use walcast_protocol::{
     Catchup, CaughtUp, ErrorCode, Mode, ServerMessage, StartAt, Subscribed, SubscriptionId, Waiting,
 };
-use walcast_snapshot::SnapshotEvent;
 
-use crate::acks::Position;
-use crate::catalog::Freshness;
 use crate::encode::{self, Frame, Heads};
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::lineage::Lineage;
-use crate::past::KnownTable;
 use crate::refusal::Refusal;
 use crate::request::{Asked, Request};
 use crate::router::{Router, ShapeHandle};
@@ -49,6 +47,8 @@ use crate::wanted::{Entries, ShapeKey};
 use binding::Binding;
 pub(crate) use compacted::Folded;
 use definitions::Definitions;
+use reaching::Reaching;
+pub(crate) use steps::{Answer, Question, Step, Wait};
 use streaming::Stream;
 use syncing::Sync;
 
@@ -62,75 +62,6 @@ pub(crate) struct World {
     pub(crate) router: Arc<Router>,
     pub(crate) scans: Scans,
     pub(crate) limits: Limits,
-}
-
-/// What a session does next.
-#[derive(Debug)]
-pub(crate) enum Step {
-    /// Write this.
-    Frame(Frame),
-    /// Find this out, and hand in the answer. Until then it may be asked for its next step, and waits.
-    Ask(Question),
-    /// Begin an initial sync of these tables, and hand in its events, one by one, as [`Answer::Sync`].
-    Sync(Vec<RelationName>),
-    /// Nothing to do before this happens.
-    Wait(Wait),
-    /// Over: its last frame said why.
-    Over,
-}
-
-/// What a session cannot find out by itself.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Question {
-    /// What its client has acknowledged.
-    Acked,
-    /// The published tables: as they are now, or as they were lately if that has all that the shape names.
-    Tables { now: bool },
-    /// How far history reaches back.
-    Oldest,
-    /// A page of history.
-    Page { from: Cursor, to: Cursor },
-    /// The net effect of transactions of history.
-    Latest { from: Cursor, to: Cursor },
-    /// The first transaction in history that a snapshot does not see.
-    FirstInvisible { snapshot: Snapshot, before: Cursor },
-    /// Tables as filters are bound to them, in the definition that they have now.
-    /// Without `insist` it is asked once: a source that is away keeps nobody from history.
-    Schemas { tables: Vec<RelationName>, freshness: Freshness, insist: bool },
-    /// A table as filters are bound to it, in this definition.
-    Schema { relation: Arc<Relation>, freshness: Freshness },
-}
-
-/// The answer to a [`Question`]. Failures that pass by themselves are not among them: the driver asks again.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    Acked(Result<Option<Position>, Refusal>),
-    Tables(Result<Arc<Vec<KnownTable>>, Refusal>),
-    Oldest(Result<Cursor, Refusal>),
-    Page(Result<Page, Refusal>),
-    Latest(Result<Folded, Refusal>),
-    FirstInvisible(Result<Option<Cursor>, Refusal>),
-    Sync(Result<SnapshotEvent, Refusal>),
-    /// Those that are published.
-    Schemas(Result<Vec<Arc<Schema>>, Refusal>),
-    Schema(Result<Arc<Schema>, Refusal>),
-}
-
-/// What a session waits for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Wait {
-    /// The gate opens.
-    Gate,
-    /// The answer to its question.
-    Answer,
-    /// The next event of its initial sync.
-    Sync,
-    /// Its barrier comes back, or the feed's head reaches the cursor.
-    Head(Cursor),
-    /// Its shape is concerned by something at or after the cursor.
-    Shape(Cursor),
-    /// The router has seen something after the cursor.
-    Seen(Cursor),
 }
 
 /// Where a session is.
@@ -150,6 +81,8 @@ enum Phase {
     Syncing(Sync),
     /// Entered when it may send what the feed and history have; left never.
     Streaming(Stream),
+    /// Entered when it is refused for its cursor; left when it is known at which one it would not be.
+    Reaching(Reaching),
     /// Entered when it was refused; left never.
     Over,
 }
@@ -179,6 +112,8 @@ pub(crate) struct Session {
     /// Written before anything else happens; a handful at most.
     frames: VecDeque<Frame>,
     told: Definitions,
+    /// Tables of its patterns of which its client can have rows from before its cursor. Sorted.
+    given: Box<[Oid]>,
     waiting_told: bool,
     /// Where its own barrier came back: everything committed before it was asked for is before that.
     barrier: Option<Cursor>,
@@ -223,6 +158,7 @@ impl Session {
             // A definition and a change: seldom are there more.
             frames: VecDeque::with_capacity(2),
             told: Definitions::default(),
+            given: Box::default(),
             waiting_told: false,
             barrier: None,
             last_cursor: Cursor::ZERO,
@@ -263,6 +199,7 @@ impl Session {
         // What was made under the old rights and not taken yet is not given out.
         self.frames.clear();
         self.told.clear();
+        self.given = Box::default();
         self.shape = self.world.router.shape(key);
         self.scanning.clear();
         (self.start, self.feed) = (StartAt::Snapshot, None);
@@ -284,6 +221,7 @@ impl Session {
                 Phase::Place { .. } => self.place(),
                 Phase::Syncing(_) => self.sync(),
                 Phase::Streaming(_) => self.stream(),
+                Phase::Reaching(_) => self.reach(),
                 Phase::Over => return Step::Over,
             };
             match wait {
@@ -313,6 +251,7 @@ impl Session {
             Answer::Sync(Err(refusal)) => self.sync_refused(refusal),
             Answer::Schemas(schemas) => self.tables_defined(schemas),
             Answer::Schema(schema) => self.relation_defined(schema),
+            Answer::Reach(reached) => self.reached(reached),
         }
     }
 
@@ -371,7 +310,15 @@ impl Session {
         self.frames.push_back(message.into().into());
     }
 
+    /// It ends; where that is because of its cursor, as soon as it is known at which one it would not.
     fn refuse(&mut self, refusal: Refusal) {
+        match Reaching::of(&refusal) {
+            Some(reaching) if self.shape.wanted().is_filtered() => self.phase = Phase::Reaching(reaching),
+            _ => self.end(refusal),
+        }
+    }
+
+    fn end(&mut self, refusal: Refusal) {
         metrics::counter!(crate::metrics::ERRORS, "code" => refusal.code.to_string()).increment(1);
         tracing::debug!(id = %self.id, %refusal, "a subscription ends");
         let message = refusal.told(self.may_know_all).into_message(Some(self.id.clone()), false);

@@ -23,6 +23,7 @@ use crate::catalog::Catalog;
 use crate::encode::Frame;
 use crate::metrics::{self as names, InGauge};
 use crate::past::{InitialSync, PastPages};
+use crate::reach::Reach;
 use crate::refusal::Refusal;
 use crate::request::Request;
 use crate::session::{Answer, Question, Session, Step, Wait, World};
@@ -41,6 +42,7 @@ pub(crate) struct Services {
     /// Places for look-ups of rows by key.
     pub(crate) lookups: Turns,
     pub(crate) catalog: Catalog,
+    pub(crate) reach: Reach,
     pub(crate) barriers: Barriers,
     pub(crate) acks: Acks,
     /// Places for net effects in memory: `Limits::folds_max`.
@@ -167,7 +169,7 @@ impl Subscription {
 
     fn ask(&mut self, question: Question) {
         let claim = self.acknowledging.as_ref().map(|acknowledging| Arc::clone(acknowledging.claim()));
-        let shape = Arc::clone(self.session.shape().key());
+        let shape = self.session.shape().shape();
         let (services, world) = (Arc::clone(&self.services), Arc::clone(&self.world));
         let answer = questions::answer(question, claim, shape, services, world);
         self.question = Some(AbortOnDropHandle::new(self.services.tasks.spawn(answer)));

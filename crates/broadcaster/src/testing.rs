@@ -8,23 +8,26 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
+use tokio::task::unconstrained;
 use walcast_feed::{Feed, FeedLimits, FeedWriter, Read};
 use walcast_filter::{Collation, Schema};
 use walcast_history::{Acknowledged, ClientKey, KnownClient, LatestPage, Page, PageLimits};
 use walcast_model::{
-    Column, CommitEnd, CommitStart, Cursor, Lsn, Meta, Oid, Op, Part, PartBuilder, Relation, RelationName,
-    ReplicaIdentity, Seq, Snapshot, Timestamp, Transaction, Xid,
+    Column, CommitEnd, CommitStart, Cursor, Lsn, Meta, Oid, Op, Part, PartBuilder, Relation, RelationDigest,
+    RelationName, ReplicaIdentity, Seq, Snapshot, Timestamp, Transaction, Xid,
 };
 use walcast_policy::Rights;
 use walcast_protocol::{ClientMessage, ServerMessage};
 use walcast_snapshot::{FoundRows, Key, SnapshotEvent, SnapshotTable};
 
 use crate::acks::{ClientPositions, Position};
+use crate::catalog::Catalog;
 use crate::encode::Frame;
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::lineage::Lineage;
 use crate::past::{InitialSync, KnownTable, PastPages, Unanswered};
+use crate::reach::Reach;
 use crate::refusal::Refusal;
 use crate::request::Request;
 use crate::router::Router;
@@ -173,9 +176,18 @@ pub(crate) struct FakePast {
     pub(crate) oldest: Cursor,
     /// Changes in a page.
     pub(crate) page_changes: usize,
+    /// What was searched for definitions.
+    pub(crate) searched: Mutex<Vec<(Cursor, Cursor)>>,
 }
 
 impl FakePast {
+    /// The same once more.
+    pub(crate) fn copy(&self) -> Arc<Self> {
+        let parts = Mutex::new(self.parts.lock().unwrap().clone());
+        let (oldest, page_changes, searched) = (self.oldest, self.page_changes, Mutex::default());
+        Arc::new(Self { parts, oldest, page_changes, searched })
+    }
+
     pub(crate) fn read(&self, from: Cursor, to: Cursor) -> Page {
         let mut left = self.page_changes.max(1);
         let mut page = Vec::new();
@@ -194,6 +206,26 @@ impl FakePast {
         Page { parts: page, next: to }
     }
 
+    fn definitions_met(&self) -> Vec<Arc<Relation>> {
+        let parts = self.parts.lock().unwrap();
+        parts.iter().flat_map(Part::changes).map(|change| Arc::clone(&change.relation)).collect()
+    }
+
+    fn find_without(&self, definitions: &[RelationDigest], from: Cursor, to: Cursor) -> Cursor {
+        let (mut first, mut last) = (from, None);
+        for part in &*self.parts.lock().unwrap() {
+            let start = part.transaction().start.lsn();
+            let has_one = part.changes().iter().enumerate().any(|(index, change)| {
+                let at = Cursor::new(start, part.first().plus(index));
+                at >= from && at < to && definitions.contains(&change.relation.digest())
+            });
+            if has_one || last == Some(start) {
+                (first, last) = (part.next_cursor(), Some(start));
+            }
+        }
+        first
+    }
+
     fn find_invisible(&self, snapshot: &Snapshot, before: Cursor) -> Option<Cursor> {
         let parts = self.parts.lock().unwrap();
         let unseen = parts.iter().filter(|part| !snapshot.sees(part.transaction().xid));
@@ -208,6 +240,20 @@ impl PastPages for FakePast {
 
     fn oldest(&self) -> BoxFuture<'_, Result<Cursor, Unanswered>> {
         std::future::ready(Ok(self.oldest)).boxed()
+    }
+
+    fn definitions(&self) -> BoxFuture<'_, Result<Vec<Arc<Relation>>, Unanswered>> {
+        std::future::ready(Ok(self.definitions_met())).boxed()
+    }
+
+    fn first_without<'a>(
+        &'a self,
+        definitions: &'a [RelationDigest],
+        from: Cursor,
+        to: Cursor,
+    ) -> BoxFuture<'a, Result<Cursor, Unanswered>> {
+        self.searched.lock().unwrap().push((from, to));
+        std::future::ready(Ok(self.find_without(definitions, from, to))).boxed()
     }
 
     fn first_invisible<'a>(
@@ -246,6 +292,13 @@ pub(crate) fn schema(relation: Arc<Relation>) -> Arc<Schema> {
 }
 
 impl FakeSource {
+    /// The same tables once more.
+    pub(crate) fn copy(&self) -> Arc<Self> {
+        let tables = Mutex::new(self.tables.lock().unwrap().clone());
+        let defined = Mutex::new(self.defined.lock().unwrap().clone());
+        Arc::new(Self { tables, defined, ..Self::default() })
+    }
+
     fn script(&self) -> Vec<SnapshotEvent> {
         let before = self.before.lock().unwrap().pop_front();
         before.unwrap_or_else(|| self.events.lock().unwrap().clone())
@@ -511,6 +564,14 @@ impl Bench {
                     }
                     Question::Schema { relation, .. } => {
                         session.answer(Answer::Schema(Ok(schema(relation))));
+                    }
+                    Question::Reach { from } => {
+                        let (reach, catalog) =
+                            (Reach::new(self.past.copy()), Catalog::new(self.source.copy()));
+                        let wanted = session.shape().wanted();
+                        let first = unconstrained(reach.first(wanted, from, &self.world.feed, &catalog));
+                        let reached = first.now_or_never().expect("nobody is waited for").unwrap();
+                        session.answer(Answer::Reach(Ok(reached)));
                     }
                 },
             }

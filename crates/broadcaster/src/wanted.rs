@@ -186,7 +186,7 @@ impl Wanted {
 
     /// Whether it is known to take nothing of the table as it was last.
     pub(crate) fn takes_nothing_of(&self, oid: Oid) -> bool {
-        self.bindings.latest(oid).is_some_and(|choice| matches!(choice, Choice::Nothing | Choice::Unfit))
+        self.bindings.latest(oid).is_some_and(|choice| !choice.is_given())
     }
 
     /// Binds it to a definition of a table.
@@ -205,14 +205,17 @@ impl Wanted {
                 tracing::debug!(%table, %why, "what is granted does not fit a table");
                 counter!(names::UNFIT).increment(1);
                 // What was never given is not given. What was cannot just stay away.
-                match self.bindings.latest(relation.oid()) {
-                    None | Some(Choice::Nothing) => Choice::Nothing,
-                    Some(Choice::Everything | Choice::Rows(_) | Choice::Unfit) => Choice::Unfit,
-                }
+                if self.bindings.gives(relation.oid()) { Choice::Unfit } else { Choice::Withheld }
             }
         };
         self.bindings.set(Binding { choice, schema: Arc::clone(schema) });
         Ok(())
+    }
+
+    /// What it takes of a table in this definition, whether or not it is bound to it; `None` when it does not fit.
+    pub(crate) fn trial(&self, schema: &Schema) -> Option<Choice> {
+        let selection = self.of(schema.relation().name());
+        selection.map_or(Some(Choice::Nothing), |selection| selection.bind(schema).ok())
     }
 
     /// Forgets how it is bound to a definition.

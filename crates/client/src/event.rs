@@ -80,7 +80,8 @@ pub enum Event {
         error: ErrorMessage,
     },
     /// A subscription is refused or over and will not be asked for again: `cursor_too_old`, `cursor_ahead`,
-    /// `feed_changed`, `unknown_table` and others, none of which a repetition would mend. The others go on.
+    /// `feed_changed`, `unknown_table` and others, none of which a repetition would mend. The others go on. Whoever can do
+    /// without what is before it may resume at the `oldest` of `cursor_too_old`, where there is one; a copy begins anew.
     Failed {
         /// Which one.
         id: SubscriptionId,

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use crate::error::{FilterError, Refusal};
 use crate::filter::Filter;
 use crate::limits::LIST_ITEMS_MAX;
-use crate::syntax::{self, Expression, Literal, Place, Term, TermKind, Word};
+use crate::syntax::{self, Containment, Expression, Literal, Place, Term, TermKind, Word};
 
 /// The claims of a token: a JSON object, numbers with all their digits. The default has none.
 #[derive(Clone, Debug, Default)]
@@ -98,7 +98,8 @@ fn read(json: &str) -> Option<Claim> {
 /// are compared with those in the token as they are written, upper and lower case included.
 ///
 /// A claim is a value, never text of the predicate: it is typed by the column that it is compared with, as a literal in
-/// quotes is. One that is missing or `null` is NULL, so that what is compared with it is not true. One that cannot be a
+/// quotes is. Beside an array and in `ANY` and `ALL` it is a list, a single value one of one; beside `@>` and `<@` of jsonb it is
+/// an object. One that is missing or `null` is NULL, so that what is compared with it is not true. One that cannot be a
 /// value of the column's type makes [`Filter::bind`] fail; deny access then.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Policy {
@@ -166,9 +167,9 @@ fn expression(from: &Expression, claims: &Claims) -> Result<Expression, FilterEr
         }
         Expression::Null { of, negated } => Expression::Null { of: present(of, claims)?, negated: *negated },
         Expression::Containment { left, op, right } => Expression::Containment {
-            left: contained(left, claims)?,
+            left: contained(left, *op, claims)?,
             op: *op,
-            right: contained(right, claims)?,
+            right: contained(right, *op, claims)?,
         },
         Expression::Term(term) => Expression::Term(one(term)?),
     })
@@ -213,13 +214,20 @@ fn list(from: &Term, claims: &Claims) -> Result<Term, FilterError> {
     }
 }
 
-/// A list beside an array, an object beside jsonb.
-fn contained(from: &Term, claims: &Claims) -> Result<Term, FilterError> {
+/// A list beside an array, an object beside jsonb, a single value as a key. What a claim says is never read as an array or as a
+/// document: whoever has a say in a text could write `{}` into it, which every array and every document contains.
+fn contained(from: &Term, op: Containment, claims: &Claims) -> Result<Term, FilterError> {
     let TermKind::Claim(path) = &from.kind else { return Ok(from.clone()) };
+    if op == Containment::HasKey {
+        return single(from, claims);
+    }
     match claims.find(path).map_err(|error| error.at(from.at))? {
-        Claim::Object(json) => Ok(term(Word::Quoted(json), from.at)),
-        Claim::Scalar(text) => Ok(term(Word::Quoted(text), from.at)),
-        _ => list(from, claims),
+        Claim::Object(json) => {
+            // An array is none.
+            let literal = Literal { cast: Some("jsonb".to_owned()), ..literal(Word::Quoted(json)) };
+            Ok(Term { kind: TermKind::Literal(literal), at: from.at })
+        }
+        Claim::Absent | Claim::Scalar(_) | Claim::List(_) => list(from, claims),
     }
 }
 

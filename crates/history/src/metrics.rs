@@ -18,6 +18,8 @@ pub const STORED_POSITION: &str = "walcast_history_stored_position_bytes";
 pub const APPEND_FAILURES: &str = "walcast_history_append_failures_total";
 /// Pages read.
 pub const PAGES: &str = "walcast_history_pages_total";
+/// Searches for where definitions came last, by how they ended.
+pub const SEARCHES: &str = "walcast_history_searches_total";
 /// Bytes of change_history on disk, with indexes, when retention last looked.
 pub const BYTES: &str = "walcast_history_bytes";
 /// Bytes of last_image on disk, with its index, when retention last looked.
@@ -52,6 +54,7 @@ pub fn describe() {
     describe_gauge!(STORED_POSITION, Unit::Bytes, "The stored position, in bytes of WAL");
     describe_counter!(APPEND_FAILURES, Unit::Count, "Times that storing failed and was tried again");
     describe_counter!(PAGES, Unit::Count, "Pages read from change_history");
+    describe_counter!(SEARCHES, Unit::Count, "Searches for the last change that came with some definitions");
     describe_gauge!(BYTES, Unit::Bytes, "change_history on disk, with indexes");
     describe_gauge!(IMAGES_BYTES, Unit::Bytes, "walcast.last_image on disk, with its index");
     describe_gauge!(IMAGES_ROWS, Unit::Count, "Rows of walcast.last_image, as the planner estimates them");

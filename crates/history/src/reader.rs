@@ -1,6 +1,7 @@
 //! Reading the history from any cursor.
 
 mod assembly;
+mod definitions;
 mod latest;
 
 use std::collections::HashMap;
@@ -177,14 +178,19 @@ impl Reader {
     }
 
     async fn fetch_relations(&self, session: &PooledSession, rows: &[Row]) -> Result<(), Error> {
-        let mut missing = Vec::new();
-        for row in rows {
-            let digest: i64 = get(row, 4)?;
-            let known = self.shared.relations().contains_key(&RelationDigest::new(digest));
-            if !known && !missing.contains(&digest) {
-                missing.push(digest);
-            }
-        }
+        let digests: Vec<i64> = rows.iter().map(|row| get(row, 4)).collect::<Result<_, _>>()?;
+        self.fetch_definitions(session, &digests).await
+    }
+
+    /// Has the definitions with these digests known, as far as they are there.
+    async fn fetch_definitions(&self, session: &PooledSession, digests: &[i64]) -> Result<(), Error> {
+        let mut missing: Vec<i64> = {
+            let known = self.shared.relations();
+            let is_missing = |digest: &i64| !known.contains_key(&RelationDigest::new(*digest));
+            digests.iter().copied().filter(is_missing).collect()
+        };
+        missing.sort_unstable();
+        missing.dedup();
         if missing.is_empty() {
             return Ok(());
         }

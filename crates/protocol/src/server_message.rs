@@ -454,7 +454,7 @@ pub struct ErrorMessage {
     /// The `ref` of the message that was refused.
     #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// With `cursor_too_old`: the oldest cursor that can be resumed at.
+    /// With `cursor_too_old`: the first cursor at which a subscription like this one can be resumed; `None` while there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<schema::CursorText>"))]
     pub oldest: Option<Cursor>,

@@ -252,6 +252,52 @@ async fn every_stage_can_be_the_one_that_drops() {
     .await;
 }
 
+#[tokio::test]
+async fn a_change_that_cannot_be_judged_is_told_with_where_judging_begins_and_not_with_what_was_done_already()
+{
+    for_each_version(async |cluster| {
+        let (scene, daemon) = scene(cluster).await;
+        for sql in [
+            "UPDATE thin SET owner = '7'",
+            "INSERT INTO thin VALUES (2, '7')",
+            "ALTER TABLE thin REPLICA IDENTITY FULL",
+            "UPDATE thin SET owner = '8' WHERE id = 2",
+        ] {
+            scene.database.run(sql).await;
+        }
+        let count = "SELECT count(*) FROM walcast.change_history WHERE table_name = 'thin'";
+        scene.database.until(count, "4").await;
+        let end = "SELECT max(commit_end)::text FROM walcast.change_history WHERE table_name = 'thin' AND op = 'insert'";
+        let served = scene.database.scalar(end).await.expect("an end");
+        let policy = as_customer(&["--table", "thin", "--role", "thin"]);
+        let filter = vec!["--table", "thin", "--where", "owner = '7'"];
+        for rules in [&policy, &filter] {
+            let by_key = [&rules[..], &["--key", r#"{"id": 1}"#]].concat();
+            let old = scene.lsn("thin", "op = 'update' AND old IS NULL").await;
+            let by_lsn = [&rules[..], &["--lsn", &*old]].concat();
+            for arguments in [by_key, by_lsn] {
+                let lines = scene.explain(&arguments);
+                assert!(lines[0]["delivered"] == true, "it fits the table as it is: {lines:#?}");
+                let change = lines.last().expect("a change");
+                assert_eq!(change["delivered"], false, "{change:#}");
+                let text = change.to_string();
+                assert!(text.contains(&format!("cursor_too_old; it can be served from {served} on")), "{text}");
+                assert!(text.contains("--from start") && !text.contains("ALTER"), "{text}");
+            }
+            let new = scene.lsn("thin", "op = 'update' AND old IS NOT NULL").await;
+            let change = scene.explain(&[&rules[..], &["--lsn", &*new]].concat()).remove(1);
+            assert_eq!((&change["delivered"], &change["sent"]["op"]), (&json!(true), &json!("delete")), "{change:#}");
+        }
+        // While it does not fit, it is to be altered.
+        scene.database.run("ALTER TABLE thin REPLICA IDENTITY DEFAULT").await;
+        let now = scene.explain(&[&policy[..], &["--key", r#"{"id": 1}"#]].concat());
+        let text = now[0].to_string();
+        assert!(text.contains("REPLICA IDENTITY FULL;") && !text.contains("cursor_too_old"), "{text}");
+        drop(daemon);
+    })
+    .await;
+}
+
 const CHANNELS: &str = r#"
 [[policy]]
 role = "member"

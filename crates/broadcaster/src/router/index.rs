@@ -21,7 +21,7 @@ use walcast_model::{Change, Cursor, Oid, Op, Part, Relation, RelationName};
 use walcast_protocol::TablePattern;
 
 use crate::shape::{Noted, Only, Shape};
-use crate::wanted::ShapeKey;
+use crate::wanted::{Choice, ShapeKey};
 pub(super) use definition::Definition;
 
 /// Counts shapes in the order in which they were made.
@@ -209,6 +209,9 @@ impl Index {
         let coming = self.coming.iter_mut().map(|coming| &mut coming.definition);
         for definition in self.definitions.get_mut(&relation.oid()).into_iter().chain(coming) {
             if definition.is_of(relation) {
+                definition.add(*number, shape);
+            } else if matches!(shape.wanted().choice(&definition.relation), Some(Choice::Unfit)) {
+                // As long as the table was never given, it was not to be told of it.
                 definition.add(*number, shape);
             }
         }

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use walcast_filter::Schema;
-use walcast_model::{Cursor, RelationName};
+use walcast_model::{Cursor, Oid, Relation, RelationName};
+use walcast_protocol::StartAt;
 
 use super::{Phase, Question, Session, Turn, Wait};
 use crate::catalog::Freshness;
 use crate::past::KnownTable;
 use crate::refusal::Refusal;
-use crate::wanted::{Choice, Selection, Unbindable};
+use crate::wanted::{Choice, Origin, Selection, Unbindable};
 
 /// What comes when the filters are bound.
 #[derive(Clone, Debug)]
@@ -81,7 +82,10 @@ impl Session {
         }
         let Some((schema, why)) = failed else {
             return match schemas.iter().try_for_each(|schema| self.scan(schema)) {
-                Ok(()) => self.proceed(then),
+                Ok(()) => {
+                    self.note_given(&schemas);
+                    self.proceed(then);
+                }
                 Err(refusal) => self.refuse(refusal),
             };
         };
@@ -92,6 +96,32 @@ impl Session {
             return;
         }
         self.refuse(why.into_refusal(schema.relation().name()));
+    }
+
+    /// Who resumes may have rows of tables that he is not told of before they change.
+    fn note_given(&mut self, schemas: &[Arc<Schema>]) {
+        if !matches!(self.start, StartAt::At(_)) {
+            return;
+        }
+        let wanted = self.shape.wanted();
+        let is_given = |relation: &&Arc<Relation>| {
+            let is_pattern =
+                wanted.of(relation.name()).is_some_and(|selection| selection.origin == Origin::Pattern);
+            is_pattern && wanted.choice(relation).is_some_and(|choice| choice.is_given())
+        };
+        let mut given: Vec<Oid> = schemas
+            .iter()
+            .map(|schema| schema.relation())
+            .filter(is_given)
+            .map(|table| table.oid())
+            .collect();
+        given.sort_unstable();
+        self.given = given.into();
+    }
+
+    /// Whether its client was given rows of a table, or can have been.
+    pub(super) fn has_given(&self, relation: &Relation) -> bool {
+        self.told.has(relation.name()) || self.given.binary_search(&relation.oid()).is_ok()
     }
 
     /// Counts what its client's filter makes of every change of a table. What the operator's policies make of it alone is not
@@ -119,9 +149,9 @@ impl Session {
         };
         if let Err(why) = self.world.router.bind(&self.shape, &schema) {
             let why = match why {
-                Unbindable::Granted(_) => "the policy for it cannot be applied to that".to_owned(),
+                Unbindable::Granted(_) => POLICY_UNFIT.to_owned(),
                 Unbindable::Asked(_) | Unbindable::Column(_) | Unbindable::Identity { .. } => {
-                    format!("the filter does not fit that: {why}")
+                    format!("the filter does not fit: {why}")
                 }
             };
             return self.refuse(outlived(schema.relation().name(), after, &why));
@@ -132,8 +162,11 @@ impl Session {
     }
 }
 
-/// What is wanted of a table fitted it when the subscription began, or does now, and not before `after`.
+/// What is to be said of a definition that a policy does not fit.
+pub(super) const POLICY_UNFIT: &str = "the policy for it cannot be applied to";
+
+/// What is wanted of a table fitted it when the subscription began, or does now, and does not in a change before `after`.
 pub(super) fn outlived(table: &RelationName, after: Cursor, why: &str) -> Refusal {
     let refusal = Refusal::too_old(after, after);
-    Refusal { message: format!("{table} has another definition before {after}: {why}"), ..refusal }
+    Refusal { message: format!("a change of {table} before {after} has a definition that {why}"), ..refusal }
 }

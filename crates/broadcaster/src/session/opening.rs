@@ -169,7 +169,11 @@ impl Session {
             return self.refuse(Refusal::too_old(cursor, oldest));
         }
         self.world.router.listen(&self.shape);
-        self.phase = Phase::Streaming(Stream::resume(cursor));
+        let mut stream = Stream::resume(cursor);
+        if !self.given.is_empty() {
+            stream.alone_until = self.world.router.seen();
+        }
+        self.phase = Phase::Streaming(stream);
         self.first_cursor = cursor;
         self.subscribed(if oldest.is_none() { Mode::Live } else { Mode::Catchup }, cursor);
     }

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use walcast_feed::Read;
 use walcast_history::Page;
-use walcast_model::{CommitStart, Cursor, Part, Relation, Seq, Transaction};
+use walcast_model::{CommitStart, Cursor, Part, Relation, ReplicaIdentity, Seq, Transaction};
 use walcast_protocol::{Catchup, ErrorCode};
 
-use super::binding::outlived;
+use super::binding::{POLICY_UNFIT, outlived};
 use super::compacted::Compacted;
 use super::{Phase, Question, Session, Turn, Wait};
 use crate::catalog::Freshness;
@@ -40,6 +40,9 @@ pub(super) struct Stream {
     rebound: Option<Cursor>,
     /// The part for which filters were bound last, and how often.
     bound_for: (Cursor, usize),
+    /// Before it, what the shape knows is not asked: that was found out while the shape was given less than the client can
+    /// have been.
+    pub(super) alone_until: Cursor,
     /// The transaction of which the client was told that more follows.
     open: Option<CommitStart>,
     /// Until when the rows of an initial sync have to be kept apart from the stream.
@@ -70,6 +73,7 @@ impl Stream {
             is_binding: false,
             rebound: None,
             bound_for: (cursor, 0),
+            alone_until: Cursor::ZERO,
             open: None,
             seam,
             caught_up: false,
@@ -132,7 +136,8 @@ impl Stream {
     /// Whether the shape may be asked what comes next: not inside a transaction that the client has begun to receive,
     /// because its end concerns the client and may not concern the shape.
     fn may_skip(&self) -> bool {
-        self.open.is_none()
+        self.cursor >= self.alone_until
+            && self.open.is_none()
             && self.seam.is_none()
             && self.reading.is_empty()
             && !self.asked
@@ -283,12 +288,8 @@ impl Session {
     fn deliver_read(&mut self, part: Arc<Part>) -> Turn {
         let mut encoded = self.encode_read(&part, false);
         if let Some(Gap::Unfit(relation)) = &encoded.gap {
-            if self.told.has(relation.name()) {
-                self.refuse(outlived(
-                    relation.name(),
-                    part.next_cursor(),
-                    "the policy for it cannot be applied to that",
-                ));
+            if self.has_given(relation) {
+                self.refuse(outlived(relation.name(), part.next_cursor(), POLICY_UNFIT));
                 return Turn::Again;
             }
             encoded = self.encode_read(&part, true);
@@ -340,7 +341,8 @@ impl Session {
         let Phase::Streaming(stream) = &self.phase else {
             return Arc::new(encode::part(part, self.shape.wanted(), View::whole()));
         };
-        if stream.of_feed && stream.seam.is_none() && stream.cursor <= part.cursor() && !skips_unfit {
+        let is_shared = stream.of_feed && stream.seam.is_none() && part.cursor() >= stream.alone_until;
+        if is_shared && stream.cursor <= part.cursor() && !skips_unfit {
             return self.shape.frames(part);
         }
         let synced = stream.seam.as_ref().map(|seam| &seam.synced);
@@ -360,9 +362,13 @@ impl Session {
         let message = format!(
             "whether a row of {table} is in the filter cannot be told by {column}: the WAL does not have it, or it holds what was not known"
         );
-        let hint = format!(
-            "an administrator runs ALTER TABLE {table} REPLICA IDENTITY FULL; then take an initial sync"
-        );
+        let hint = match relation.identity() {
+            // It has all that there is.
+            ReplicaIdentity::Full => "take an initial sync".to_owned(),
+            _ => format!(
+                "an administrator runs ALTER TABLE {table} REPLICA IDENTITY FULL; then take an initial sync"
+            ),
+        };
         Refusal::new(ErrorCode::IdentityRequired, message).hint(hint)
     }
 
@@ -378,7 +384,7 @@ impl Session {
         stream.bound_for.1 += 1;
         if stream.bound_for.1 > DEFINITIONS_MAX {
             let after = part.next_cursor();
-            self.refuse(outlived(relation.name(), after, "it has too many of them in one transaction"));
+            self.refuse(outlived(relation.name(), after, "is one of too many in one transaction"));
             return Turn::Again;
         }
         stream.reading.push_front(part);

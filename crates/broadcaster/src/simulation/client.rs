@@ -15,6 +15,7 @@ use super::store::{Store, at};
 use super::told::{Rows, Seam, Stored, Told};
 use super::wire::{INT4, TEXT};
 use crate::past::KnownTable;
+use crate::reach::Reached;
 use crate::refusal::Refusal;
 use crate::session::{Answer, Question, Session, Step, Wait};
 use crate::testing::{decode, request, schema};
@@ -205,6 +206,7 @@ impl Client {
             }
             Question::Schema { relation, .. } => Answer::Schema(Ok(schema(relation))),
             _ if store.is_away => return false,
+            Question::Reach { from } => Answer::Reach(Ok(Reached::From(from))),
             Question::Oldest => Answer::Oldest(Ok(store.oldest)),
             Question::Page { from, to } => {
                 self.counts.pages += 1;

@@ -14,7 +14,8 @@ use crate::metrics as names;
 use crate::past::{Unanswered, WantsTable};
 use crate::refusal::Refusal;
 use crate::session::{Answer, Folded, Question, World};
-use crate::wanted::{ShapeKey, Wanted};
+use crate::shape::Shape;
+use crate::wanted::Wanted;
 
 /// The pause before a question is asked again, doubled each time up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -25,7 +26,7 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 pub(super) async fn answer(
     question: Question,
     claim: Option<Arc<Claim>>,
-    shape: Arc<ShapeKey>,
+    shape: Arc<Shape>,
     services: Arc<Services>,
     world: Arc<World>,
 ) -> Answer {
@@ -45,7 +46,7 @@ pub(super) async fn answer(
         }
         // Asked once: a source that is away keeps nobody from history.
         Question::Tables { now: false } => {
-            let tables = services.catalog.for_shape(&shape).await;
+            let tables = services.catalog.for_shape(shape.key()).await;
             Answer::Tables(tables.map_err(|_| Refusal::bad("the published tables are not known now")))
         }
         Question::Oldest => Answer::Oldest(insist(|| services.past.oldest()).await),
@@ -59,7 +60,7 @@ pub(super) async fn answer(
             // Never closed.
             let place = Arc::clone(&services.folds).acquire_owned().await.ok();
             let wants = || -> WantsTable {
-                let wanted = Wanted::new(Arc::clone(&shape));
+                let wanted = Wanted::new(Arc::clone(shape.key()));
                 Box::new(move |name| wanted.of(name).is_some())
             };
             let page = insist(|| services.past.latest(from, to, limits, fold_bytes_max, wants())).await;
@@ -80,6 +81,10 @@ pub(super) async fn answer(
         Question::Schema { relation, freshness } => {
             let schema = insist(|| services.catalog.schema_of(&relation, freshness)).await;
             Answer::Schema(schema)
+        }
+        Question::Reach { from } => {
+            let first = || services.reach.first(shape.wanted(), from, &world.feed, &services.catalog);
+            Answer::Reach(insist(first).await)
         }
     }
 }

@@ -15,12 +15,26 @@ pub(crate) const DEFINITIONS_MAX: usize = 64;
 pub(crate) enum Choice {
     /// No row, whatever it holds.
     Nothing,
-    /// What is granted does not fit: no row can be told, and none may be passed over.
+    /// What is granted does not fit, and never did: nothing was given of the table, and nothing is.
+    Withheld,
+    /// What is granted does not fit, and did or does in another definition of the table: no row can be told, and none may be
+    /// passed over by those who were given some.
     Unfit,
     /// Every row.
     Everything,
     /// Rows for which it is true.
     Rows(Arc<Predicate>),
+}
+
+impl Choice {
+    /// Whether there may be rows of it.
+    pub(crate) const fn is_given(&self) -> bool {
+        matches!(self, Self::Everything | Self::Rows(_))
+    }
+
+    const fn is_unfit(&self) -> bool {
+        matches!(self, Self::Unfit)
+    }
 }
 
 /// What is taken of a table in one definition, and what was known of it when that was found out.
@@ -49,6 +63,14 @@ impl Bindings {
         definitions.iter().find(|(known, _)| *known == digest).map(|(_, binding)| part(binding))
     }
 
+    /// Whether rows of the table were or are given in some definition.
+    pub(crate) fn gives(&self, oid: Oid) -> bool {
+        let by_table = self.by_table.read().unwrap_or_else(PoisonError::into_inner);
+        let definitions = by_table.get(&oid);
+        let is_given = |choice: &Choice| choice.is_given() || choice.is_unfit();
+        definitions.is_some_and(|known| known.iter().any(|(_, binding)| is_given(&binding.choice)))
+    }
+
     pub(crate) fn latest(&self, oid: Oid) -> Option<Choice> {
         let by_table = self.by_table.read().unwrap_or_else(PoisonError::into_inner);
         by_table.get(&oid)?.last().map(|(_, binding)| binding.choice.clone())
@@ -59,6 +81,13 @@ impl Bindings {
         let mut by_table = self.by_table.write().unwrap_or_else(PoisonError::into_inner);
         let definitions = by_table.entry(relation.oid()).or_default();
         definitions.retain(|(known, _)| *known != relation.digest());
+        if binding.choice.is_given() {
+            // From now on there are those who have rows of it.
+            let choices = definitions.iter_mut().map(|(_, binding)| &mut binding.choice);
+            choices
+                .filter(|choice| matches!(choice, Choice::Withheld))
+                .for_each(|choice| *choice = Choice::Unfit);
+        }
         if definitions.len() == DEFINITIONS_MAX {
             definitions.remove(0);
         }

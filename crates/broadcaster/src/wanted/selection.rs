@@ -52,7 +52,7 @@ pub(crate) enum Unbindable {
     #[error("column {0:?} may not be had")]
     Column(String),
     /// The WAL does not carry what is needed of old rows.
-    #[error("{columns} not in the replica identity; {remedy}")]
+    #[error("{columns} not in the replica identity that it has")]
     Identity {
         /// Which columns, in words.
         columns: String,

@@ -5,7 +5,7 @@ use super::{Subject, type_error};
 use crate::error::FilterError;
 use crate::literal::{Constant, input};
 use crate::node::Node;
-use crate::syntax::{Containment, Term, Word};
+use crate::syntax::{Containment, Term, TermKind, Word};
 use crate::types::Type;
 
 /// `column @> document`, `<@`, and `column ? 'key'`.
@@ -21,6 +21,10 @@ pub(super) fn containment(subject: Subject, op: Containment, other: &Term) -> Re
         let hint = "write column @> '{\"key\": 1}', or column ? 'key'";
         type_error("this is not compared with jsonb", hint).at(other.at)
     };
+    if matches!(other.kind, TermKind::Array { .. }) {
+        let hint = "beside jsonb a claim is an object; compare a member of the column: column ->> 'key' = claims.name";
+        return Err(type_error("a list or a single value is no document", hint).at(other.at));
+    }
     let literal = literal(other).ok_or_else(bad)?;
     let allowed = match literal.cast.as_deref() {
         None => true,

@@ -87,7 +87,7 @@ enum Beside {
     Value,
     /// In `ANY` and `ALL`, where one value is a list of one.
     Quantifier,
-    /// Beside an array, where one value is what an array of the column's type is written as.
+    /// Beside an array, where it is one too.
     Array,
 }
 
@@ -179,7 +179,7 @@ impl Case {
             Saying::Nothing => (None, None),
             Saying::One(text) => {
                 let value = element(random, &text);
-                (Some(value), Some(if beside == Beside::Quantifier { array(&[Some(text)]) } else { text }))
+                (Some(value), Some(if beside == Beside::Value { text } else { array(&[Some(text)]) }))
             }
             Saying::Many(items) => {
                 let values = items.iter().map(|item| match item {

@@ -109,6 +109,67 @@ fn a_claim_is_a_value_and_never_text_of_the_predicate() {
 }
 
 #[test]
+fn a_single_value_beside_an_array_is_a_list_of_one_and_never_read_as_an_array() {
+    same("tags && claims.sub", "tags && '{ann}'");
+    same("tags @> claims.sub", "tags @> '{ann}'");
+    same("claims.sub <@ tags", "tags @> '{ann}'");
+    same("tags <@ claims.id", "tags <@ '{9007199254740993}'");
+    let with = |claim: &str, text: &str| {
+        let claims = Claims::parse(&format!(r#"{{"c":{claim}}}"#)).unwrap();
+        let filter = Policy::parse(text)?.bind_claims(&claims)?;
+        filter.bind(&schema(relation(ReplicaIdentity::Default)))
+    };
+    // Texts that are arrays of many, of none, and of a NULL, were they read as arrays.
+    for claim in ["{a,b}", "{}", "{NULL}", "[0:0]={a}", "{{a}}"] {
+        let claim = format!("\"{claim}\"");
+        for text in ["tags && claims.c", "tags @> claims.c", "tags <@ claims.c", "NOT tags && claims.c"] {
+            let predicate = with(&claim, text).unwrap_or_else(|error| panic!("{text} of {claim}: {error}"));
+            let has = |row: &str| predicate.evaluate(row.as_bytes()).matches().unwrap();
+            let is_not = text.starts_with("NOT");
+            assert_eq!(has(&format!(r#"{{"tags":[{claim}]}}"#)), !is_not, "{text} of {claim}");
+            assert_eq!(has(r#"{"tags":["a","b"]}"#), is_not, "{text} of {claim}");
+        }
+        let predicate = with(&claim, "owner = ANY (claims.c)").unwrap();
+        assert_eq!(predicate.evaluate(br#"{"owner":"a"}"#), Verdict::False, "{claim}");
+    }
+    // An object is neither one value nor many.
+    for claim in ["{}", r#"{"a":1}"#] {
+        for text in ["tags && claims.c", "tags @> claims.c", "tags <@ claims.c", "owner = ANY (claims.c)"] {
+            let refusal = with(claim, text).expect_err(text).refusal();
+            assert!(matches!(refusal, Refusal::Type | Refusal::Claim), "{text} of {claim}: {refusal:?}");
+        }
+    }
+}
+
+#[test]
+fn only_an_object_is_a_document_and_only_a_single_value_a_key() {
+    same("j @> claims.org", "j @> '{\"id\": 7, \"Name\": \"x\"}'");
+    same("j ? claims.sub", "j ? 'ann'");
+    same("j @> claims.nobody", "NULL");
+    let claims =
+        Claims::parse(r#"{"text":"{}","quoted":"\"x\"","number":5,"list":[1],"object":{"a":1}}"#).unwrap();
+    let with = |text: &str| {
+        let filter = Policy::parse(text)?.bind_claims(&claims)?;
+        filter.bind(&schema(relation(ReplicaIdentity::Default)))
+    };
+    for text in [
+        "j @> claims.text",
+        "j <@ claims.text",
+        "j @> claims.quoted",
+        "j @> claims.number",
+        "j @> claims.list",
+        "j ? claims.object",
+        "j ? claims.list",
+    ] {
+        let error = with(text).expect_err(text);
+        assert!(
+            matches!(error.refusal(), Refusal::Type | Refusal::Claim) && !error.hint().is_empty(),
+            "{text}: {error}"
+        );
+    }
+}
+
+#[test]
 fn filters_join_with_policies() {
     let schema = schema(relation(ReplicaIdentity::Default));
     let parse = |text| Filter::parse(text).unwrap();

@@ -4,6 +4,7 @@
 
 mod append;
 mod clients;
+mod definitions;
 mod faults;
 mod feed_record;
 mod hole;

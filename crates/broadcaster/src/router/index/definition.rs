@@ -69,7 +69,7 @@ impl Definition {
             self.facts.note(schema);
         }
         match binding.map(|binding| binding.choice) {
-            Some(Choice::Nothing) => drop(self.idle.insert(number)),
+            Some(Choice::Nothing | Choice::Withheld) => drop(self.idle.insert(number)),
             // Its sessions have to be told of every change, and end with the first that concerns them.
             Some(Choice::Unfit) => drop(self.unbound.insert(number, Arc::clone(shape))),
             Some(Choice::Rows(predicate)) => {

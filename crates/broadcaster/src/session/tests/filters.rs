@@ -182,7 +182,7 @@ async fn a_definition_that_is_new_is_bound_when_it_comes_and_one_that_the_filter
     assert_eq!(words(&messages), ["error cursor_too_old"]);
     let Some(ServerMessage::Error(error)) = messages.last() else { panic!("{messages:?}") };
     assert_eq!(error.oldest, Some(at(30)));
-    assert!(error.message.contains("another definition"), "{error:?}");
+    assert!(error.message.contains("before 0/1E has a definition that the filter does not fit"), "{error:?}");
 }
 
 #[tokio::test]

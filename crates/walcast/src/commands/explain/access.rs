@@ -45,6 +45,20 @@ struct Bound {
 pub(super) struct Fate {
     pub(super) stages: Vec<Stage>,
     pub(super) sent: Option<Box<RawValue>>,
+    /// It came in a definition that the rules do not fit, as they do the table as it is now.
+    pub(super) is_unfit: bool,
+}
+
+impl Fate {
+    fn new(stages: Vec<Stage>, sent: Option<Box<RawValue>>) -> Self {
+        Self { stages, sent, is_unfit: false }
+    }
+
+    /// Of a definition that is past: what would mend it has been done.
+    fn unfit(mut stages: Vec<Stage>) -> Self {
+        stages.iter_mut().for_each(|stage| stage.hint = None);
+        Self { is_unfit: true, ..Self::new(stages, None) }
+    }
 }
 
 impl Access {
@@ -87,7 +101,7 @@ impl Access {
     pub(super) fn of_row(&self, relation: &Arc<Relation>, row: &[u8]) -> Fate {
         let rules = match self.rules_for(relation) {
             Ok(rules) => rules,
-            Err(stage) => return Fate { stages: vec![stage], sent: None },
+            Err(stage) => return Fate::new(vec![stage], None),
         };
         let (rules, bound) = rules;
         let mut stages: Vec<Stage> = bound
@@ -100,9 +114,9 @@ impl Access {
             .collect();
         if let Some(refused) = bound.refused {
             stages.push(refused);
-            return Fate { stages, sent: None };
+            return Fate::new(stages, None);
         }
-        Fate { stages, sent: rules.preview.of_row(relation, row) }
+        Fate::new(stages, rules.preview.of_row(relation, row))
     }
 
     /// What becomes of a change.
@@ -110,13 +124,14 @@ impl Access {
         let relation = &change.relation;
         let (rules, bound) = match self.rules_for(relation) {
             Ok(rules) => rules,
-            Err(stage) => return Fate { stages: vec![stage], sent: None },
+            // Rules that do not fit the table as it is now are none.
+            Err(stage) if self.rules.is_some() => return Fate::unfit(vec![stage]),
+            Err(stage) => return Fate::new(vec![stage], None),
         };
         let mut stages: Vec<Stage> =
             bound.each().map(|(stage, predicate)| judged(stage, predicate, part, change)).collect();
-        if let Some(refused) = bound.refused {
-            stages.push(refused);
-            return Fate { stages, sent: None };
+        if bound.refused.is_some() {
+            return Fate::unfit(stages);
         }
         let index = part.changes().iter().position(|one| std::ptr::eq(one, change)).unwrap_or(usize::MAX);
         let sent = match rules.preview.of_change(part, index) {
@@ -124,17 +139,22 @@ impl Access {
             Err(Undecided { column }) => {
                 let message = format!("it cannot be told: {}", unknown(column, relation));
                 stages.push(Stage::drops("sent", message));
-                return Fate { stages, sent: None };
+                return Fate::new(stages, None);
             }
         };
-        let Some(sent) = sent else { return Fate { stages, sent: None } };
+        let Some(sent) = sent else { return Fate::new(stages, None) };
         if sent.op != change.op {
             let how = if sent.op == Op::Insert { "comes into view" } else { "leaves the view" };
             let message =
                 format!("the {} arrives as {}: the row {how}", change.op.as_str(), sent.op.as_str());
             stages.push(Stage::notes("sent", message));
         }
-        Fate { stages, sent: to_raw_value(&sent).ok() }
+        Fate::new(stages, to_raw_value(&sent).ok())
+    }
+
+    /// Whether a subscription can be told of changes that come in this definition of the table.
+    pub(super) fn fits(&self, relation: &Arc<Relation>) -> bool {
+        self.rules_for(relation).is_ok_and(|(_, bound)| bound.refused.is_none())
     }
 
     fn rules_for(&self, relation: &Arc<Relation>) -> Result<(&Rules, Bound), Stage> {

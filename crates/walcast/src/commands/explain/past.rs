@@ -1,7 +1,8 @@
 //! Changes of history.
 
+use tokio::sync::OnceCell;
 use walcast_history::{FeedRecord, PageLimits, Reader};
-use walcast_model::{Change, Cursor, Lsn, Part, Seq};
+use walcast_model::{Change, Cursor, Lsn, Part, RelationDigest, RelationName, Seq};
 use walcast_postgres::{Pool, Session};
 
 use super::APPLICATION_NAME;
@@ -19,6 +20,8 @@ struct History {
     session: Session,
     reader: Reader,
     feed: FeedRecord,
+    /// From where on every change of the table can be judged; asked for once.
+    judged_from: OnceCell<Cursor>,
 }
 
 impl History {
@@ -33,7 +36,7 @@ impl History {
         })?;
         let pool = Pool::new(settings.history.clone(), APPLICATION_NAME, 1);
         let reader = Reader::new(pool, feed.id.clone());
-        Ok(Self { session, reader, feed })
+        Ok(Self { session, reader, feed, judged_from: OnceCell::new() })
     }
 
     /// That a change is there, for how long, and from where on a client can have it.
@@ -41,6 +44,23 @@ impl History {
         let FeedRecord { oldest, position, .. } = self.feed;
         let message = format!("history has it; it reaches from {oldest} to {position}");
         Stage::keeps("history", message)
+    }
+
+    /// What becomes of a subscription that comes to a change that it cannot judge.
+    async fn unfit(&self, access: &Access, table: &RelationName, at: Cursor) -> Result<Stage, Failure> {
+        let find = async || {
+            let definitions = self.reader.definitions().await?;
+            let unfit = definitions.iter().filter(|one| one.name() == table && !access.fits(one));
+            let unfit: Vec<RelationDigest> = unfit.map(|relation| relation.digest()).collect();
+            self.reader.first_without(&unfit, at, self.feed.position).await
+        };
+        let from = self.judged_from.get_or_try_init(find).await.map_err(|error| Failure::history(&error))?;
+        let message = format!(
+            "{table} had another definition then, which the rules do not fit: a subscription that comes to it ends with \
+             cursor_too_old; it can be served from {from} on"
+        );
+        Ok(Stage::drops("history", message)
+            .hint("an initial sync has the rows as they are now: cursor 0/0, or walcast tail --from start"))
     }
 }
 
@@ -92,7 +112,7 @@ pub(super) async fn transaction(
             changes += 1;
             if *change.relation.name() == request.table {
                 explained += 1;
-                printer.delivery(&of_change(&history, access, part, change, seq))?;
+                printer.delivery(&of_change(&history, access, part, change, seq).await?)?;
             }
         }
         next = page.next;
@@ -176,7 +196,7 @@ pub(super) async fn newest(
     let page = history.reader.read_kept(at, Cursor::new(lsn, at.seq().plus(1)), limits).await;
     let page = page.map_err(|error| Failure::history(&error))?;
     for (part, change, seq) in page.parts.iter().flat_map(located).take(1) {
-        printer.delivery(&of_change(&history, access, part, change, seq))?;
+        printer.delivery(&of_change(&history, access, part, change, seq).await?)?;
     }
     Ok(())
 }
@@ -186,7 +206,13 @@ fn located(part: &Part) -> impl Iterator<Item = (&Part, &Change, Seq)> {
     part.changes().iter().enumerate().map(move |(index, change)| (part, change, first.plus(index)))
 }
 
-fn of_change(history: &History, access: &Access, part: &Part, change: &Change, seq: Seq) -> Delivery {
+async fn of_change(
+    history: &History,
+    access: &Access,
+    part: &Part,
+    change: &Change,
+    seq: Seq,
+) -> Result<Delivery, Failure> {
     let transaction = part.transaction();
     // Always with its seq, so that it names the one change when it is given to --lsn.
     let at = format!("{}:{}", transaction.start.lsn(), seq.get());
@@ -195,5 +221,10 @@ fn of_change(history: &History, access: &Access, part: &Part, change: &Change, s
     let fate = access.of_change(part, change);
     let mut stages = vec![history.stage()];
     stages.extend(fate.stages);
-    Delivery { of: "change", lsn: Some(at), what, stages, delivered: fate.sent.is_some(), sent: fate.sent }
+    if fate.is_unfit {
+        let cursor = Cursor::new(transaction.start.lsn(), seq);
+        stages.push(history.unfit(access, change.relation.name(), cursor).await?);
+    }
+    let delivered = fate.sent.is_some();
+    Ok(Delivery { of: "change", lsn: Some(at), what, stages, delivered, sent: fate.sent })
 }

@@ -74,7 +74,9 @@ impl Words {
         let said = error.hint.as_deref();
         let ours = match error.code {
             ErrorCode::CursorTooOld => {
-                "--from oldest begins with what history still has, --from start with the rows as they are now"
+                const START: &str = "--from start begins with the rows as they are now";
+                let rest = |oldest| format!("--from {oldest} begins with what can still be had, {START}");
+                return Some(error.oldest.map_or_else(|| START.to_owned(), rest));
             }
             ErrorCode::CursorAhead | ErrorCode::FeedChanged => {
                 "--from start begins with the rows as they are now, --from latest with what happens from now on"
@@ -181,7 +183,7 @@ mod tests {
     fn hints_name_flags_and_not_messages_of_the_protocol() {
         let again = "subscribe without a cursor for an initial sync";
         for (code, hint, flag) in [
-            (ErrorCode::CursorTooOld, again, "--from oldest"),
+            (ErrorCode::CursorTooOld, again, "hint: --from start"),
             (ErrorCode::CursorAhead, again, "--from start"),
             (ErrorCode::FeedChanged, again, "--from latest"),
             (ErrorCode::Unauthorized, "send {\"type\":\"auth\"}", "--token-file"),
@@ -194,6 +196,11 @@ mod tests {
             assert!(told.contains(flag) && !told.contains("subscribe"), "{told}");
         }
         assert_eq!(told(ErrorCode::NotReady, "ask again after a while"), "not_ready: m");
+        let oldest = Some("16/A0:3".parse().unwrap());
+        let error = ErrorMessage { oldest, ..ErrorMessage::new(ErrorCode::CursorTooOld, "m") };
+        let told = Words::default().refused(&error).message;
+        let expected = "hint: --from 16/A0:3 begins with what can still be had, --from start";
+        assert!(told.contains(expected), "{told}");
     }
 
     #[tokio::test]

@@ -1,0 +1,280 @@
+//! From where on a subscription can be served: from where on every change of its tables has what its filters need.
+//!
+//! Of old rows the WAL carries what a table's replica identity says when they change. What came before it was altered
+//! cannot be told by a filter that needs more, and is in history for as long as that reaches back. So a cursor can be in
+//! history and lead nowhere, and the oldest position of history as well. The changes in memory are looked through, the
+//! latest first to be found there as a rule; of older ones it is known which definitions they have, and the last change with
+//! one that does not fit is searched for, by one client at a time: when a table was altered, they all come.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio::task::consume_budget;
+use walcast_feed::{Feed, Read};
+use walcast_filter::Schema;
+use walcast_model::{CommitStart, Cursor, Oid, Part, Relation, RelationDigest, RelationName};
+
+use crate::catalog::{Catalog, Freshness};
+use crate::past::{PastPages, Unanswered};
+use crate::wanted::{Choice, Origin, Selection, Wanted};
+
+/// JSON of the feed that is looked through at once, in bytes.
+const BATCH_BYTES: usize = 1 << 20;
+/// Sets of definitions of which it is known where they came last; all are forgotten when there are more.
+const SEARCHES_MAX: usize = 256;
+
+/// From where on a subscription can be served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reached {
+    /// From there on, and from nowhere before it.
+    From(Cursor),
+    /// It would be refused at every position: a table does not fit as it is now.
+    Nowhere,
+    /// The source, which knows more of the tables, does not answer.
+    Unknown,
+}
+
+/// Knows from where on subscriptions can be served.
+#[derive(Debug)]
+pub(crate) struct Reach {
+    past: Arc<dyn PastPages>,
+    /// Held while history is asked, so that those who come meanwhile have that answer.
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The definitions of all changes before a position.
+    definitions: Option<(Cursor, Arc<Vec<Arc<Relation>>>)>,
+    /// By the definitions, sorted.
+    searched: HashMap<Vec<RelationDigest>, Searched>,
+}
+
+/// Where definitions came last, of the changes from `from` to `to`.
+#[derive(Clone, Copy, Debug)]
+struct Searched {
+    from: Cursor,
+    to: Cursor,
+    /// No change between it and `to` has one of them.
+    first: Cursor,
+}
+
+/// The source cannot say what has to be known.
+struct Away;
+
+impl Reach {
+    pub(crate) fn new(past: Arc<dyn PastPages>) -> Self {
+        Self { past, known: Mutex::default() }
+    }
+
+    /// The first position at or after `from` at which a subscription to this can be resumed.
+    ///
+    /// # Errors
+    /// When history cannot be read.
+    pub(crate) async fn first(
+        &self,
+        wanted: &Wanted,
+        from: Cursor,
+        feed: &Feed,
+        catalog: &Catalog,
+    ) -> Result<Reached, Unanswered> {
+        let mut judge = Judge { wanted, catalog, given: HashMap::new(), judged: HashMap::new() };
+        if !judge.takes_named().await {
+            return Ok(Reached::Nowhere);
+        }
+        let Ok(recent) = judge.recent(feed, from).await else { return Ok(Reached::Unknown) };
+        if let Some(first) = recent.first {
+            return Ok(Reached::From(first));
+        }
+        let to = recent.start;
+        if from >= to {
+            return Ok(Reached::From(from));
+        }
+        let definitions = self.definitions(feed, to).await?;
+        let mut unfit = Vec::new();
+        for relation in &*definitions {
+            match judge.refuses(relation).await {
+                Ok(true) => unfit.push(relation.digest()),
+                Ok(false) => {}
+                Err(Away) => return Ok(Reached::Unknown),
+            }
+        }
+        unfit.sort_unstable();
+        unfit.dedup();
+        Ok(Reached::From(self.first_without(unfit, from, to).await?))
+    }
+
+    /// The definitions of all changes before a position that is stored.
+    async fn definitions(&self, feed: &Feed, to: Cursor) -> Result<Arc<Vec<Arc<Relation>>>, Unanswered> {
+        let mut known = self.known.lock().await;
+        if let Some((until, definitions)) = &known.definitions
+            && to <= *until
+        {
+            return Ok(Arc::clone(definitions));
+        }
+        let stored = feed.stored();
+        let definitions = Arc::new(self.past.definitions().await?);
+        known.definitions = Some((stored, Arc::clone(&definitions)));
+        Ok(definitions)
+    }
+
+    /// Searches what was not searched before.
+    async fn first_without(
+        &self,
+        unfit: Vec<RelationDigest>,
+        from: Cursor,
+        to: Cursor,
+    ) -> Result<Cursor, Unanswered> {
+        if unfit.is_empty() {
+            return Ok(from);
+        }
+        let mut known = self.known.lock().await;
+        let mut searched =
+            known.searched.get(&unfit).copied().unwrap_or(Searched { from: to, to, first: to });
+        if to > searched.to {
+            let first = self.past.first_without(&unfit, searched.to, to).await?;
+            if first > searched.to {
+                searched.first = first;
+            }
+            searched.to = to;
+        }
+        if from < searched.from {
+            // Where one was found, nothing before it matters.
+            if searched.first <= searched.from {
+                searched.first = self.past.first_without(&unfit, from, searched.from).await?;
+            }
+            searched.from = from;
+        }
+        if known.searched.len() >= SEARCHES_MAX {
+            known.searched.clear();
+        }
+        known.searched.insert(unfit, searched);
+        Ok(searched.first.max(from))
+    }
+}
+
+/// What was found among the changes in memory.
+struct Recent {
+    /// They begin here, or where the search does.
+    start: Cursor,
+    /// After the last that does not fit.
+    first: Option<Cursor>,
+}
+
+/// Which changes would end a subscription that is resumed before them.
+struct Judge<'a> {
+    wanted: &'a Wanted,
+    catalog: &'a Catalog,
+    /// Whether rows of a table are given as it is now, where that was asked.
+    given: HashMap<Oid, bool>,
+    judged: HashMap<(Oid, RelationDigest, RelationName), bool>,
+}
+
+impl Judge<'_> {
+    /// Whether the tables with filters that are named can be had as they are now; as far as the source answers, as it
+    /// is when a subscription begins.
+    async fn takes_named(&self) -> bool {
+        let named = self.wanted.key().named().filter(|(_, selection)| selection.is_filtered());
+        let names: Vec<RelationName> = named.map(|(name, _)| name.clone()).collect();
+        if names.is_empty() {
+            return true;
+        }
+        let schemas = self.catalog.schemas(&names, Freshness::Now).await;
+        schemas.map_or(true, |schemas| schemas.iter().all(|schema| self.wanted.trial(schema).is_some()))
+    }
+
+    /// Looks through what the feed has at or after `from`.
+    async fn recent(&mut self, feed: &Feed, from: Cursor) -> Result<Recent, Away> {
+        let mut start = from.max(feed.oldest());
+        let (mut at, mut first) = (start, None);
+        // The last transaction with a change that does not fit.
+        let mut last: Option<CommitStart> = None;
+        loop {
+            match feed.read(at, BATCH_BYTES) {
+                Read::Parts { parts, next } => {
+                    for part in &parts {
+                        let start = part.transaction().start;
+                        if last == Some(start) || self.refuses_any(part, at).await? {
+                            (last, first) = (Some(start), Some(part.next_cursor()));
+                        }
+                    }
+                    at = next;
+                }
+                Read::AtHead { .. } => return Ok(Recent { start, first }),
+                Read::Behind { oldest } => (start, at, first, last) = (oldest, oldest, None, None),
+            }
+            consume_budget().await;
+        }
+    }
+
+    /// Whether a part has a change that does not fit, at or after `from`.
+    async fn refuses_any(&mut self, part: &Part, from: Cursor) -> Result<bool, Away> {
+        let lsn = part.transaction().start.lsn();
+        let mut known: Option<&Arc<Relation>> = None;
+        for (index, change) in part.changes().iter().enumerate() {
+            let is_known = known.is_some_and(|known| Arc::ptr_eq(known, &change.relation));
+            if is_known || Cursor::new(lsn, part.first().plus(index)) < from {
+                continue;
+            }
+            known = Some(&change.relation);
+            if self.refuses(&change.relation).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a change in this definition can end a subscription: one that it does not fit, of a table of which its client
+    /// can have rows; or one that gives it rows, of a table that a pattern stands for and that it does not fit as it is now.
+    async fn refuses(&mut self, relation: &Arc<Relation>) -> Result<bool, Away> {
+        let Some(selection) = self.wanted.of(relation.name()) else { return Ok(false) };
+        if !selection.is_filtered() {
+            return Ok(false);
+        }
+        let key = (relation.oid(), relation.digest(), relation.name().clone());
+        if let Some(refuses) = self.judged.get(&key) {
+            return Ok(*refuses);
+        }
+        let refuses = match self.choice(relation).await? {
+            Choice::Nothing => false,
+            Choice::Everything | Choice::Rows(_) => !self.is_given(relation.oid(), selection).await,
+            Choice::Withheld | Choice::Unfit => self.is_given(relation.oid(), selection).await,
+        };
+        self.judged.insert(key, refuses);
+        Ok(refuses)
+    }
+
+    async fn choice(&self, relation: &Arc<Relation>) -> Result<Choice, Away> {
+        if let Some(choice) = self.wanted.choice(relation) {
+            return Ok(choice);
+        }
+        let schema = self.catalog.schema_of(relation, Freshness::Lately).await.map_err(|_| Away)?;
+        Ok(self.wanted.trial(&schema).unwrap_or(Choice::Unfit))
+    }
+
+    /// Whether rows of a table are given as it is now: not of one that a pattern stands for and that does not fit. Where that
+    /// is not known, or the table is gone, they are.
+    async fn is_given(&mut self, oid: Oid, selection: &Selection) -> bool {
+        if matches!(selection.origin, Origin::Named { .. }) {
+            return true;
+        }
+        if let Some(given) = self.given.get(&oid) {
+            return *given;
+        }
+        let given = self.is_given_now(oid).await.unwrap_or(true);
+        self.given.insert(oid, given);
+        given
+    }
+
+    async fn is_given_now(&self, oid: Oid) -> Option<bool> {
+        let tables = self.catalog.for_shape(self.wanted.key()).await.ok()?;
+        let table = tables.iter().find(|table| table.oid == oid)?;
+        let schemas = self.catalog.schemas(std::slice::from_ref(&table.name), Freshness::Now).await.ok()?;
+        let fits = |schema: &Arc<Schema>| self.wanted.trial(schema).is_some();
+        Some(schemas.iter().all(fits))
+    }
+}
+
+#[cfg(test)]
+mod tests;
