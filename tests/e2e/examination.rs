@@ -288,5 +288,39 @@ async fn settings_that_serve_refuses_are_a_finding_and_the_rest_is_examined() {
     assert!(said.contains("mean public.orders?") && said.contains("is in order"), "{said}");
     // The others go on refusing them.
     assert_eq!(walcast(&database, &["setup", "--config", settings]).status.code(), Some(2));
+
+    // Files that serve cannot use are findings too, each with its setting; the others do not need them.
+    let [key, certificate] = ["keys.json", "cert.pem"].map(|name| folder.path().join(name));
+    std::fs::write(&key, "{}").expect("a file");
+    let (policies, key) = (policies.to_str().expect("a path"), key.to_str().expect("a path"));
+    let certificate = certificate.to_str().expect("a path");
+    let files = [
+        "--jwt-jwks-file",
+        key,
+        "--tls-cert-file",
+        certificate,
+        "--tls-key-file",
+        key,
+        "--policies",
+        policies,
+    ];
+    let examined = walcast(&database, &[&["doctor", "--json"], &files[..]].concat());
+    let errors = found(&examined, "error");
+    let about = |setting: &str, fix: &str| {
+        let is_it = |error: &Value| {
+            let (message, told) =
+                (error["message"].as_str().unwrap_or_default(), error["fix"].as_str().unwrap_or_default());
+            error["check"] == "settings" && message.starts_with(setting) && told.starts_with(fix)
+        };
+        assert!(errors.iter().any(is_it), "{setting} in {errors:#?}");
+    };
+    about("--tls-cert-file: cannot read ", "check that the file is there");
+    about("--tls-key-file: ", "write the certificate's private key");
+    about("--jwt-jwks-file: ", "write a whole key set");
+    assert_eq!(errors.len(), 3, "{errors:#?}");
+    assert!(
+        text(&examined.stdout).contains("mean public.orders?"),
+        "the policies are looked at: {examined:?}"
+    );
     walcast(&database, &["teardown", "--yes"]);
 }

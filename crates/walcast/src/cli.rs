@@ -284,7 +284,7 @@ pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) form: FormArgs,
     #[command(flatten)]
-    pub(crate) settings: SettingsFlags<SETUP>,
+    pub(crate) settings: SettingsFlags<SERVE>,
 }
 
 #[derive(Debug, Args)]

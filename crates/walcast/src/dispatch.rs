@@ -106,7 +106,9 @@ fn setup_failure(error: &SetupError, command: &str) -> Failure {
 }
 
 fn serve(args: ServeArgs) -> Result<(), Failure> {
-    let settings = load(args.settings, telemetry::DAEMON)?;
+    let settings = ServeSettings::load_to_serve(&args.settings.into_sources())
+        .map_err(|mistakes| Failure::usage(mistakes.to_string()))?;
+    telemetry::log(&settings.log, telemetry::DAEMON);
     let policies = settings.entrance.policies().map(PolicyFile::open).transpose();
     let policies = policies.map_err(|error| Failure::usage(error.to_string()))?;
     in_runtime(|stop| async move {

@@ -35,7 +35,7 @@ pub(crate) use wal::{WalCost, span};
 pub(crate) use walsender::login_finding;
 
 use super::setup::Target;
-use crate::settings::Mistakes;
+use crate::settings::{Mistake, Mistakes};
 
 use history::HistoryFacts;
 use slot::StoredFeed;
@@ -65,8 +65,13 @@ pub(crate) async fn examine(target: &Target, wal_budget: Option<u64>) -> Vec<Fin
 
 /// What keeps `walcast serve` from starting with these settings, each with where it was set.
 pub(crate) fn settings_findings(refused: &Mistakes) -> Vec<Finding> {
-    let fix = "correct the setting: with it walcast serve does not start, nor setup, status and teardown";
-    refused.0.iter().map(|mistake| Finding::error("settings", mistake.to_string(), fix)).collect()
+    const CORRECT: &str =
+        "correct the setting: with it walcast serve does not start, nor setup, status and teardown";
+    let fix = |mistake: &Mistake| match mistake.fix {
+        Some(fix) => format!("{fix}: until then walcast serve does not start"),
+        None => CORRECT.to_owned(),
+    };
+    refused.0.iter().map(|mistake| Finding::error("settings", mistake.problem(), fix(mistake))).collect()
 }
 
 fn connection_finding(check: &'static str, error: &walcast_postgres::Error) -> Finding {
