@@ -20,8 +20,9 @@ pub(crate) fn publication_findings(
     let plan = Plan::new(facts, settings);
     // What the role may not do is one thing for an administrator, whatever the number of statements.
     let told = plan.findings.iter().filter(|found| found.kind != FindingKind::Privilege);
-    let mut findings: Vec<Finding> = told.map(planned).collect();
-    findings.extend(for_administrator(facts, settings));
+    // First: what is to be run for a table goes on from there.
+    let mut findings: Vec<Finding> = for_administrator(facts, settings).into_iter().collect();
+    findings.extend(told.map(planned));
     let allowed = || plan.steps.iter().filter(|step| step.allowed);
     let missing = allowed().any(|step| matches!(step.action, Action::Publication { .. }));
     let tables = allowed().filter(|step| matches!(step.action, Action::Table(_))).count() as u64;

@@ -60,10 +60,6 @@ pub(super) async fn prepare(
         }
     }
     say(Note::unchanged("publication", published(&facts, settings)));
-    for finding in plan.findings.iter().filter(|finding| finding.kind != FindingKind::Privilege) {
-        let note = Note::unchanged("table", format!("{}: {}", finding.subject, finding.problem));
-        say(Note { fix: finding.statement.clone(), is_standing: true, ..note });
-    }
     if settings.names().iter().any(|name| facts.publication(name).is_none()) {
         // Without its publications there is no feed. With them come their tables, so that an administrator acts once.
         let statements = Plan::by_hand(&facts, settings).administrator_statements().join("\n");
@@ -71,6 +67,7 @@ pub(super) async fn prepare(
         let message =
             format!("in database {database}: role {role:?} may not create the publications {names}");
         missing.push(Finding::error("publication", message, Fix::sql(statements)));
+        say_findings(&plan, say);
         return Ok(facts.database);
     }
     for step in plan.steps.iter().filter(|step| !step.allowed) {
@@ -82,7 +79,16 @@ pub(super) async fn prepare(
             ..Note::unchanged(subject(step), message)
         });
     }
+    say_findings(&plan, say);
     Ok(facts.database)
+}
+
+/// What is not as it should be with the tables; what is to be run for one goes on from where the publications should be.
+fn say_findings(plan: &Plan, say: &mut (dyn FnMut(Note) + Send)) {
+    for finding in plan.findings.iter().filter(|finding| finding.kind != FindingKind::Privilege) {
+        let note = Note::unchanged("table", format!("{}: {}", finding.subject, finding.problem));
+        say(Note { fix: finding.statement.clone(), is_standing: true, ..note });
+    }
 }
 
 /// How much each publication has.
