@@ -7,6 +7,7 @@
 mod finding;
 mod fix;
 mod history;
+mod offered;
 mod platform;
 mod policies;
 mod present;
@@ -30,7 +31,7 @@ pub(crate) use policies::policies_findings;
 pub(crate) use present::show;
 pub(crate) use server::ServerFacts;
 pub(crate) use slot::Slot;
-pub(crate) use tables::{TableAccess, access_findings};
+pub(crate) use tables::{TableAccess, access_findings, named};
 pub(crate) use wal::{WalCost, span};
 pub(crate) use walsender::login_finding;
 
@@ -132,6 +133,7 @@ async fn examine_source(
                 &target.publication,
                 matches!(history.feed(), StoredFeed::To(_)),
             ));
+            findings.extend(offered::findings(session, facts, &target.publication).await);
             match TableAccess::gather(session, facts, &target.publication).await {
                 Ok(access) => findings.extend(access_findings(&access, &facts.role.name)),
                 Err(error) => findings.push(unanswered("select_privilege", &error)),

@@ -6,7 +6,7 @@ use walcast_replication::publication::{
 };
 
 use super::{Note, SetupError};
-use crate::commands::doctor::{Finding, Fix};
+use crate::commands::doctor::{Finding, Fix, named};
 use crate::output::count;
 
 /// A plan is made again after each round: a partitioned table is listed before its partitions are, and a table that
@@ -60,12 +60,14 @@ pub(super) async fn prepare(
         }
     }
     say(Note::unchanged("publication", published(&facts, settings)));
-    if settings.names().iter().any(|name| facts.publication(name).is_none()) {
+    let names = settings.names();
+    let lacking: Vec<&str> =
+        names.iter().map(String::as_str).filter(|name| facts.publication(name).is_none()).collect();
+    if !lacking.is_empty() {
         // Without its publications there is no feed. With them come their tables, so that an administrator acts once.
         let statements = Plan::by_hand(&facts, settings).administrator_statements().join("\n");
-        let (names, database, role) = (settings.names().join(" and "), &facts.database, &facts.role.name);
-        let message =
-            format!("in database {database}: role {role:?} may not create the publications {names}");
+        let (names, database, role) = (named(&lacking), &facts.database, &facts.role.name);
+        let message = format!("in database {database}: role {role:?} may not create {names}");
         missing.push(Finding::error("publication", message, Fix::sql(statements)));
         say_findings(&plan, say);
         return Ok(facts.database);
