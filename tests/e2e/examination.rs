@@ -261,6 +261,7 @@ async fn a_role_that_may_little_has_everything_at_once_and_once() {
         let again = walcast_as(&database, &role, &["setup", "--human"]);
         let said = text(&again.stdout);
         assert!(said.contains("public.late is not published: role") && !said.contains("published whole"), "{said}");
+        assert!(said.lines().all(|line| line.chars().count() <= 80), "{said}");
         drop(daemon);
 
         // What it may not drop is said before anything is dropped.
