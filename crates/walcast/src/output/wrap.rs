@@ -1,6 +1,6 @@
 //! Texts in lines of 80 columns, or fewer where the terminal has fewer.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::ops::Range;
 
 /// The width that texts for people are made for.
@@ -61,8 +61,12 @@ pub(crate) fn wrap_message(text: &str, taken: usize, width: usize) -> String {
 
 /// The width for a message on standard error; `None` where it is no terminal: who reads a log wants whole lines.
 pub(crate) fn message_width() -> Option<usize> {
-    let size = terminal_size::terminal_size_of(io::stderr())?;
-    Some(usize::from(size.0.0).clamp(WIDTH_MIN, WIDTH))
+    if !io::stderr().is_terminal() {
+        return None;
+    }
+    // A terminal may not know its size.
+    let columns = terminal_size::terminal_size_of(io::stderr()).map(|(columns, _)| usize::from(columns.0));
+    Some(columns.map_or(WIDTH, |columns| columns.clamp(WIDTH_MIN, WIDTH)))
 }
 
 fn indented(line: &str) -> (usize, &str) {
