@@ -141,7 +141,8 @@ impl ServerTls {
                 }
                 Err(error) => {
                     metrics::counter!(names::CERTIFICATE_FAILURES).increment(1);
-                    tracing::warn!(%error, "the certificate cannot be renewed; the one before stays in use");
+                    let hint = error.hint();
+                    tracing::warn!(%error, hint, "the certificate cannot be renewed; the one before stays in use");
                 }
             }
         }
