@@ -219,6 +219,7 @@ async fn a_role_that_may_little_has_everything_at_once_and_once() {
         database
             .run(&format!(
                 "CREATE ROLE {role} LOGIN; CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY);
+                 CREATE TABLE bare (id int);
                  CREATE TABLE own (id int PRIMARY KEY); ALTER TABLE own OWNER TO {role}"
             ))
             .await;
@@ -232,9 +233,20 @@ async fn a_role_that_may_little_has_everything_at_once_and_once() {
             assert!(said.contains(words), "{words} in {said}");
         }
 
-        // What it says is all that is needed, also for a table that is the role's own: the rest walcast does.
+        // What it says is all that is needed, also for a table that is the role's own: the rest walcast does. A table that
+        // walcast may not move is moved by the statement that makes it possible.
         database.run(&statements(&poor)).await;
+        let mut keyless = found(&poor, "warning");
+        keyless.retain(|finding| finding["check"] == "replica_identity");
+        let [bare] = &keyless[..] else { panic!("{poor:?}") };
+        database.run(bare["fix"].as_str().expect("a statement")).await;
+        let whole = format!(
+            "SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_publication_tables WHERE pubname = '{}'",
+            database.slot_name()
+        );
+        assert_eq!(database.scalar(&whole).await.as_deref(), Some("a b bare own"));
         let ready = doctor("--json");
+        assert!(!checks(&ready, "warning").contains(&"replica_identity".to_owned()), "{ready:?}");
         let notes = ["slot", "history_schema"].map(str::to_owned);
         assert_eq!((ready.status.code(), checks(&ready, "note")), (Some(0), notes.into()), "{ready:?}");
         assert!(!text(&ready.stdout).contains("CREATE SCHEMA"), "{ready:?}");
@@ -249,6 +261,7 @@ async fn a_role_that_may_little_has_everything_at_once_and_once() {
         let again = walcast_as(&database, &role, &["setup", "--human"]);
         let said = text(&again.stdout);
         assert!(said.contains("public.late is not published: role") && !said.contains("published whole"), "{said}");
+        assert!(said.lines().all(|line| line.chars().count() <= 80), "{said}");
         drop(daemon);
 
         // What it may not drop is said before anything is dropped.
@@ -288,5 +301,39 @@ async fn settings_that_serve_refuses_are_a_finding_and_the_rest_is_examined() {
     assert!(said.contains("mean public.orders?") && said.contains("is in order"), "{said}");
     // The others go on refusing them.
     assert_eq!(walcast(&database, &["setup", "--config", settings]).status.code(), Some(2));
+
+    // Files that serve cannot use are findings too, each with its setting; the others do not need them.
+    let [key, certificate] = ["keys.json", "cert.pem"].map(|name| folder.path().join(name));
+    std::fs::write(&key, "{}").expect("a file");
+    let (policies, key) = (policies.to_str().expect("a path"), key.to_str().expect("a path"));
+    let certificate = certificate.to_str().expect("a path");
+    let files = [
+        "--jwt-jwks-file",
+        key,
+        "--tls-cert-file",
+        certificate,
+        "--tls-key-file",
+        key,
+        "--policies",
+        policies,
+    ];
+    let examined = walcast(&database, &[&["doctor", "--json"], &files[..]].concat());
+    let errors = found(&examined, "error");
+    let about = |setting: &str, fix: &str| {
+        let is_it = |error: &Value| {
+            let (message, told) =
+                (error["message"].as_str().unwrap_or_default(), error["fix"].as_str().unwrap_or_default());
+            error["check"] == "settings" && message.starts_with(setting) && told.starts_with(fix)
+        };
+        assert!(errors.iter().any(is_it), "{setting} in {errors:#?}");
+    };
+    about("--tls-cert-file: cannot read ", "check that the file is there");
+    about("--tls-key-file: ", "write the certificate's private key");
+    about("--jwt-jwks-file: ", "write a whole key set");
+    assert_eq!(errors.len(), 3, "{errors:#?}");
+    assert!(
+        text(&examined.stdout).contains("mean public.orders?"),
+        "the policies are looked at: {examined:?}"
+    );
     walcast(&database, &["teardown", "--yes"]);
 }

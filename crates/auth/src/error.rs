@@ -129,16 +129,14 @@ impl KeyError {
     /// What to do about it, where the daemon runs.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::ShortSecret { .. } => "write a longer secret into the file, then send SIGHUP",
-            Self::File { .. } => {
-                "check that the file is there and may be read by walcast's user, then send SIGHUP"
-            }
-            Self::Pem { .. } => "write the whole public key into the file, then send SIGHUP",
+            Self::ShortSecret { .. } => "write a longer secret into the file",
+            Self::File { .. } => "check that the file is there and may be read by walcast's user",
+            Self::Pem { .. } => "write the whole public key into the file",
             Self::Jwks { place, .. } | Self::NoKeys { place, .. } if place.starts_with("http") => {
                 "open the URL and see what it answers: it must be a key set, {\"keys\": […]}, with a key for signatures"
             }
             Self::Jwks { .. } | Self::NoKeys { .. } => {
-                "write a whole key set, {\"keys\": […]}, with a key for signatures into the file, then send SIGHUP"
+                "write a whole key set, {\"keys\": […]}, with a key for signatures into the file"
             }
             Self::TooLarge { .. } => "leave out the keys that are not used for tokens",
             Self::Url { .. } => "name the URL that the identity provider calls jwks_uri",

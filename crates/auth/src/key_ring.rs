@@ -103,7 +103,9 @@ impl KeyRing {
             }
             Err(error) => {
                 counter!(names::KEY_FAILURES).increment(1);
-                let (from, hint) = (self.source.place(), error.hint());
+                let (from, then) =
+                    (self.source.place(), if self.source.is_file() { ", then send SIGHUP" } else { "" });
+                let hint = format!("{}{then}", error.hint());
                 tracing::warn!(from, %error, hint, "the keys for tokens could not be loaded; the ones before stay in use");
             }
         }

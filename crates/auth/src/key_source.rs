@@ -1,7 +1,8 @@
 //! Where keys come from.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use url::Url;
 
@@ -60,15 +61,43 @@ impl KeySource {
     pub async fn load(&self) -> Result<KeySet, KeyError> {
         match self {
             Self::Secret(secret) => KeySet::from_secret(secret),
-            Self::SecretFile(path) => {
-                let text = read(path).await?;
+            Self::SecretFile(path) | Self::PemFile(path) | Self::JwksFile(path) => {
+                self.of_file(path, &read(path.clone()).await?)
+            }
+            Self::JwksUrl(url) => KeySet::from_jwks(&fetch::get(url).await?, url.as_str()),
+        }
+    }
+
+    /// Looks at the keys before there is a runtime; what a URL answers is not looked at.
+    ///
+    /// # Errors
+    /// Those of [`KeySource::load`].
+    pub fn look(&self) -> Result<(), KeyError> {
+        match self {
+            Self::Secret(secret) => KeySet::from_secret(secret).map(drop),
+            Self::SecretFile(path) | Self::PemFile(path) | Self::JwksFile(path) => {
+                self.of_file(path, &read_now(path)?).map(drop)
+            }
+            Self::JwksUrl(_) => Ok(()),
+        }
+    }
+
+    /// The keys in the text of its file.
+    fn of_file(&self, path: &Path, text: &[u8]) -> Result<KeySet, KeyError> {
+        let place = path.display().to_string();
+        match self {
+            Self::PemFile(_) => KeySet::from_pem(text, &place),
+            Self::JwksFile(_) => KeySet::from_jwks(text, &place),
+            Self::SecretFile(_) | Self::Secret(_) | Self::JwksUrl(_) => {
                 let end = text.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |at| at + 1);
                 KeySet::from_secret(&text[..end])
             }
-            Self::PemFile(path) => KeySet::from_pem(&read(path).await?, &path.display().to_string()),
-            Self::JwksFile(path) => KeySet::from_jwks(&read(path).await?, &path.display().to_string()),
-            Self::JwksUrl(url) => KeySet::from_jwks(&fetch::get(url).await?, url.as_str()),
         }
+    }
+
+    /// Whether it is a file.
+    pub(crate) const fn is_file(&self) -> bool {
+        matches!(self, Self::SecretFile(_) | Self::PemFile(_) | Self::JwksFile(_))
     }
 
     /// Whether its keys can change while the daemon runs.
@@ -86,12 +115,19 @@ impl KeySource {
     }
 }
 
-async fn read(path: &PathBuf) -> Result<Vec<u8>, KeyError> {
+async fn read(path: PathBuf) -> Result<Vec<u8>, KeyError> {
+    let place = path.display().to_string();
+    let read = tokio::task::spawn_blocking(move || read_now(&path)).await;
+    // It only panics together with the process.
+    read.unwrap_or_else(|error| Err(KeyError::File { path: place, error: io::Error::other(error) }))
+}
+
+fn read_now(path: &Path) -> Result<Vec<u8>, KeyError> {
     let place = || path.display().to_string();
     let file = |error| KeyError::File { path: place(), error };
-    let size = tokio::fs::metadata(path).await.map_err(file)?.len();
+    let size = std::fs::metadata(path).map_err(file)?.len();
     if size > KEYS_BYTES_MAX as u64 {
         return Err(KeyError::TooLarge { place: place(), max: KEYS_BYTES_MAX });
     }
-    tokio::fs::read(path).await.map_err(file)
+    std::fs::read(path).map_err(file)
 }

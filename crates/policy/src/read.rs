@@ -1,6 +1,6 @@
 //! From the text of policies to their meaning, with everything that is wrong.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -18,7 +18,8 @@ use crate::policy::{Place, RowPolicy, TablePolicy};
 const KEYS: &str = "a policy has role, table and, if it is not for everything, columns and where; meta = true adds what transactions say about themselves. One about channels has role, channel and, if it is not for everything, allow";
 
 pub(crate) fn read(text: &str) -> Result<Policies, Vec<Mistake>> {
-    let mut reader = Reader { text, mistakes: Vec::new(), policies: Policies::default() };
+    let mut reader =
+        Reader { text, mistakes: Vec::new(), policies: Policies::default(), unreadable: BTreeMap::new() };
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         let at = error.span().unwrap_or_default();
@@ -26,9 +27,11 @@ pub(crate) fn read(text: &str) -> Result<Policies, Vec<Mistake>> {
         let message = format!("not TOML: {}", error.message());
         reader.mistake(at, None, message, hint);
     }
-    // What the parser made of the rest would be mistakes that nobody made.
     if errors.is_empty() {
         reader.document(document.get_ref());
+    } else {
+        let broken: Vec<usize> = errors.iter().filter_map(|error| Some(error.span()?.start)).collect();
+        reader.whole_policies(document.get_ref(), &broken);
     }
     let Reader { mut mistakes, policies, .. } = reader;
     if mistakes.is_empty() {
@@ -43,6 +46,8 @@ struct Reader<'a> {
     /// With the byte that each is at, for their order.
     mistakes: Vec<(usize, Mistake)>,
     policies: Policies,
+    /// Tables whose names cannot be read, where they stand first for a role: the same text is the same table.
+    unreadable: BTreeMap<(Role, String), Place>,
 }
 
 impl<'a> Reader<'a> {
@@ -76,6 +81,27 @@ impl<'a> Reader<'a> {
                     self.mistake(key.span(), None, message, "begin each policy with [[policy]]");
                 }
             }
+        }
+    }
+
+    /// Where the text is no TOML, at these bytes: the policies that it breaks nothing of. What the parser made of the
+    /// others would be mistakes that nobody made.
+    fn whole_policies(&mut self, document: &DeTable<'a>, broken: &[usize]) {
+        let Some(policies) = document.get("policy").and_then(|policies| policies.get_ref().as_array()) else {
+            return;
+        };
+        for policy in policies.iter() {
+            let start = policy.span().start;
+            // Up to the next heading, also where that one is broken.
+            let rest = self.text.get(start..).unwrap_or_default();
+            let end = rest.find("\n[[").map_or(self.text.len(), |length| start + length + 1);
+            if broken.iter().any(|at| (start..=end).contains(at)) {
+                continue;
+            }
+            // The parser may have lost one.
+            let before = self.text.get(..start).unwrap_or_default().lines();
+            let number = 1 + before.filter(|line| line.trim_start().starts_with("[[policy]")).count();
+            self.policy(number, policy);
         }
     }
 
@@ -119,6 +145,9 @@ impl<'a> Reader<'a> {
         for (role, _) in roles.iter().flatten() {
             for (table, at) in tables.iter().flatten() {
                 self.add(number, role, table, at.clone(), &meaning);
+            }
+            if let Some(tables) = fields.get("table") {
+                self.add_unreadable(number, role, tables, meaning.place);
             }
         }
     }
@@ -188,8 +217,29 @@ impl<'a> Reader<'a> {
             of_role.insert(table.clone(), Arc::clone(meaning));
             return;
         };
-        let place =
-            if first.place == meaning.place { "the same policy".to_owned() } else { first.place.to_string() };
+        let first = first.place;
+        self.second(number, role, &table.to_string(), at, (first, meaning.place));
+    }
+
+    /// The same for names of tables that have been told to be none: both are to be mended.
+    fn add_unreadable(&mut self, number: usize, role: &Role, tables: &Spanned<DeValue<'a>>, place: Place) {
+        for element in elements(tables) {
+            let Some(text) = element.get_ref().as_str().filter(|text| table(text).is_err()) else { continue };
+            match self.unreadable.get(&(role.clone(), text.to_owned())) {
+                Some(first) => {
+                    self.second(number, role, &format!("{text:?}"), element.span(), (*first, place))
+                }
+                None => {
+                    self.unreadable.insert((role.clone(), text.to_owned()), place);
+                }
+            }
+        }
+    }
+
+    /// A second policy for a table and a role; `places`: of the first one, and its own.
+    fn second(&mut self, number: usize, role: &Role, table: &str, at: Range<usize>, places: (Place, Place)) {
+        let (first, own) = places;
+        let place = if first == own { "the same policy".to_owned() } else { first.to_string() };
         let whom = match role {
             Role::Every => "every role".to_owned(),
             Role::Named(name) => format!("role {name:?}"),
@@ -207,11 +257,7 @@ impl<'a> Reader<'a> {
         value: &Spanned<DeValue<'a>>,
         parse: impl Fn(&str) -> Result<T, (String, String)>,
     ) -> Vec<(T, Range<usize>)> {
-        let alone = std::slice::from_ref(value);
-        let elements: &[Spanned<DeValue<'a>>] = match value.get_ref() {
-            DeValue::Array(elements) => elements.as_ref(),
-            _ => alone,
-        };
+        let elements = elements(value);
         if elements.is_empty() {
             let message = format!("{name} is an empty list");
             self.mistake(value.span(), Some(number), message, "name one, or leave the policy away");
@@ -274,6 +320,14 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+}
+
+/// Those of a list, or what stands in its place.
+fn elements<'v, 'a>(value: &'v Spanned<DeValue<'a>>) -> &'v [Spanned<DeValue<'a>>] {
+    match value.get_ref() {
+        DeValue::Array(elements) => elements.as_ref(),
+        _ => std::slice::from_ref(value),
     }
 }
 

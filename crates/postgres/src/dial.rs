@@ -92,6 +92,17 @@ impl std::fmt::Display for Place {
     }
 }
 
+impl ConnectionConfig {
+    /// What is wrong with the files that TLS needs, where nothing can be connected to without it; texts for people. Looks at
+    /// the files and at no server.
+    #[must_use]
+    pub fn unusable_files(&self) -> Vec<String> {
+        let is_remote = |host: &Host| matches!(host.address, HostAddress::Tcp { .. });
+        let needs_tls = self.tls.mode >= SslMode::Require && self.hosts.iter().any(is_remote);
+        if needs_tls { tls::unusable_files(&self.tls) } else { Vec::new() }
+    }
+}
+
 /// Connects to one place, with TLS when `encrypt`.
 ///
 /// Without TLS on offer, [`SslMode::Prefer`] and `Allow` get the plain stream; stronger modes an error.

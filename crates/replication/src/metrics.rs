@@ -49,7 +49,7 @@ pub const PUBLICATION_RETRIES_TOTAL: &str = "walcast_publication_retries_total";
 pub const PUBLICATION_FINDINGS: &str = "walcast_publication_findings";
 /// Counter: rows that were there before their table was picked up and were carried into the feed.
 pub const PICKED_UP_ROWS_TOTAL: &str = "walcast_publication_picked_up_rows_total";
-/// Counter: tables that were picked up without the rows that were there before.
+/// Counter: tables that were published without the rows that were there before, by walcast or by somebody else.
 pub const PICKUPS_WITHOUT_ROWS_TOTAL: &str = "walcast_publication_pickups_without_rows_total";
 /// Gauge: bytes of WAL that the source keeps for the slot.
 pub const SLOT_RETAINED_BYTES: &str = "walcast_slot_retained_bytes";
@@ -130,7 +130,7 @@ pub fn describe() {
     );
     metrics::describe_counter!(
         PICKUPS_WITHOUT_ROWS_TOTAL,
-        "Tables that were picked up without the rows that were there before"
+        "Tables that were published without the rows that were there before"
     );
     metrics::describe_gauge!(SLOT_RETAINED_BYTES, "Bytes of WAL that the source keeps for the slot");
     metrics::describe_gauge!(SLOT_SAFE_BYTES, "Bytes of WAL until the server gives the slot up");

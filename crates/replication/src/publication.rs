@@ -20,6 +20,7 @@ mod apply;
 mod facts;
 mod pickup;
 mod plan;
+mod published;
 mod reconcile;
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use walcast_client::StartAt;
 
 use crate::commands::replay::Place;
 use crate::demo::DemoArgs;
-use crate::settings::flags::{CONNECT, SERVE, SETUP, SettingsFlags};
+use crate::settings::flags::{CONNECT, EXAMINE, SERVE, SETUP, SettingsFlags};
 
 /// The exit codes, as every `--help` shows them.
 const EXIT_CODES: &str = "\
@@ -98,7 +98,10 @@ In the file, keys are written with underscores: feed_memory = \"64MiB\"."))]
     /// Look for what would keep walcast from working, each with the statement that mends it
     #[command(after_help = concat_examples("\
   walcast doctor --database-url postgresql://walcast@db/app
-  walcast doctor --json | jq 'select(.severity != \"ok\")'"))]
+  walcast doctor --policies policies.toml --jwt-secret-file walcast.secret
+  walcast doctor --json | jq 'select(.severity != \"ok\")'
+
+It takes every flag of walcast serve, and says what serve would not start with."))]
     Doctor(DoctorArgs),
     /// Say why a client is sent a row or a change, or why not, and what it may do in a channel
     #[command(after_help = concat_examples("\
@@ -284,7 +287,7 @@ pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) form: FormArgs,
     #[command(flatten)]
-    pub(crate) settings: SettingsFlags<SETUP>,
+    pub(crate) settings: SettingsFlags<EXAMINE>,
 }
 
 #[derive(Debug, Args)]
@@ -327,6 +330,9 @@ pub(crate) struct CompletionsArgs {
     /// Which shell
     pub(crate) shell: Shell,
 }
+
+#[cfg(test)]
+mod documented;
 
 #[cfg(test)]
 mod tests {

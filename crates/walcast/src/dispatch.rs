@@ -20,7 +20,10 @@ use crate::commands::status::Status;
 use crate::commands::teardown::Belongings;
 use crate::commands::{completions, explain, replay, tail};
 use crate::demo::{self, DemoArgs, DemoDaemon};
-use crate::output::{BOLD, CYAN, DIM, Failure, Form, GREEN, RED, UNHEALTHY, json_line, wrap};
+use crate::output::{
+    BOLD, CYAN, DIM, Failure, Form, GREEN, RED, UNHEALTHY, WIDTH, json_line, tell, wrap, wrap_message,
+    wrap_statement,
+};
 use crate::settings::flags::SettingsFlags;
 use crate::settings::{Examined, ServeSettings, Sources};
 use crate::telemetry;
@@ -28,12 +31,14 @@ use crate::telemetry;
 /// What is to be run again by whoever starts over.
 const START_OVER_COMMAND: &str = "walcast setup --start-over";
 
+/// Columns before the message of a note.
+const MESSAGE: usize = 13;
+
 /// Runs the command to its end; says on standard error what went wrong.
 pub(crate) fn run(cli: Cli) -> ExitCode {
     let Err(failure) = command(cli.command) else { return ExitCode::SUCCESS };
     if !failure.message.is_empty() {
-        // Nobody to tell when standard error is gone.
-        let _ = writeln!(anstream::stderr(), "{RED}walcast:{RED:#} {}", failure.message);
+        tell(RED, &failure.message);
     }
     ExitCode::from(failure.code)
 }
@@ -106,7 +111,9 @@ fn setup_failure(error: &SetupError, command: &str) -> Failure {
 }
 
 fn serve(args: ServeArgs) -> Result<(), Failure> {
-    let settings = load(args.settings, telemetry::DAEMON)?;
+    let settings = ServeSettings::load_to_serve(&args.settings.into_sources())
+        .map_err(|mistakes| Failure::usage(mistakes.to_string()))?;
+    telemetry::log(&settings.log, telemetry::DAEMON);
     let policies = settings.entrance.policies().map(PolicyFile::open).transpose();
     let policies = policies.map_err(|error| Failure::usage(error.to_string()))?;
     in_runtime(|stop| async move {
@@ -214,7 +221,7 @@ fn ask(form: Form, what: &impl Serialize, lines: &[String], may_go_on: bool) -> 
         Form::Human => {
             let mut out = anstream::stdout();
             for line in lines {
-                writeln!(out, "{}", line)?;
+                writeln!(out, "{}", wrap_message(line, 0, WIDTH))?;
             }
             if lines.is_empty() {
                 writeln!(out, "nothing to drop")?;
@@ -231,9 +238,10 @@ fn say(form: Form, note: &Note) {
         Form::Json => json_line(note),
         Form::Human => {
             let mark = if note.changed { GREEN } else { DIM };
-            let fix =
-                note.fix.as_ref().map(|fix| format!("\n{:>13}{CYAN}{fix}{CYAN:#}", "")).unwrap_or_default();
-            writeln!(anstream::stdout(), "{mark}{:>11}{mark:#}  {}{fix}", note.subject, note.message)
+            let message = wrap(&note.message, MESSAGE);
+            let fix = note.fix.as_ref().map(|fix| wrap_statement(fix, MESSAGE));
+            let fix = fix.map(|fix| format!("\n{:MESSAGE$}{CYAN}{fix}{CYAN:#}", "")).unwrap_or_default();
+            writeln!(anstream::stdout(), "{mark}{:>11}{mark:#}  {message}{fix}", note.subject)
         }
     };
 }

@@ -1,6 +1,7 @@
 //! What a command prints, and how it ends.
 
 mod change_lines;
+mod wrap;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -9,6 +10,7 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 pub(crate) use change_lines::{ChangeLine, ChangeLines, Clock};
+pub(crate) use wrap::{WIDTH, wrap, wrap_message, wrap_statement};
 
 /// For what stands aside: times, hints.
 pub(crate) const DIM: Style = Style::new().dimmed();
@@ -61,52 +63,20 @@ pub(crate) fn json_line(value: &impl Serialize) -> io::Result<()> {
     out.flush()
 }
 
-/// The width that texts for people are made for.
-const WIDTH: usize = 80;
+/// Says something on standard error, after the program's name: in lines that fit where it is a terminal, else as it is.
+pub(crate) fn tell(style: Style, text: &str) {
+    const NAME: &str = "walcast:";
+    let text = match wrap::message_width() {
+        Some(width) => wrap_message(text, NAME.len() + 1, width),
+        None => text.to_owned(),
+    };
+    // Nobody to tell when standard error is gone.
+    let _ = writeln!(anstream::stderr(), "{style}{NAME}{style:#} {text}");
+}
 
 /// A number of things: `1 partition`, `2 partitions`.
 pub(crate) fn count(number: u64, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
-}
-
-/// A text in lines of 80 columns of which the first `indent` are taken; words are never cut.
-pub(crate) fn wrap(text: &str, indent: usize) -> String {
-    let mut out = String::new();
-    let mut column = indent;
-    for word in text.split(' ') {
-        let length = word.chars().count();
-        if column > indent && column + 1 + length > WIDTH {
-            out.push_str(&format!("\n{:indent$}", ""));
-            column = indent;
-        } else if column > indent {
-            out.push(' ');
-            column += 1;
-        }
-        out.push_str(word);
-        column += length;
-    }
-    out
-}
-
-/// The same for text that is to be copied: its own lines stay, and nothing in quotes is cut, so that a statement is the
-/// same when it is pasted.
-pub(crate) fn wrap_statement(text: &str, indent: usize) -> String {
-    // No text of ours has it, and no terminal shows it.
-    const KEPT: char = '\u{1}';
-    let mut quote = None;
-    let kept: String = text
-        .chars()
-        .map(|c| {
-            match quote {
-                None if c == '"' || c == '\'' => quote = Some(c),
-                Some(open) if c == open => quote = None,
-                _ => {}
-            }
-            if c == ' ' && quote.is_some() { KEPT } else { c }
-        })
-        .collect();
-    let lines: Vec<String> = kept.lines().map(|line| wrap(line, indent)).collect();
-    lines.join(&format!("\n{:indent$}", "")).replace(KEPT, " ")
 }
 
 /// Things that a message names; of more their number is said.
@@ -217,17 +187,10 @@ impl From<io::Error> for Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::{Failure, count, wrap, wrap_statement};
+    use super::{Failure, count};
 
     #[test]
-    fn texts_are_wrapped_between_words_and_numbers_have_their_form() {
-        let text = format!("{} {} end", "x".repeat(60), "y".repeat(90));
-        assert_eq!(wrap(&text, 14), format!("{}\n{:14}{}\n{:14}end", "x".repeat(60), "", "y".repeat(90), ""));
-        assert_eq!(wrap("short text", 9), "short text");
-        let name = format!("\"{}\"", "a b ".repeat(20));
-        let statement = format!("SELECT 'it''s a';\nGRANT SELECT ON {name} TO \"the role\";");
-        let wrapped = format!("SELECT 'it''s a';\n  GRANT SELECT ON\n  {name}\n  TO \"the role\";");
-        assert_eq!(wrap_statement(&statement, 2), wrapped);
+    fn numbers_have_their_form() {
         assert_eq!([0, 1, 2].map(|number| count(number, "table")), ["0 tables", "1 table", "2 tables"]);
     }
 

@@ -44,6 +44,14 @@ impl Unusable {
         }
     }
 
+    /// What to do about it; each mistake says it itself.
+    pub(crate) const fn hint(&self) -> Option<&'static str> {
+        match &self.why {
+            Why::Unreadable(_) => Some("check that the file is there and may be read by walcast's user"),
+            Why::Wrong(_) => None,
+        }
+    }
+
     /// All mistakes, where it could be read.
     pub(crate) fn mistakes(&self) -> &[Mistake] {
         match &self.why {

@@ -8,6 +8,7 @@
 //! parsed to its real type here, once, and every mistake of a run is reported together, with where it stands.
 
 pub(crate) mod entrance;
+mod files;
 pub(crate) mod flags;
 pub(crate) mod key;
 mod mistake;
@@ -33,8 +34,7 @@ use walcast_replication::slot::SlotSettings;
 use walcast_snapshot::SnapshotLimits;
 
 use entrance::EntranceSettings;
-pub(crate) use mistake::Mistakes;
-pub(crate) use mistake::suggestion;
+pub(crate) use mistake::{Mistake, Mistakes, suggestion};
 use reader::Reader;
 pub(crate) use source::Sources;
 
@@ -131,20 +131,43 @@ impl ServeSettings {
     pub(crate) fn load(sources: &Sources) -> Result<Self, Mistakes> {
         let mut reader = Reader::new(sources);
         let settings = Self::read(&mut reader);
+        Self::settled(settings, reader)
+    }
+
+    /// Reads every setting for the daemon, which uses the files that they name.
+    ///
+    /// # Errors
+    /// All mistakes of all sources together, and all that is wrong with the files.
+    pub(crate) fn load_to_serve(sources: &Sources) -> Result<Self, Mistakes> {
+        let mut reader = Reader::new(sources);
+        let settings = Self::read(&mut reader);
+        files::of_entrance(&mut reader);
+        files::of_policies(&mut reader);
+        settings.iter().for_each(|settings| files::of_databases(&mut reader, settings));
+        Self::settled(settings, reader)
+    }
+
+    fn settled(settings: Option<Self>, reader: Reader<'_>) -> Result<Self, Mistakes> {
         let (mistakes, refusals) = reader.finish();
         let mistakes = mistakes.and(refusals);
         settings.filter(|_| mistakes.is_empty()).ok_or(mistakes)
     }
 
-    /// Reads every setting for somebody who only looks: also those that the daemon refuses to start with.
+    /// Reads every setting for somebody who only looks: also those that the daemon refuses to start with, and files that it
+    /// cannot use.
     ///
     /// # Errors
     /// All mistakes of all sources together, when something cannot be read.
     pub(crate) fn examine(sources: &Sources) -> Result<Examined, Mistakes> {
         let mut reader = Reader::new(sources);
         let settings = Self::read(&mut reader);
-        // A mistake of it has been told.
-        let policies = if reader.is_clean() { reader.parse(&key::POLICIES, value::path) } else { None };
+        files::of_entrance(&mut reader);
+        let policies = reader.file(&key::POLICIES);
+        if !reader.is_clean() {
+            // Otherwise they are looked at with the databases.
+            files::of_policies(&mut reader);
+            settings.iter().for_each(|settings| files::of_databases(&mut reader, settings));
+        }
         let (mistakes, refused) = reader.finish();
         match settings {
             Some(settings) if mistakes.is_empty() => Ok(Examined { settings, policies, refused }),

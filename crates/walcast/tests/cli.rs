@@ -56,14 +56,54 @@ fn wrong_policies_keep_the_daemon_from_starting_with_all_their_mistakes_and_code
     let output = walcast(folder.path(), &["serve", "--policies", "p.toml"], &variables);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
     let said = text(&output.stderr);
-    assert!(
-        said.starts_with("walcast: 2 mistakes in p.toml\n  policy 1, line 3: \"orders\" names no table"),
-        "{said}"
-    );
-    assert!(said.contains("\n  policy 1, line 4: where: "), "{said}");
+    let start = "walcast: 1 mistake in the settings\n  --policies: 2 mistakes in p.toml\n    policy 1, line 3: \"orders\" names no table";
+    assert!(said.starts_with(start), "{said}");
+    assert!(said.contains("\n    policy 1, line 4: where: "), "{said}");
     let output = walcast(folder.path(), &["serve", "--policies", "nowhere.toml"], &variables);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("nowhere.toml cannot be read"), "{}", text(&output.stderr));
+}
+
+/// Whatever else is wrong, and each with its setting and with what to do.
+#[test]
+fn all_that_is_wrong_with_the_files_that_settings_name_is_said_in_one_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let policies =
+        "[[policy]]\nrole = 'a'\ntable = 'public.t'\n\n[[policy]]\nrole = ['a', '']\ntable = 'public.t'\n";
+    for (name, text) in [("p.toml", policies), ("short", "hunter2\n"), ("key.pem", "no key")] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let url = "postgresql://u@db/d?sslmode=verify-full&sslrootcert=/nowhere/root.crt";
+    let files = ["--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem", "--jwt-secret-file", "short"];
+    let told = |command: &'static str, more: &[&'static str]| {
+        let arguments =
+            [&[command, "--policies", "p.toml", "--database-url", url], &files[..], more].concat();
+        let output = walcast(folder.path(), &arguments, &[]);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{output:?}");
+        text(&output.stderr).lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let hint = "check that the file is there and may be read by walcast's user";
+    let listed = |number: usize, of_slot: &str| {
+        let all = format!(
+            "walcast: {number} mistakes in the settings
+  --database-url: sslmode=verify-full needs the root certificate file /nowhere/root.crt, which does not exist
+{of_slot}  --tls-cert-file: cannot read cert.pem: No such file or directory (os error 2); {hint}
+  --tls-key-file: key.pem has no private key in PEM (BEGIN PRIVATE KEY) that is not encrypted; \
+write the certificate's private key into it; openssl pkey -in FILE -out FILE takes a passphrase off
+  --policies: 2 mistakes in p.toml
+    policy 2, line 6: role is empty; name a role, or \"*\" for every role
+    policy 2, line 7: table public.t has a policy for role \"a\" already: policy 1, line 1; \
+leave one of them; conditions are joined in one where, by OR and AND
+  --jwt-secret-file: the secret has 7 bytes; use at least 32, for instance the output of: openssl rand -base64 48; \
+write a longer secret into the file"
+        );
+        all.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(told("serve", &[]), listed(5, ""));
+    let of_slot = "  --slot: \"A\": expected a slot name: 1 to 63 of a-z, 0-9 and _\n";
+    assert_eq!(told("serve", &["--slot", "A"]), listed(6, of_slot));
+    // The doctor looks at nothing else while settings cannot be read.
+    assert_eq!(told("doctor", &["--slot", "A"]), listed(6, of_slot));
 }
 
 #[test]

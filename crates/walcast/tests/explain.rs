@@ -244,6 +244,8 @@ async fn every_stage_can_be_the_one_that_drops() {
         let human = scene.run(&as_customer(&["--table", "orders", "--lsn", &at, "--human"]));
         let human = String::from_utf8_lossy(&human.stdout).into_owned();
         assert!(human.starts_with("public.orders for role \"customer\"\n  keeps  publication  "), "{human}");
+        let is_short = |line: &str| line.chars().count() <= 80 || line.starts_with("  sent ");
+        assert!(human.lines().all(is_short), "{human}");
         assert!(
             human.contains("\n  drops  policy       the new row: does not hold\n  nothing is sent\n"),
             "{human}"

@@ -57,6 +57,24 @@ pub enum CertificateError {
     },
 }
 
+impl CertificateError {
+    /// What to do about it, where the daemon runs.
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "check that the file is there and may be read by walcast's user",
+            Self::NoCertificate { .. } => {
+                "write the certificate into it, followed by those that lead to its authority"
+            }
+            Self::NoKey { .. } => {
+                "write the certificate's private key into it; openssl pkey -in FILE -out FILE takes a passphrase off"
+            }
+            Self::Mismatch { .. } => {
+                "let tls_cert_file and tls_key_file name one certificate and its own key"
+            }
+        }
+    }
+}
+
 /// A certificate with its key, from files that are looked at again. TLS 1.2 and 1.3, by aws-lc-rs.
 #[derive(Debug)]
 pub struct ServerTls {
@@ -78,6 +96,17 @@ impl ServerTls {
         let content = read(&certificate, &key).await?;
         let current = certified(&certificate, &key, &content)?;
         Ok(Arc::new(Self { certificate, key, current: RwLock::new(current), wanted: Notify::new() }))
+    }
+
+    /// Looks at both files before there is a runtime: what is wrong with the certificate, and what with its key. That they
+    /// do not go together is said of the key.
+    pub fn look(certificate: &Path, key: &Path) -> (Option<CertificateError>, Option<CertificateError>) {
+        let chain = read_now(certificate).and_then(|text| chain(certificate, &text));
+        let private = read_now(key).and_then(|text| private(key, &text));
+        match (chain, private) {
+            (Ok(chain), Ok(private)) => (None, paired(certificate, key, chain, private).err()),
+            (chain, private) => (chain.err(), private.err()),
+        }
     }
 
     /// The files have changed: read them, soon. Does nothing while [`ServerTls::renew`] does not run.
@@ -112,7 +141,8 @@ impl ServerTls {
                 }
                 Err(error) => {
                     metrics::counter!(names::CERTIFICATE_FAILURES).increment(1);
-                    tracing::warn!(%error, "the certificate cannot be renewed; the one before stays in use");
+                    let hint = error.hint();
+                    tracing::warn!(%error, hint, "the certificate cannot be renewed; the one before stays in use");
                 }
             }
         }
@@ -144,11 +174,20 @@ async fn read(certificate: &Path, key: &Path) -> Result<Content, CertificateErro
 }
 
 async fn read_one(path: &Path) -> Result<Vec<u8>, CertificateError> {
+    let owned = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || read_now(&owned)).await;
+    // It only panics together with the process.
+    read.unwrap_or_else(|error| {
+        Err(CertificateError::File { path: path.to_owned(), error: io::Error::other(error) })
+    })
+}
+
+fn read_now(path: &Path) -> Result<Vec<u8>, CertificateError> {
     let failed = |error| CertificateError::File { path: path.to_owned(), error };
-    if tokio::fs::metadata(path).await.map_err(failed)?.len() > FILE_BYTES_MAX {
+    if std::fs::metadata(path).map_err(failed)?.len() > FILE_BYTES_MAX {
         return Err(failed(io::ErrorKind::FileTooLarge.into()));
     }
-    tokio::fs::read(path).await.map_err(failed)
+    std::fs::read(path).map_err(failed)
 }
 
 fn certified(
@@ -156,13 +195,25 @@ fn certified(
     key: &Path,
     content: &Content,
 ) -> Result<Arc<CertifiedKey>, CertificateError> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content.0).collect();
-    let chain = chain
-        .ok()
-        .filter(|chain| !chain.is_empty())
-        .ok_or_else(|| CertificateError::NoCertificate { path: certificate.to_owned() })?;
-    let private = PrivateKeyDer::from_pem_slice(&content.1)
-        .map_err(|_| CertificateError::NoKey { path: key.to_owned() })?;
+    paired(certificate, key, chain(certificate, &content.0)?, private(key, &content.1)?)
+}
+
+fn chain(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    let chain = chain.ok().filter(|chain| !chain.is_empty());
+    chain.ok_or_else(|| CertificateError::NoCertificate { path: path.to_owned() })
+}
+
+fn private(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, CertificateError> {
+    PrivateKeyDer::from_pem_slice(text).map_err(|_| CertificateError::NoKey { path: path.to_owned() })
+}
+
+fn paired(
+    certificate: &Path,
+    key: &Path,
+    chain: Vec<CertificateDer<'static>>,
+    private: PrivateKeyDer<'static>,
+) -> Result<Arc<CertifiedKey>, CertificateError> {
     let certified = CertifiedKey::from_der(chain, private, &provider()).map_err(|error| {
         CertificateError::Mismatch { certificate: certificate.to_owned(), key: key.to_owned(), error }
     })?;

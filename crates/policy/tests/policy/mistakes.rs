@@ -62,9 +62,13 @@ where = 3
 }
 
 #[test]
-fn what_is_not_toml_is_told_with_its_line_and_nothing_is_made_of_the_rest() {
+fn what_is_not_toml_is_told_with_its_line_and_nothing_is_made_of_what_it_breaks() {
     let found = mistakes("[[policy]]\nrole = 'a'\ntable = public.orders\n");
     assert!(found[0].starts_with("line 3: not TOML: "), "{found:#?}");
+    assert_eq!(found.len(), 1, "{found:#?}");
+    // An array that swallows the next policy.
+    let found = mistakes("[[policy]]\nrole = 'a'\ncolumns = ['id'\n\n[[policy]]\nwher = 'b'\n");
+    assert!(found.iter().all(|one| one.contains(": not TOML: ")), "{found:#?}");
     let found = mistakes("policy = 3\n");
     assert_eq!(found, ["line 1: policy is not a list; begin each policy with [[policy]]"]);
     let found = mistakes("[policy]\nrole = 'a'\n");
@@ -75,4 +79,29 @@ fn what_is_not_toml_is_told_with_its_line_and_nothing_is_made_of_the_rest() {
 fn a_predicate_that_no_claims_can_fill_is_refused_before_anybody_comes() {
     let found = mistakes("[[policy]]\nrole = 'a'\ntable = '*'\nwhere = 'owner LIKE claims.sub'\n");
     assert_eq!(found.len(), 1, "{found:#?}");
+}
+
+#[test]
+fn two_policies_for_one_table_and_role_are_told_beside_every_other_mistake() {
+    let policy = |table: &str| format!("[[policy]]\nrole = 'a'\ntable = {table}\n\n");
+    let twice = policy("'public.t'").repeat(2);
+    let already = "table public.t has a policy for role \"a\" already: policy";
+    // Before and after what is no TOML, and around it.
+    for (text, place) in [
+        (format!("{twice}{}", policy("public.u")), "policy 2, line 7: "),
+        (format!("{}{twice}", policy("public.u")), "policy 3, line 11: "),
+        (format!("{0}{1}{0}", policy("'public.t'"), policy("public.u")), "policy 3, line 11: "),
+    ] {
+        let found = mistakes(&text);
+        assert!(found.iter().any(|one| one.contains(": not TOML: ")), "{found:#?}");
+        assert!(found.iter().any(|one| one.starts_with(&format!("{place}{already} "))), "{found:#?}");
+        assert_eq!(found.len(), 2, "{found:#?}");
+    }
+    // A name that is none is the same twice.
+    let found = mistakes(&policy("'orders'").repeat(2));
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert!(
+        found[2].contains("table \"orders\" has a policy for role \"a\" already: policy 1, line 1"),
+        "{found:#?}"
+    );
 }

@@ -128,15 +128,27 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 type ChainAndKey = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn client_certificate(client: &ClientCertificate) -> Result<ChainAndKey, String> {
-    let path = client.key.display();
-    let metadata = std::fs::metadata(&client.key)
+    let key = private_key(&client.key)?;
+    Ok((certificates(&client.certificate)?, key))
+}
+
+fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let path = file.display();
+    let metadata = std::fs::metadata(file)
         .map_err(|error| format!("the client certificate has no key: {path}: {error}"))?;
     // libpq's rule: nobody else may read it; a key of root may be readable for a group.
     let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
     if metadata.mode() & forbidden != 0 {
         return Err(format!("others may read the private key {path}; chmod 0600 {path}"));
     }
-    let key = PrivateKeyDer::from_pem_file(&client.key)
-        .map_err(|error| format!("the private key {path}: {error}"))?;
-    Ok((certificates(&client.certificate)?, key))
+    PrivateKeyDer::from_pem_file(file).map_err(|error| format!("the private key {path}: {error}"))
+}
+
+/// What of the files keeps every handshake from being tried.
+pub(super) fn unusable_files(settings: &TlsSettings) -> Vec<String> {
+    let trust = trust(settings, "").err();
+    let client = settings.client.iter();
+    let client =
+        client.flat_map(|client| [certificates(&client.certificate).err(), private_key(&client.key).err()]);
+    trust.into_iter().chain(client.flatten()).collect()
 }

@@ -87,7 +87,8 @@ pub struct TableStep {
 }
 
 impl TableStep {
-    /// Its statements. `ONLY`, because tables that inherit from it are tables of their own here.
+    /// Its statements. `ONLY`, because tables that inherit from it are tables of their own here. It enters before it leaves:
+    /// whoever runs them one by one keeps it in the feed.
     #[must_use]
     pub fn statements(&self) -> Vec<String> {
         let table = quoted(&self.name);
@@ -96,7 +97,7 @@ impl TableStep {
         };
         let leave = self.leave.iter().map(|publication| alter(publication, "DROP"));
         let enter = self.enter.iter().map(|(_, publication)| alter(publication, "ADD"));
-        leave.chain(enter).collect()
+        enter.chain(leave).collect()
     }
 }
 
@@ -223,7 +224,10 @@ impl<'a> Planner<'a> {
         let mut steps: Vec<(u8, PlanStep)> = Vec::new();
         for table in selected {
             if !table.partitioned && table.identity != IdentityFacts::Usable {
-                self.findings.push(finding::identity(table, false));
+                let found = finding::identity(table, false);
+                // With the step that this makes possible, where walcast may not take it by itself.
+                let then = (!self.allowed(table)).then(|| self.to_whole(table));
+                self.findings.push(found.then(then.into_iter().flat_map(|step| step.statements())));
             }
             steps.extend(self.table(table));
         }
@@ -351,6 +355,18 @@ impl<'a> Planner<'a> {
             _ => 3,
         };
         Some((order, self.step(table, enter, leave, pickup)))
+    }
+
+    /// From inserts alone, where it is or will be by then, to everything.
+    fn to_whole(&self, table: &TableFacts) -> TableStep {
+        TableStep {
+            oid: table.oid,
+            name: table.name.clone(),
+            partitioned: table.partitioned,
+            enter: Some((Placement::Whole, self.settings.name.clone())),
+            leave: vec![self.inserts_name.clone()],
+            pickup: Pickup::Replace,
+        }
     }
 
     fn step(

@@ -8,13 +8,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use walcast_feed::{Outage, Outages};
-use walcast_model::Oid;
+use walcast_model::RelationName;
 use walcast_postgres::{ConnectionConfig, Session};
 
 use super::PublicationSettings;
 use super::apply::{Applied, apply};
 use super::facts::Facts;
 use super::plan::{Action, Finding, Placement, Plan, PlanStep, TableStep};
+use super::published::{News, Published, has_old_rows};
 use crate::backoff::Backoff;
 use crate::error::Error;
 use crate::metrics::{
@@ -37,8 +38,8 @@ pub struct Reconciler {
     found_at: HashMap<Finding, Instant>,
     /// Steps that failed, by their subject.
     delayed: HashMap<String, Delay>,
-    /// The tables that were published when it last looked, or that it has published since; `None` at first.
-    published: Option<HashSet<Oid>>,
+    /// What was published when it last looked, or that it has published since; `None` at first.
+    published: Option<Published>,
     outage: Outage,
 }
 
@@ -135,7 +136,7 @@ impl Reconciler {
         }
         let plan = Plan::new(&facts, &self.settings);
         self.report(&plan);
-        self.see_published(&facts);
+        self.see_published(session, &facts).await?;
         let subjects: HashSet<String> = plan.steps.iter().map(|step| subject(&step.action)).collect();
         self.delayed.retain(|subject, _| subjects.contains(subject));
         for step in plan.steps.iter().filter(|step| step.allowed) {
@@ -156,7 +157,7 @@ impl Reconciler {
                 say(&step.action, &applied, delayed, self.settings.pickup_bytes_max);
                 // It was told just now.
                 if let (Action::Table(table), Some(published)) = (&step.action, &mut self.published) {
-                    published.insert(table.oid);
+                    published.take(table);
                 }
                 Ok(())
             }
@@ -175,19 +176,20 @@ impl Reconciler {
         }
     }
 
-    /// Says which tables are published that were not when it last looked. Those that it publishes itself are said then.
-    fn see_published(&mut self, facts: &Facts) {
-        let names = self.settings.names();
-        let publications = names.iter().filter_map(|name| facts.publication(name));
-        let tables: Vec<_> = publications.flat_map(|publication| facts.published_by(publication)).collect();
-        let now: HashSet<Oid> = tables.iter().map(|table| table.oid).collect();
-        let Some(before) = self.published.replace(now) else { return };
-        let mut told = before;
-        for table in tables {
-            if told.insert(table.oid) {
-                tracing::info!(table = %table.name, "{} is published: its changes are in the feed from now on", table.name);
-            }
+    /// Says which tables are published that were not when it last looked, and of which rows nothing was said. Those that it
+    /// publishes itself are said then.
+    async fn see_published(&mut self, session: &Session, facts: &Facts) -> Result<(), Error> {
+        let (names, is_first) = (self.settings.names(), self.published.is_none());
+        let news = self.published.get_or_insert_default().see(facts, &names);
+        for (table, news) in news.into_iter().filter(|_| !is_first) {
+            let lacks = match news {
+                News::Covered => false,
+                News::Again => true,
+                News::Listed | News::Whole => has_old_rows(session, table, news, &self.settings).await?,
+            };
+            say_news(&table.name, news, lacks);
         }
+        Ok(())
     }
 
     /// Says each finding once, until it is gone, and that it is.
@@ -239,6 +241,36 @@ fn say(action: &Action, applied: &Applied, delayed: Option<Duration>, bytes_max:
     }
     for (table, reason) in &applied.without_rows {
         tracing::warn!(%table, %reason, bytes_max, "its changes are in the feed from now on, without the rows that were there before: clients see those by a new sync");
+    }
+}
+
+/// `lacks`: something of the table is not in the feed, and will not be.
+fn say_news(table: &RelationName, news: News, lacks: bool) {
+    const LATER: &str = "clients see those by a new sync";
+    if lacks && matches!(news, News::Listed | News::Whole) {
+        metrics::counter!(PICKUPS_WITHOUT_ROWS_TOTAL).increment(1);
+    }
+    match news {
+        News::Listed if lacks => tracing::warn!(
+            %table,
+            "{table} was published by somebody else: its changes are in the feed from now on, without the rows that were there \
+             before: {LATER}"
+        ),
+        News::Whole if lacks => tracing::warn!(
+            %table,
+            "{table} was published whole by somebody else: its updates and deletes are in the feed from now on, without those \
+             that were before: {LATER}"
+        ),
+        News::Again => tracing::warn!(
+            %table,
+            "{table} is published again: its changes are in the feed from now on, without those that were meanwhile: {LATER}"
+        ),
+        News::Whole => {
+            tracing::info!(%table, "{table}: its updates and deletes are in the feed from now on too")
+        }
+        News::Covered | News::Listed => {
+            tracing::info!(%table, "{table} is published: its changes are in the feed from now on");
+        }
     }
 }
 

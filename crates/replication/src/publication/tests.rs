@@ -224,3 +224,25 @@ fn whoever_publishes_a_table_for_walcast_lets_it_be_read_too() {
     assert_eq!(statement(hidden), format!("{add} GRANT USAGE ON SCHEMA \"public\" TO \"walcast\"; {grant}"));
     assert_eq!(statement(TableFacts { select: true, ..foreign }), add);
 }
+
+#[test]
+fn whoever_mends_the_identity_of_a_table_that_walcast_may_not_move_moves_it_too() {
+    let statement = |facts: &Facts| {
+        let plan = Plan::new(facts, &PublicationSettings::new("feed"));
+        plan.findings[0].statement.clone().unwrap()
+    };
+    let full = "ALTER TABLE \"public\".\"t1\" REPLICA IDENTITY FULL;";
+    assert_eq!(statement(&facts(vec![table(1, NO_KEY)], &[], &[1])), full);
+    // It enters before it leaves, so that there is no moment without it.
+    let moved = format!(
+        "{full} ALTER PUBLICATION \"feed\" ADD TABLE ONLY \"public\".\"t1\"; \
+         ALTER PUBLICATION \"feed_inserts\" DROP TABLE ONLY \"public\".\"t1\";"
+    );
+    let foreign = || TableFacts { owned: false, ..table(1, NO_KEY) };
+    assert_eq!(statement(&facts(vec![foreign()], &[], &[1])), moved);
+    // Whether somebody has published it for inserts by then or has still to.
+    assert_eq!(statement(&facts(vec![foreign()], &[], &[])), moved);
+    let mut of_others = facts(vec![table(1, NO_KEY)], &[], &[1]);
+    of_others.publications[1].owned = false;
+    assert_eq!(statement(&of_others), moved);
+}

@@ -164,9 +164,6 @@ impl Daemon {
     }
 
     fn publish(&mut self, settings: &ServeSettings, record: &FeedRecord) {
-        if !settings.publication.manage {
-            return;
-        }
         let secret = record.secret.reveal().to_owned();
         let reconciler = Reconciler::new(settings.database.clone(), settings.publication.clone(), secret)
             .telling(self.feed.outages());

@@ -100,7 +100,9 @@ impl ServeError {
                 Some(other.map_or_else(|| own.clone(), |other| format!("{own}\nhint: {other}")))
             }
             Self::Setup(error) => error.hint(Self::COMMAND),
-            _ => None,
+            Self::Certificate(error) => Some(error.hint().to_owned()),
+            Self::Keys(error) => Some(error.hint().to_owned()),
+            Self::Sockets { .. } | Self::Task(_) => None,
         }
     }
 }

@@ -33,9 +33,8 @@ pub(super) async fn until_set_up(
     let mut said = String::new();
     // What each try finds again too, and what is said by who looks after the publications.
     let mut noted = HashSet::new();
-    let is_looked_after = settings.publication.manage;
     let mut note = |note: Note| {
-        if !(is_looked_after && note.is_standing) && noted.insert(note.clone()) {
+        if !note.is_standing && noted.insert(note.clone()) {
             log_note(note);
         }
     };

@@ -7,6 +7,7 @@
 mod finding;
 mod fix;
 mod history;
+mod offered;
 mod platform;
 mod policies;
 mod present;
@@ -30,12 +31,12 @@ pub(crate) use policies::policies_findings;
 pub(crate) use present::show;
 pub(crate) use server::ServerFacts;
 pub(crate) use slot::Slot;
-pub(crate) use tables::{TableAccess, access_findings};
+pub(crate) use tables::{TableAccess, access_findings, named};
 pub(crate) use wal::{WalCost, span};
 pub(crate) use walsender::login_finding;
 
 use super::setup::Target;
-use crate::settings::Mistakes;
+use crate::settings::{Mistake, Mistakes};
 
 use history::HistoryFacts;
 use slot::StoredFeed;
@@ -68,8 +69,13 @@ pub(crate) async fn examine(target: &Target, wal_budget: Option<u64>) -> Vec<Fin
 
 /// What keeps `walcast serve` from starting with these settings, each with where it was set.
 pub(crate) fn settings_findings(refused: &Mistakes) -> Vec<Finding> {
-    let fix = "correct the setting: with it walcast serve does not start, nor setup, status and teardown";
-    refused.0.iter().map(|mistake| Finding::error("settings", mistake.to_string(), fix)).collect()
+    const CORRECT: &str =
+        "correct the setting: with it walcast serve does not start, nor setup, status and teardown";
+    let fix = |mistake: &Mistake| match mistake.fix {
+        Some(fix) => format!("{fix}: until then walcast serve does not start"),
+        None => CORRECT.to_owned(),
+    };
+    refused.0.iter().map(|mistake| Finding::error("settings", mistake.problem(), fix(mistake))).collect()
 }
 
 fn connection_finding(check: &'static str, error: &walcast_postgres::Error) -> Finding {
@@ -130,6 +136,7 @@ async fn examine_source(
                 &target.publication,
                 matches!(history.feed(), StoredFeed::To(_)),
             ));
+            findings.extend(offered::findings(session, facts, &target.publication).await);
             match TableAccess::gather(session, facts, &target.publication).await {
                 Ok(access) => findings.extend(access_findings(&access, &facts.role.name)),
                 Err(error) => findings.push(unanswered("select_privilege", &error)),

@@ -14,7 +14,7 @@ use walcast_postgres::{Pool, Session};
 use walcast_protocol::{SubscriptionId, TablePattern, encode};
 
 use crate::cli::ReplayArgs;
-use crate::output::{ChangeLine, ChangeLines, Clock, Failure, Form, YELLOW, terminal_columns};
+use crate::output::{ChangeLine, ChangeLines, Clock, Failure, Form, YELLOW, tell, terminal_columns};
 use crate::settings::{ServeSettings, suggestion};
 use selection::Selection;
 
@@ -177,8 +177,7 @@ impl Replay {
 
 /// On standard error: standard output has the changes alone.
 fn aside(text: &str) {
-    // Nobody to tell when standard error is gone.
-    let _ = writeln!(anstream::stderr(), "{YELLOW}walcast:{YELLOW:#} {text}");
+    tell(YELLOW, text);
 }
 
 /// That there is no change of `table` in `range`; `known`: the tables of which history has had any.

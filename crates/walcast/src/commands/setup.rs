@@ -83,7 +83,7 @@ pub(crate) struct Note {
     /// The statement that mends it, where something should be mended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fix: Option<String>,
-    /// A daemon that looks after the publications says it too, for as long as it is so.
+    /// A daemon that looks at the publications says it itself, once for as long as it is so.
     #[serde(skip)]
     pub(crate) is_standing: bool,
 }

@@ -110,7 +110,7 @@ impl Belongings {
         self.slot.is_none() && self.publications.is_empty() && !self.schema
     }
 
-    /// One line for each, for people; at last what stays.
+    /// What is said of each, for people; at last what stays.
     pub(crate) fn lines(&self) -> Vec<String> {
         let slot = self.slot.iter().map(|slot| {
             format!(
@@ -124,7 +124,7 @@ impl Belongings {
         let kept = self.foreign.iter().map(|foreign| format!("kept: {foreign}"));
         let administrator = self.administrator.iter().map(|statement| {
             let Statement { database, sql } = statement;
-            format!("for an administrator, as this role may not: {sql} (in database {database})")
+            format!("for an administrator, as this role may not, in database {database}:\n  SQL: {sql}")
         });
         slot.chain(publications).chain(schema).chain(kept).chain(administrator).collect()
     }

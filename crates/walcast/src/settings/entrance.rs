@@ -130,10 +130,10 @@ fn tls(reader: &mut Reader<'_>) -> Option<TlsFiles> {
     None
 }
 
-type Read = fn(&str) -> Result<KeySource, String>;
+pub(super) type Read = fn(&str) -> Result<KeySource, String>;
 
 /// The settings that turn authentication on.
-fn key_sources() -> [(&'static Key, Read); 5] {
+pub(super) fn key_sources() -> [(&'static Key, Read); 5] {
     [
         (&key::JWT_SECRET, secret),
         (&key::JWT_SECRET_FILE, |text| value::path(text).map(KeySource::SecretFile)),

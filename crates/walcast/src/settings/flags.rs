@@ -15,6 +15,8 @@ pub(crate) const CONNECT: u8 = Scope::Connect as u8;
 pub(crate) const SETUP: u8 = Scope::Setup as u8;
 /// See [`CONNECT`].
 pub(crate) const SERVE: u8 = Scope::Serve as u8;
+/// All of them, for somebody who only looks: the help shows those of the daemon alone that name a file, which is looked at.
+pub(crate) const EXAMINE: u8 = SERVE + 1;
 
 /// The flags of all settings up to a scope, with `--config`.
 #[derive(Clone, Debug, Default)]
@@ -58,7 +60,8 @@ impl<const SCOPE: u8> Args for SettingsFlags<SCOPE> {
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
             .help(format!("Settings file [env: {CONFIG_VARIABLE}] [default: {CONFIG_FILE}, if it is there]"));
-        command.arg(config).args(Self::keys().map(argument))
+        let is_hidden = |key: &Key| SCOPE == EXAMINE && key.scope == Scope::Serve && key.value != "FILE";
+        command.arg(config).args(Self::keys().map(|key| argument(key).hide(is_hidden(key))))
     }
 
     fn augment_args_for_update(command: Command) -> Command {

@@ -58,12 +58,27 @@ impl fmt::Display for Origin {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Mistake {
     pub(crate) origin: Origin,
+    /// May have several lines: a list of what is wrong with a file.
     pub(crate) message: String,
+    /// What to do, where it is not that the setting is to be written differently.
+    pub(crate) fix: Option<&'static str>,
+}
+
+impl Mistake {
+    pub(super) const fn new(origin: Origin, message: String) -> Self {
+        Self { origin, message, fix: None }
+    }
+
+    /// Without what to do.
+    pub(crate) fn problem(&self) -> String {
+        format!("{}: {}", self.origin, self.message)
+    }
 }
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.origin, self.message)
+        f.write_str(&self.problem())?;
+        self.fix.iter().try_for_each(|fix| write!(f, "; {fix}"))
     }
 }
 
@@ -93,7 +108,8 @@ impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = self.0.len();
         write!(f, "{number} mistake{} in the settings", if number == 1 { "" } else { "s" })?;
-        self.0.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
+        let each = |mistake: &Mistake| mistake.to_string().replace('\n', "\n  ");
+        self.0.iter().try_for_each(|mistake| write!(f, "\n  {}", each(mistake)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reads settings one by one and collects what was wrong.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use walcast_postgres::ConnectionConfig;
@@ -27,7 +28,7 @@ impl<'a> Reader<'a> {
     }
 
     fn mistake(&mut self, origin: Origin, message: String) {
-        self.mistakes.push(Mistake { origin, message });
+        self.mistakes.push(Mistake::new(origin, message));
     }
 
     /// What was given, or the default; `None` when there is neither.
@@ -149,7 +150,19 @@ impl<'a> Reader<'a> {
     /// The daemon does not start with what `key` says, though everything that is set can be read and looked at.
     pub(crate) fn refuse(&mut self, key: &Key, message: impl Into<String>) {
         let origin = self.origin(key);
-        self.refusals.push(Mistake { origin, message: message.into() });
+        self.refusals.push(Mistake::new(origin, message.into()));
+    }
+
+    /// The daemon does not start with the file that `key` names, until `fix` is done.
+    pub(super) fn unusable(&mut self, key: &Key, message: impl Into<String>, fix: Option<&'static str>) {
+        let origin = self.origin(key);
+        self.refusals.push(Mistake { fix, ..Mistake::new(origin, message.into()) });
+    }
+
+    /// The file that was named, if it was; a mistake in the name is somebody else's to tell.
+    pub(super) fn file(&self, key: &Key) -> Option<PathBuf> {
+        let (_, given) = self.sources.find(key)?;
+        value::path(given.last()?.trim()).ok()
     }
 
     fn origin(&self, key: &Key) -> Origin {

@@ -40,7 +40,7 @@ impl Sources {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {}
             Err(error) => {
                 let origin = Origin::File { path, line: None, key: String::new() };
-                sources.mistakes.push(Mistake { origin, message: format!("cannot be read: {error}") });
+                sources.mistakes.push(Mistake::new(origin, format!("cannot be read: {error}")));
             }
         }
         sources
@@ -85,7 +85,7 @@ impl Sources {
 
     fn mistake(&mut self, line: Option<usize>, key: &str, message: String) {
         let origin = Origin::File { path: self.path.clone(), line, key: key.to_owned() };
-        self.mistakes.push(Mistake { origin, message });
+        self.mistakes.push(Mistake::new(origin, message));
     }
 
     /// What is wrong with the sources themselves: the file's form and unknown keys, variables that are probably misspelt.
@@ -103,7 +103,7 @@ impl Sources {
             let words: Vec<String> = known.iter().map(|known| own(known)).collect();
             if let Some(meant) = suggestion(&own(name), words.iter().map(String::as_str)) {
                 let message = format!("there is no such setting; did you mean WALCAST_{meant}?");
-                mistakes.push(Mistake { origin: Origin::Variable(name.clone()), message });
+                mistakes.push(Mistake::new(Origin::Variable(name.clone()), message));
             }
         }
         mistakes

@@ -31,8 +31,19 @@ pub struct Finding {
     pub subject: String,
     /// What is wrong, as a fragment that follows the subject and a colon.
     pub problem: String,
-    /// The statement that mends it, where one does.
+    /// The statement that mends it, where one does; those that follow from it behind it.
     pub statement: Option<String>,
+}
+
+impl Finding {
+    /// With what is to be run then.
+    pub(super) fn then(mut self, statements: impl Iterator<Item = String>) -> Self {
+        self.statement = self.statement.map(|first| {
+            let all: Vec<String> = [first].into_iter().chain(statements).collect();
+            all.join(" ")
+        });
+        self
+    }
 }
 
 impl fmt::Display for Finding {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{Finding, Severity};
+use super::{Finding, Severity, Step};
 use crate::output::{CYAN, DIM, GREEN, RED, YELLOW, count, wrap, wrap_statement};
 
 /// Columns before a finding's message: its severity.
@@ -10,11 +10,15 @@ const MESSAGE: usize = 9;
 /// Columns before a fix: `SQL: `, `run: ` or `do:  ` besides.
 const FIX: usize = MESSAGE + 5;
 
+/// In the place of statements that have been said with another finding.
+const SAID_ABOVE: &str = "the statement that is said above mends this too";
+
 /// Prints each finding with its steps, each marked by what it is for, and how many there are of each severity.
 ///
 /// # Errors
 /// Those of `out`.
 pub(crate) fn show(findings: &[Finding], out: &mut impl Write) -> io::Result<()> {
+    let mut said: Vec<&str> = Vec::new();
     for finding in findings {
         let (style, word) = match finding.severity {
             Severity::Ok => (GREEN, "ok"),
@@ -26,13 +30,14 @@ pub(crate) fn show(findings: &[Finding], out: &mut impl Write) -> io::Result<()>
         // What walcast does by itself is said once, at the end.
         let steps = finding.fix_steps.iter().filter(|_| finding.severity != Severity::Note);
         for step in steps {
-            let mark = format!("{}:", step.mark());
-            writeln!(
-                out,
-                "{:MESSAGE$}{DIM}{mark:<5}{DIM:#}{CYAN}{}{CYAN:#}",
-                "",
-                wrap_statement(step.text(), FIX)
-            )?;
+            let (mut mark, mut text) = (format!("{}:", step.mark()), step.text());
+            if let Step::Sql(statements) = step {
+                if said.iter().any(|said| said.contains(statements.as_str())) {
+                    (mark, text) = ("do:".to_owned(), SAID_ABOVE);
+                }
+                said.push(statements);
+            }
+            writeln!(out, "{:MESSAGE$}{DIM}{mark:<5}{DIM:#}{CYAN}{}{CYAN:#}", "", wrap_statement(text, FIX))?;
         }
     }
     let number = |severity| findings.iter().filter(|finding| finding.severity == severity).count() as u64;
@@ -65,6 +70,7 @@ mod tests {
                 "a message that is as long as two lines, and so has to be wrapped somewhere",
                 fix,
             ),
+            Finding::warning("y", "for another reason", Fix::sql(statement)),
         ];
         let mut out = Vec::new();
         show(&findings, &mut out).unwrap();
@@ -81,7 +87,9 @@ mod tests {
             "              \"the role\";",
             "         do:  restart Postgres",
             "         run: walcast setup",
-            "1 error, 0 warnings, 1 note (what walcast setup and serve do themselves)",
+            "warning  for another reason",
+            "         do:  the statement that is said above mends this too",
+            "1 error, 1 warning, 1 note (what walcast setup and serve do themselves)",
         ];
         assert_eq!(shown.lines().collect::<Vec<_>>(), expected, "{shown}");
     }

@@ -20,14 +20,18 @@ pub(crate) fn publication_findings(
     let plan = Plan::new(facts, settings);
     // What the role may not do is one thing for an administrator, whatever the number of statements.
     let told = plan.findings.iter().filter(|found| found.kind != FindingKind::Privilege);
-    let mut findings: Vec<Finding> = told.map(planned).collect();
-    findings.extend(for_administrator(facts, settings));
+    // First: what is to be run for a table goes on from there.
+    let mut findings: Vec<Finding> = for_administrator(facts, settings).into_iter().collect();
+    findings.extend(told.map(planned));
     let allowed = || plan.steps.iter().filter(|step| step.allowed);
-    let missing = allowed().any(|step| matches!(step.action, Action::Publication { .. }));
+    let lacking = allowed().filter_map(|step| match &step.action {
+        Action::Publication { publication, .. } => Some(publication.as_str()),
+        Action::Table(_) => None,
+    });
+    let lacking: Vec<&str> = lacking.collect();
     let tables = allowed().filter(|step| matches!(step.action, Action::Table(_))).count() as u64;
-    if missing {
-        let names = settings.names().join(" and ");
-        let message = format!("the publications ({names}) are not there or not as they should be");
+    if !lacking.is_empty() {
+        let message = lacks(facts, &lacking);
         findings.push(if has_feed {
             let message = format!("{message}: the feed cannot be read, and lacks what is written meanwhile");
             Finding::error("publication", message, Fix::run("walcast setup"))
@@ -42,6 +46,25 @@ pub(crate) fn publication_findings(
         findings.push(Finding::ok("publication", published(facts, settings)));
     }
     findings
+}
+
+/// What is wrong with these publications: they are not there, or not as they should be.
+fn lacks(facts: &Facts, names: &[&str]) -> String {
+    let (there, missing): (Vec<&str>, Vec<&str>) =
+        names.iter().partition(|name| facts.publication(name).is_some());
+    let told =
+        [(missing, "not there"), (there, "not as it should be")].map(|(names, how)| match names.as_slice() {
+            [] => None,
+            [_] => Some(format!("{} is {how}", named(&names))),
+            _ => Some(format!("{} are {}", named(&names), how.replace("it should", "they should"))),
+        });
+    told.into_iter().flatten().collect::<Vec<_>>().join(", and ")
+}
+
+/// `publication "a"`, `publications "a" and "b"`.
+pub(crate) fn named(publications: &[&str]) -> String {
+    let names: Vec<String> = publications.iter().map(|name| format!("{name:?}")).collect();
+    format!("publication{} {}", if names.len() == 1 { "" } else { "s" }, names.join(" and "))
 }
 
 /// All that walcast's role may not do for the publications.
@@ -59,8 +82,8 @@ fn for_administrator(facts: &Facts, settings: &PublicationSettings) -> Option<Fi
     let what = match (publications.as_slice(), tables.as_slice()) {
         ([], []) => return None,
         ([], _) => format!("{publish}: it does not own them, or not the publications"),
-        (names, []) => format!("create or alter the publications ({})", names.join(" and ")),
-        (names, _) => format!("create or alter the publications ({}), nor {publish}", names.join(" and ")),
+        (names, []) => format!("create or alter {}", named(names)),
+        (names, _) => format!("create or alter {}, nor {publish}", named(names)),
     };
     let message =
         format!("role {role:?} may not {what}; an administrator has to run this in {}", facts.database);

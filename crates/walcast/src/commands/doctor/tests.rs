@@ -60,6 +60,68 @@ async fn after_setup_there_is_nothing_to_mend() {
         let dropped = examine(&target, None).await;
         assert_eq!(find(&dropped, "publication").severity, Severity::Error, "{dropped:#?}");
         assert_eq!(fix(&dropped, "publication"), "walcast setup");
+        // The one that is there is not named.
+        let message = |findings: &[Finding]| find(findings, "publication").message.clone();
+        let lacks = "the feed cannot be read, and lacks what is written meanwhile";
+        assert_eq!(message(&dropped), format!("publication \"walcast\" is not there: {lacks}"));
+        assert_eq!(message(&before), "publications \"walcast\" and \"walcast_inserts\" are not there");
+        database
+            .run("DROP PUBLICATION walcast_inserts; CREATE PUBLICATION walcast FOR TABLE t WITH (publish = 'insert')")
+            .await;
+        let both = examine(&target, None).await;
+        let expected = "publication \"walcast_inserts\" is not there, and publication \"walcast\" is not as it should be";
+        assert_eq!(message(&both), format!("{expected}: {lacks}"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_tables_that_clients_can_ask_for_are_named_as_the_feed_names_them() {
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        database
+            .run(
+                "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE \"B b\" (id int);
+                 CREATE TABLE m (id int PRIMARY KEY) PARTITION BY RANGE (id);
+                 CREATE TABLE m1 PARTITION OF m FOR VALUES FROM (0) TO (9);
+                 CREATE TABLE m2 PARTITION OF m FOR VALUES FROM (9) TO (99)",
+            )
+            .await;
+        let mut target = target(&database, database.url());
+        let told = async |target: &Target| {
+            let findings = examine(target, None).await;
+            let of_tables = findings.into_iter().filter(|finding| finding.check == "tables");
+            of_tables.map(|finding| (finding.severity, finding.message)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&target).await, [], "nothing is published yet");
+        set_up(&target).await;
+        let ok = |message: &str| (Severity::Ok, message.to_owned());
+        assert_eq!(
+            told(&target).await,
+            [
+                ok("clients can ask for 4 tables: public.B b (no updates and deletes), public.a, public.m1, public.m2"),
+                ok("partitioned tables are in the feed as their partitions: clients ask for those, not for public.m \
+                    (public.m1, public.m2); public.* has those of the future too"),
+            ]
+        );
+        database.run("CREATE PUBLICATION own FOR TABLE a, m WITH (publish_via_partition_root = true)").await;
+        target.publication = PublicationSettings::new("own");
+        target.publication.manage = false;
+        assert_eq!(
+            told(&target).await,
+            [
+                ok("clients can ask for 2 tables: public.a, public.m"),
+                ok("partitioned tables that the publication publishes as their root (publish_via_partition_root): clients ask \
+                    for public.m, not for partitions"),
+            ]
+        );
+        let many = "DO $$ BEGIN FOR i IN 1..40 LOOP
+                        EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY); ALTER PUBLICATION own ADD TABLE t%s', i, i);
+                    END LOOP; END $$";
+        database.run(many).await;
+        let (_, message) = &told(&target).await[0];
+        assert!(message.starts_with("clients can ask for 42 tables: public.a, "), "{message}");
+        assert!(message.ends_with(", and 12 more: the view pg_publication_tables has all"), "{message}");
     })
     .await;
 }

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use walcast_policy::ChannelGrant;
 
 use super::request::{ChannelRequest, Request};
-use crate::output::{BOLD, CYAN, DIM, Form, GREEN, RED, json_line};
+use crate::output::{BOLD, CYAN, DIM, Form, GREEN, RED, json_line, wrap};
 
 /// What a stage does with a delivery.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -155,7 +155,7 @@ impl Printer {
             return json_line(delivery);
         }
         let mut out = anstream::stdout();
-        writeln!(out, "{BOLD}{}{BOLD:#}", delivery.what)?;
+        writeln!(out, "{BOLD}{}{BOLD:#}", wrap(&delivery.what, 0))?;
         lines(&delivery.stages)?;
         match &delivery.sent {
             Some(sent) => writeln!(out, "  {GREEN}sent{GREEN:#}   {}", sent.get()),
@@ -164,6 +164,9 @@ impl Printer {
         }
     }
 }
+
+/// Columns before what a stage says.
+const MESSAGE: usize = 22;
 
 fn whom(role: Option<&str>) -> String {
     role.map_or_else(|| "anybody".to_owned(), |role| format!("role {role:?}"))
@@ -177,9 +180,9 @@ fn lines(stages: &[Stage]) -> io::Result<()> {
             Outcome::Drops => (RED, "drops"),
             Outcome::Notes => (DIM, "notes"),
         };
-        writeln!(out, "  {style}{word}{style:#}  {stage:<11}  {message}")?;
+        writeln!(out, "  {style}{word}{style:#}  {stage:<11}  {}", wrap(message, MESSAGE))?;
         if let Some(hint) = hint {
-            writeln!(out, "{:22}{CYAN}{hint}{CYAN:#}", "")?;
+            writeln!(out, "{:MESSAGE$}{CYAN}{}{CYAN:#}", "", wrap(hint, MESSAGE))?;
         }
     }
     Ok(())

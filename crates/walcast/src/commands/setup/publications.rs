@@ -6,7 +6,7 @@ use walcast_replication::publication::{
 };
 
 use super::{Note, SetupError};
-use crate::commands::doctor::{Finding, Fix};
+use crate::commands::doctor::{Finding, Fix, named};
 use crate::output::count;
 
 /// A plan is made again after each round: a partitioned table is listed before its partitions are, and a table that
@@ -60,17 +60,16 @@ pub(super) async fn prepare(
         }
     }
     say(Note::unchanged("publication", published(&facts, settings)));
-    for finding in plan.findings.iter().filter(|finding| finding.kind != FindingKind::Privilege) {
-        let note = Note::unchanged("table", format!("{}: {}", finding.subject, finding.problem));
-        say(Note { fix: finding.statement.clone(), is_standing: true, ..note });
-    }
-    if settings.names().iter().any(|name| facts.publication(name).is_none()) {
+    let names = settings.names();
+    let lacking: Vec<&str> =
+        names.iter().map(String::as_str).filter(|name| facts.publication(name).is_none()).collect();
+    if !lacking.is_empty() {
         // Without its publications there is no feed. With them come their tables, so that an administrator acts once.
         let statements = Plan::by_hand(&facts, settings).administrator_statements().join("\n");
-        let (names, database, role) = (settings.names().join(" and "), &facts.database, &facts.role.name);
-        let message =
-            format!("in database {database}: role {role:?} may not create the publications {names}");
+        let (names, database, role) = (named(&lacking), &facts.database, &facts.role.name);
+        let message = format!("in database {database}: role {role:?} may not create {names}");
         missing.push(Finding::error("publication", message, Fix::sql(statements)));
+        say_findings(&plan, say);
         return Ok(facts.database);
     }
     for step in plan.steps.iter().filter(|step| !step.allowed) {
@@ -82,7 +81,16 @@ pub(super) async fn prepare(
             ..Note::unchanged(subject(step), message)
         });
     }
+    say_findings(&plan, say);
     Ok(facts.database)
+}
+
+/// What is not as it should be with the tables; what is to be run for one goes on from where the publications should be.
+fn say_findings(plan: &Plan, say: &mut (dyn FnMut(Note) + Send)) {
+    for finding in plan.findings.iter().filter(|finding| finding.kind != FindingKind::Privilege) {
+        let note = Note::unchanged("table", format!("{}: {}", finding.subject, finding.problem));
+        say(Note { fix: finding.statement.clone(), is_standing: true, ..note });
+    }
 }
 
 /// How much each publication has.

@@ -137,6 +137,10 @@ async fn what_print_prints_is_what_setup_needs() {
             Some("0"),
             "changes nothing"
         );
+        // For later: a table that gets a replica identity has to be moved, which this role may not do either.
+        let moved = "REPLICA IDENTITY FULL; ALTER PUBLICATION \"walcast\" ADD TABLE ONLY \"public\".\"k\"; \
+                     ALTER PUBLICATION \"walcast_inserts\" DROP TABLE ONLY \"public\".\"k\";";
+        assert!(sql.contains(moved), "{sql}");
         database.run(&sql).await;
         let (_, notes) = set_up(&target, false).await;
         let changed: Vec<&str> = notes.iter().filter(|note| note.changed).map(|note| note.subject).collect();
