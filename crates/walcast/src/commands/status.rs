@@ -151,7 +151,7 @@ impl Status {
                 Past::Empty("the history's database has no schema walcast of walcast's making")
             }
             Err(error) => {
-                status.problem("", &error, error.hint().map(str::to_owned));
+                status.problem("", &error, error.hint());
                 Past::Unknown
             }
         };
@@ -315,7 +315,7 @@ impl Status {
                 let clients = known.iter().map(|client| ClientStatus::new(client, keep, stored));
                 self.clients = clients.filter(|client| all || client.kept).collect();
             }
-            Err(error) => self.problem("the clients: ", &error, error.hint().map(str::to_owned)),
+            Err(error) => self.problem("the clients: ", &error, error.hint()),
         }
     }
 }
