@@ -205,7 +205,7 @@ impl Appender {
             let pause = self.pause();
             self.failures = self.failures.saturating_add(1);
             let (failures, hint) = (self.failures, error.hint());
-            self.outage.begin(error.to_string(), hint.clone());
+            self.outage.begin(error.cause(), hint.clone());
             tracing::warn!(%error, hint, failures, "history is not written; trying again in {pause:.1?}");
             // Both are cancel-safe.
             tokio::select! {
