@@ -253,12 +253,20 @@ async fn policies_are_told_at_the_start_and_while_other_ones_are_in_force_than_t
     assert!(line.contains(" INFO ") && line.contains("the policies are as they were"), "{line}");
     until_reasons(&daemon, &[]).await;
     assert_eq!(daemon.metric("walcast_policies_stale").await, Some(0.0));
+    // Its secret is in the settings.
+    let is_of_others =
+        |line: &String| line.contains("keys") && line.contains("again") || line.contains("SIGHUP");
+    assert!(!daemon.log().iter().any(is_of_others), "{:#?}", daemon.log());
 
     let database = TestDatabase::create(shared_cluster().await).await;
     let open = Daemon::of(&database).start().await;
     let line =
         open.until_log("without authentication: whoever comes from this machine reads everything").await;
     assert!(line.contains(" INFO "), "{line}");
+    open.hang_up();
+    let line = open.until_log("SIGHUP: nothing is read again").await;
+    assert!(line.contains(" INFO "), "{line}");
+    assert!(!open.log().iter().any(|line| line.contains("reading ")), "{:#?}", open.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

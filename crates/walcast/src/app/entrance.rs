@@ -270,6 +270,7 @@ impl Keepers {
         outages: &Outages,
     ) {
         let keys = self.verifier.as_ref().map(|verifier| Arc::clone(verifier.keys()));
+        let keys = keys.filter(|keys| keys.can_change());
         if let Some(keys) = keys.clone() {
             let stop = stop.clone();
             let renew = async move { keys.renew(Renewal::default(), stop).await };
@@ -285,9 +286,16 @@ impl Keepers {
             tasks.spawn("policies", follow.map(Ok));
         }
         let (tls, stop) = (self.tls.clone(), stop.clone());
+        let has_nothing = keys.is_none() && tls.is_none() && self.policies.is_none();
         let follow = async move {
             while reload.changed().await.is_ok() {
-                tracing::info!("reading keys and certificate again");
+                // Whoever reads something again says so himself.
+                if has_nothing {
+                    tracing::info!(
+                        "SIGHUP: nothing is read again, as there are no keys, certificate or policies in files; settings are \
+                         read at the start alone"
+                    );
+                }
                 keys.iter().for_each(|keys| keys.reload());
                 tls.iter().for_each(|tls| tls.reload());
             }
