@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use walcast_feed::Backoff;
 use walcast_history::{ClientKey, KnownClient};
 use walcast_protocol::ErrorCode;
 
@@ -95,7 +96,7 @@ impl Acks {
         // Not at once: who was there before the daemon went down needs time to come back.
         let mut upkeep = interval_at(Instant::now() + upkeep_interval, upkeep_interval);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut failures = 0_u32;
+        let mut backoff = Backoff::new(self.shared.interval.saturating_mul(2), RETRY_MAX);
         loop {
             tokio::select! {
                 // All only wait.
@@ -111,15 +112,13 @@ impl Acks {
             let mut pause = self.shared.interval;
             match cancel.run_until_cancelled(self.flush()).await {
                 None => break,
-                Some(Ok(())) => failures = 0,
+                Some(Ok(())) => backoff.reset(),
                 Some(Err(reason)) => {
                     metrics::counter!(names::ACK_FAILURES).increment(1);
-                    if failures == 0 {
+                    if backoff.failures() == 0 {
                         tracing::warn!(reason, "what clients acknowledge cannot be stored; trying again");
                     }
-                    failures = failures.saturating_add(1);
-                    let full = pause.saturating_mul(1 << failures.min(10)).min(RETRY_MAX);
-                    pause = full.mul_f64(rand::random_range(0.5..=1.0));
+                    pause = backoff.wait();
                     self.shared.due.notify_one();
                 }
             }
