@@ -50,9 +50,9 @@ impl Problems {
             self.0.push(Problem { effects: Vec::new(), cause, hints: Vec::new() });
             self.0.len() - 1
         });
-        let problem = &mut self.0[at];
-        add_to(&mut problem.effects, Some(effect).filter(|effect| !effect.is_empty()));
-        add_to(&mut problem.hints, hint.as_deref());
+        let Problem { effects, hints, .. } = &mut self.0[at];
+        add_to(effects, Some(effect).filter(|effect| !effect.is_empty()));
+        hints.extend(hint.filter(|hint| !hints.contains(hint)));
     }
 
     /// What the daemon complains about: `effects: cause; hint`. Of a cause that was found here too it adds what does not work.
