@@ -16,11 +16,13 @@ use crate::acks::{Acks, ClientPositions};
 use crate::catalog::Catalog;
 use crate::channels::{Channels, Memberships};
 use crate::gate::Gate;
+use crate::hindrance;
 use crate::limits::Limits;
 use crate::lineage::Lineage;
 use crate::lookup::{Looked, Lookup};
 use crate::metrics;
 use crate::past::{InitialSync, PastPages};
+use crate::reading::Reading;
 use crate::refusal::Refusal;
 use crate::request::Request;
 use crate::router::Router;
@@ -31,6 +33,9 @@ use crate::turns::{Applicant, Turns};
 
 /// How often it is asked how far history reaches back, for `welcome`.
 const OLDEST_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How soon it is asked again while history does not answer.
+const OLDEST_RETRY: Duration = Duration::from_secs(2);
 
 /// Who gets what, from where. Cheap to clone; [`Broadcaster::run`] has to run once for all clones.
 #[derive(Clone, Debug)]
@@ -79,7 +84,8 @@ impl Broadcaster {
         let folds = Arc::new(Semaphore::new(limits.folds_max));
         let turns = Turns::new(limits.snapshots_max, limits.snapshots_per_user_max);
         let lookups = Turns::new(limits.rows_max, limits.rows_per_user_max);
-        let acks = Acks::new(clients, limits.ack_interval);
+        let acks = Acks::new(clients, limits.ack_interval, feed.outages().clone());
+        let past = Arc::new(Reading::new(past, feed.outages()));
         let tasks = TaskTracker::new();
         let services = Services { past, source, turns, lookups, catalog, barriers, acks, folds, tasks };
         let scans = Scans::new(limits.scans_per_user_max);
@@ -95,10 +101,12 @@ impl Broadcaster {
         let router = Arc::clone(&self.shared.world.router);
         let oldest = async {
             loop {
-                if let Ok(oldest) = self.shared.services.past.oldest().await {
+                let found = self.shared.services.past.oldest().await;
+                let pause = if found.is_ok() { OLDEST_INTERVAL } else { OLDEST_RETRY };
+                if let Ok(oldest) = found {
                     *self.shared.oldest.lock().unwrap_or_else(PoisonError::into_inner) = Some(oldest);
                 }
-                tokio::time::sleep(OLDEST_INTERVAL).await;
+                tokio::time::sleep(pause).await;
             }
         };
         let (catalog, acks) = (&self.shared.services.catalog, &self.shared.services.acks);
@@ -172,6 +180,11 @@ impl Broadcaster {
         applicant: Applicant,
     ) -> Result<Looked, Refusal> {
         lookup.run(rights, applicant, &self.shared.world, &self.shared.services).await
+    }
+
+    /// Why something was not had in time, of which `late` says what.
+    pub(crate) fn hindrance(&self, late: &str) -> Refusal {
+        hindrance::late(late, &self.shared.world)
     }
 
     pub(crate) fn limits(&self) -> &Limits {

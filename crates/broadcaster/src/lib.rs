@@ -37,6 +37,7 @@ mod encode;
 #[cfg(test)]
 mod fuzz_tests;
 mod gate;
+mod hindrance;
 #[doc(hidden)]
 pub mod inside;
 mod limits;
@@ -45,6 +46,7 @@ mod lookup;
 mod metrics;
 mod past;
 mod preview;
+mod reading;
 mod refusal;
 mod request;
 mod router;
@@ -66,6 +68,6 @@ pub use channels::channel_grant;
 pub use gate::Gate;
 pub use limits::Limits;
 pub use lineage::Lineage;
-pub use past::{InitialSync, KnownTable, PastPages, Unanswered, WantsTable};
+pub use past::{Away, InitialSync, KnownTable, PastPages, Unanswered, WantsTable};
 pub use preview::{Preview, key_of};
 pub use refusal::Refusal;

@@ -24,7 +24,7 @@ use crate::encode::Frame;
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::lineage::Lineage;
-use crate::past::{InitialSync, KnownTable, PastPages, Unanswered};
+use crate::past::{Away, InitialSync, KnownTable, PastPages, Unanswered};
 use crate::refusal::Refusal;
 use crate::request::Request;
 use crate::router::Router;
@@ -173,6 +173,7 @@ pub(crate) struct FakePast {
     pub(crate) oldest: Cursor,
     /// Changes in a page.
     pub(crate) page_changes: usize,
+    pub(crate) is_away: AtomicBool,
 }
 
 impl FakePast {
@@ -194,6 +195,13 @@ impl FakePast {
         Page { parts: page, next: to }
     }
 
+    fn there(&self) -> Result<(), Unanswered> {
+        match self.is_away.load(Ordering::Relaxed) {
+            true => Err(Unanswered::Later(Away::history(&walcast_history::Error::SchemaMissing))),
+            false => Ok(()),
+        }
+    }
+
     fn find_invisible(&self, snapshot: &Snapshot, before: Cursor) -> Option<Cursor> {
         let parts = self.parts.lock().unwrap();
         let unseen = parts.iter().filter(|part| !snapshot.sees(part.transaction().xid));
@@ -203,11 +211,11 @@ impl FakePast {
 
 impl PastPages for FakePast {
     fn page(&self, from: Cursor, to: Cursor, _: PageLimits) -> BoxFuture<'_, Result<Page, Unanswered>> {
-        std::future::ready(Ok(self.read(from, to))).boxed()
+        std::future::ready(self.there().map(|()| self.read(from, to))).boxed()
     }
 
     fn oldest(&self) -> BoxFuture<'_, Result<Cursor, Unanswered>> {
-        std::future::ready(Ok(self.oldest)).boxed()
+        std::future::ready(self.there().map(|()| self.oldest)).boxed()
     }
 
     fn first_invisible<'a>(
@@ -215,7 +223,7 @@ impl PastPages for FakePast {
         snapshot: &'a Snapshot,
         before: Cursor,
     ) -> BoxFuture<'a, Result<Option<Cursor>, Unanswered>> {
-        std::future::ready(Ok(self.find_invisible(snapshot, before))).boxed()
+        std::future::ready(self.there().map(|()| self.find_invisible(snapshot, before))).boxed()
     }
 }
 
@@ -334,7 +342,7 @@ impl FakeClients {
 
     fn there(&self) -> Result<(), Unanswered> {
         match self.is_away.load(Ordering::Relaxed) {
-            true => Err(Unanswered::Later("away".into())),
+            true => Err(Unanswered::Later(Away::source("away"))),
             false => Ok(()),
         }
     }
@@ -369,7 +377,7 @@ impl ClientPositions for FakeClients {
             }
             if *self.hangs.borrow() {
                 self.hangs.subscribe().wait_for(|hangs| !hangs).await.unwrap();
-                return Err(Unanswered::Later("the connection broke".into()));
+                return Err(Unanswered::Later(Away::source("the connection broke")));
             }
             Ok(Vec::new())
         }

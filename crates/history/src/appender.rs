@@ -94,6 +94,9 @@ pub enum AppenderState {
     },
 }
 
+/// What is told while nothing can be stored ([`walcast_feed::Outages`]).
+pub const NOT_WRITTEN: &str = "history is not written";
+
 /// Follows the feed and makes it durable. There is one for a feed.
 #[derive(Debug)]
 pub struct Appender {
@@ -128,7 +131,7 @@ impl Appender {
         acknowledge: watch::Sender<Lsn>,
     ) -> Self {
         let position = record.position;
-        let outage = feed.outages().part("history is not written");
+        let outage = feed.outages().part(NOT_WRITTEN);
         Self {
             config,
             record,

@@ -61,7 +61,7 @@ mod retention;
 pub mod schema;
 mod stored_relation;
 
-pub use appender::{AppendLimits, Appender, AppenderState};
+pub use appender::{AppendLimits, Appender, AppenderState, NOT_WRITTEN};
 pub use clients::{
     Acknowledged, ClientKey, ClientLimits, ClientName, Clients, KnownClient, ParseClientNameError,
 };

@@ -105,13 +105,13 @@ where
 {
     let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
     loop {
-        let reason = match ask().await {
+        let away = match ask().await {
             Ok(answer) => return Ok(answer),
             Err(Unanswered::Never(refusal)) => return Err(refusal),
-            Err(Unanswered::Later(reason)) => reason,
+            Err(Unanswered::Later(away)) => away,
         };
         let pause = backoff.wait();
-        tracing::debug!(reason, ?pause, "a session's question is asked again");
+        tracing::debug!(?away, ?pause, "a session's question is asked again");
         metrics::counter!(names::RETRIED).increment(1);
         sleep(pause).await;
     }
