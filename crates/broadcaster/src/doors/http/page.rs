@@ -230,8 +230,13 @@ pub(super) async fn serve(
         (is_all, position) = (false, None);
     }
     if page.start.is_none() {
-        let limit = limits.poll_answer_max.max(wait).as_secs();
-        let late = format!("what is asked for does not come within {limit} s (poll_answer_max, or wait)");
+        let limit = limits.poll_answer_max.max(wait);
+        let late = match door.shutdown.is_cancelled() {
+            true => "the daemon is going down".to_owned(),
+            false => format!(
+                "what is asked for has not come, and is waited for {limit:?} (poll_answer_max, or wait)"
+            ),
+        };
         return Err(answer::refusal(broadcaster.hindrance(&late).told(visit.pass.rights().is_everything())));
     }
     body::json(page.finish(&feed, is_all, position), headers, visit).await

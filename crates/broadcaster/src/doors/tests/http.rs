@@ -243,7 +243,7 @@ async fn a_history_that_is_away_is_named_to_whoever_asks_and_to_whoever_waits() 
     assert_eq!((late.status, &late.json()["code"]), (503, &json!("not_ready")));
     assert!(late.head.contains("retry-after: 5"), "{}", late.head);
     let (message, hint) = (late.json()["message"].to_string(), late.json()["hint"].to_string());
-    let what = "does not come within 0 s (poll_answer_max, or wait): history is not read, for ";
+    let what = "has not come, and is waited for 200ms (poll_answer_max, or wait): history is not read, for ";
     assert!(message.contains(what) && message.contains(" s now: the history's database has no"), "{message}");
     assert!(hint.contains("ask again after a few seconds, from the same cursor"), "{hint}");
     let request = "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
