@@ -21,7 +21,7 @@ use walcast_history::{
     Acknowledged, AppendLimits, Appender, ClientKey, FeedRecord, KnownClient, NewFeed, Page, PageLimits,
     Reader, schema,
 };
-use walcast_model::{Cursor, Lsn, Snapshot};
+use walcast_model::{Cursor, Lsn, Relation, RelationDigest, Snapshot};
 use walcast_postgres::{ConnectionConfig, Pool, Session};
 use walcast_replication::{BarrierEmitter, Replicator, ReplicatorSettings};
 use walcast_snapshot::{SnapshotLimits, Snapshots};
@@ -284,6 +284,19 @@ impl ClientPositions for NoClients {
 }
 
 impl PastPages for NoPast {
+    fn definitions(&self) -> BoxFuture<'_, Result<Vec<Arc<Relation>>, Unanswered>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn first_without<'a>(
+        &'a self,
+        _: &'a [RelationDigest],
+        from: Cursor,
+        _: Cursor,
+    ) -> BoxFuture<'a, Result<Cursor, Unanswered>> {
+        Box::pin(std::future::ready(Ok(from)))
+    }
+
     fn page(&self, _: Cursor, _: Cursor, _: PageLimits) -> BoxFuture<'_, Result<Page, Unanswered>> {
         Self::asked()
     }

@@ -89,7 +89,7 @@ async fn a_wrong_password_is_said_and_not_shown() {
         assert_eq!(daemon.until_exit().await.code(), Some(1));
         let log = daemon.log().join("\n");
         let words = "walcast: password authentication failed for user \"secretive\" (SQLSTATE 28P01)\n\
-                     hint: correct the password in the database URL";
+                     hint: correct the password in database_url, in PGPASSWORD or in ~/.pgpass";
         assert!(log.contains(words), "{log}");
         said.push(log);
         for said in said {

@@ -6,30 +6,62 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use walcast_model::Cursor;
 use walcast_testkit::{
-    Daemon, LIMIT, TestDatabase, eventually, for_each_version, installations, own_cluster, shared_cluster,
-    undisturbed, within,
+    Cluster, Daemon, Installation, LIMIT, TestDatabase, cluster_builder, eventually, for_each_version,
+    installations, own_cluster, shared_cluster, undisturbed, within,
 };
 
 use crate::observer::{Observer, open, receive, send, wal_position};
 use crate::upkeep::readyz;
 
-#[tokio::test]
-async fn what_was_committed_asynchronously_before_the_start_is_in_the_first_catch_up() {
-    // Case 59.
-    for_each_version(async |cluster| {
-        let database = TestDatabase::create(cluster).await;
+/// A server on which nobody flushes WAL but who commits, for 10 s: what is written otherwise is in its WAL and not sent yet.
+async fn lazy_cluster(installation: &Installation) -> Cluster {
+    let builder = cluster_builder(installation).setting("wal_writer_delay", "10s");
+    builder.start().await.expect("a server")
+}
+
+/// A database of such a server, and a daemon that has started once. Its history is elsewhere, so that no commit of its own
+/// flushes the WAL of the source.
+struct Lazy {
+    database: TestDatabase,
+    _history: TestDatabase,
+    daemon: Daemon,
+    observer: Observer,
+}
+
+impl Lazy {
+    async fn start(cluster: &Cluster) -> Self {
+        let (database, history) =
+            (TestDatabase::create(cluster).await, TestDatabase::create(shared_cluster().await).await);
         database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
-        let mut daemon = Daemon::of(&database).start().await;
+        let daemon = Daemon::of(&database).flag("--history-url", history.url()).start().await;
         let mut observer = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
         observer.until("caught_up").await;
+        Self { database, _history: history, daemon, observer }
+    }
+}
+
+/// Case 59. A gate at the end of the WAL as it is flushed lets clients in without it, or waits there for whoever flushes more.
+#[tokio::test]
+async fn what_was_committed_asynchronously_before_the_start_is_there_when_the_gate_opens() {
+    undisturbed(Duration::from_secs(1), asynchronous_commits_are_there).await;
+}
+
+async fn asynchronous_commits_are_there() {
+    for installation in installations() {
+        let cluster = lazy_cluster(&installation).await;
+        let Lazy { database, _history, mut daemon, observer } = Lazy::start(&cluster).await;
         daemon.terminate().await;
         database.run("SET synchronous_commit = off; INSERT INTO t SELECT generate_series(1, 100)").await;
-        daemon.restart().await;
+        let committed = end_of_wal(&database, "insert").await;
+        let flushed = end_of_wal(&database, "flush").await;
+        assert!(flushed < committed, "all is flushed: {flushed}");
+        restart(&mut daemon).await;
+        let head = head_when_ready(&daemon).await;
+        assert!(head >= committed, "ready at {head}, before {committed}");
         let mut observer = observer.reconnect(&daemon.ws_url(), &["public.t"]).await;
         observer.until("caught_up").await;
         assert_eq!(observer.rows("public.t").len(), 100);
-    })
-    .await;
+    }
 }
 
 #[tokio::test]
@@ -161,18 +193,27 @@ async fn a_large_backlog_is_there_when_the_gate_opens_and_what_is_open_holds_not
     .await;
 }
 
+/// Starts it again, on a server that writes or flushes by itself after 10 and 15 s.
+async fn restart(daemon: &mut Daemon) {
+    within("the gate", Duration::from_secs(6), daemon.restart()).await;
+}
+
+/// Until where the WAL is `insert`ed, or `flush`ed.
+async fn end_of_wal(database: &TestDatabase, which: &str) -> Cursor {
+    let end = database.scalar(&format!("SELECT pg_current_wal_{which}_lsn()::text")).await;
+    end.and_then(|end| end.parse().ok()).expect("a position")
+}
+
+/// A gate that waits until the feed stands still is held for as long as they write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writers_of_another_database_do_not_hold_the_gate() {
-    for_each_version(async |cluster| {
-        let (database, other) = (TestDatabase::create(cluster).await, TestDatabase::create(cluster).await);
-        database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
-        other.run("CREATE TABLE b (id int, filler text)").await;
-        let mut daemon = Daemon::of(&database).start().await;
-        let mut observer = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
-        observer.until("caught_up").await;
+    for installation in installations() {
+        let cluster = lazy_cluster(&installation).await;
+        let Lazy { database, _history, mut daemon, observer } = Lazy::start(&cluster).await;
         daemon.terminate().await;
-        let writer = other.session().await;
-        let stop = CancellationToken::new();
+        let other = TestDatabase::create(&cluster).await;
+        other.run("CREATE TABLE b (id int, filler text)").await;
+        let (writer, stop) = (other.session().await, CancellationToken::new());
         let writing = tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
             loop {
                 let sql = "INSERT INTO b SELECT g, repeat('x', 200) FROM generate_series(1, 200) g";
@@ -191,28 +232,37 @@ async fn writers_of_another_database_do_not_hold_the_gate() {
         assert!(!writing.is_finished(), "the other database writes");
         stop.cancel();
         assert!(within("the writer", LIMIT, writing).await.unwrap().is_none());
-    })
-    .await;
+    }
 }
 
+/// A gate at the end of the WAL as it is inserted waits there until somebody else writes.
 #[tokio::test]
 async fn an_idle_end_of_the_wal_does_not_hold_the_gate() {
+    undisturbed(Duration::from_secs(1), idle_ends_hold_nothing).await;
+}
+
+async fn idle_ends_hold_nothing() {
     for installation in installations() {
-        let cluster = own_cluster(&installation).await;
-        let database = TestDatabase::create(&cluster).await;
-        database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
-        let mut daemon = Daemon::of(&database).start().await;
-        let mut observer = Observer::subscribe(&daemon.ws_url(), &["public.t"], None).await;
-        observer.until("caught_up").await;
-        // The end is in the middle of a page, then where a segment begins: nothing of it is written yet.
-        for (id, tail) in [(1, "SELECT 1"), (2, "SELECT pg_switch_wal()")] {
+        let cluster = lazy_cluster(&installation).await;
+        let Lazy { database, _history, mut daemon, mut observer } = Lazy::start(&cluster).await;
+        // The end is in the middle of a page; where a segment begins, of which nothing is written yet; and in what a
+        // transaction has written that is open and of which nothing is flushed.
+        let open = database.session().await;
+        for (rows, is_flushed, tail) in [
+            (1, true, "SELECT 1"),
+            (2, false, "SELECT pg_switch_wal()"),
+            (3, false, "BEGIN; INSERT INTO t VALUES (1000)"),
+        ] {
             daemon.terminate().await;
-            database.run(&format!("INSERT INTO t VALUES ({id})")).await;
-            database.run(tail).await;
-            daemon.restart().await;
+            database.run(&format!("INSERT INTO t VALUES ({rows})")).await;
+            open.batch_execute(tail).await.expect("a tail");
+            let (inserted, flushed) =
+                (end_of_wal(&database, "insert").await, end_of_wal(&database, "flush").await);
+            assert_eq!(inserted == flushed, is_flushed, "{tail}: {inserted}, {flushed}");
+            restart(&mut daemon).await;
             observer = observer.reconnect(&daemon.ws_url(), &["public.t"]).await;
             observer.until("caught_up").await;
-            assert_eq!(observer.rows("public.t").len(), id, "after {tail}");
+            assert_eq!(observer.rows("public.t").len(), rows, "after {tail}");
         }
     }
 }

@@ -207,6 +207,8 @@ async fn rotate(kind: Kind, folder: &tempfile::TempDir) {
         is_let_in(&daemon, &third.token(later)).await.then_some(())
     })
     .await;
+    let line = daemon.until_log("the keys for tokens were read again").await;
+    assert!(line.contains(" INFO ") && line.contains(&place.name()), "{line}");
     is_closed(&mut connect(&daemon.ws_url(), Some(&new.token(later))).await).await;
     database.run("INSERT INTO t VALUES (3)").await;
     assert_eq!(row(&mut follower).await, 3);

@@ -1,6 +1,7 @@
 //! The promises of walcast, each a module, against real Postgres, the real daemon and real sockets.
 
 mod acks;
+mod away;
 mod bad_input;
 mod channels;
 mod client;

@@ -113,7 +113,11 @@ async fn a_source_and_a_history_that_are_away_are_named_both() {
         .flag("--history-url", "postgresql://nobody@127.0.0.1:2/none")
         .spawn();
     let said = daemon.until_log("not set up yet; trying again in").await;
-    for part in ["the source: cannot reach", "the history: cannot reach", "hint=\"start the server"] {
+    for part in [
+        "the source: cannot reach",
+        "the history: cannot reach",
+        "hint=\"start the server, or correct host and port in database_url; start the server, or correct host and port in history_url",
+    ] {
         assert!(said.contains(part), "{part} in {said}");
     }
     let pause =
@@ -136,6 +140,17 @@ async fn an_ordered_stop_while_history_is_away_is_no_error() {
     observer.until_transactions(1).await;
     let said = daemon.until_log("history is not written; trying again in").await;
     assert!(said.contains("hint="), "{said}");
+    daemon.until_log("hint=\"start the server, or correct host and port in history_url\"").await;
+    let address = format!("127.0.0.1:{}", daemon.port());
+    let (past, slot) = (history.url("postgres"), database.slot_name());
+    let flags = ["--database-url", database.url(), "--history-url", &past, "--slot", &slot];
+    for command in [&["status", "--human", "--daemon", &address][..], &["replay", "--json"]] {
+        let output = walcast_testkit::run(command.iter().chain(&flags));
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        let words = format!("{out}{err}").split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(output.status.code(), Some(1), "{words}");
+        assert!(words.contains("in history_url") && !words.contains("database_url"), "{words}");
+    }
     assert!(daemon.terminate().await.success());
     let errors: Vec<String> = daemon.log().into_iter().filter(|line| line.contains(" ERROR ")).collect();
     assert_eq!(errors, [] as [&str; 0]);

@@ -3,8 +3,10 @@
 use std::process::Output;
 
 use serde_json::{Value, json};
+use walcast_cluster::StopMode;
 use walcast_testkit::{
-    Daemon, LIMIT, TestDatabase, TestSession, eventually, for_each_version, shared_cluster,
+    Daemon, LIMIT, TestDatabase, TestSession, eventually, for_each_version, installations, own_cluster,
+    shared_cluster,
 };
 
 use crate::observer::{open, send};
@@ -93,6 +95,37 @@ async fn all_that_does_not_work_is_said_with_its_cause_and_fix_and_that_it_works
     assert!(line.contains(" INFO "), "{line}");
     until_reasons(&daemon, &[]).await;
     assert!(status().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_away_is_one_problem() {
+    for installation in installations() {
+        let cluster = own_cluster(&installation).await;
+        let database = TestDatabase::create(&cluster).await;
+        database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
+        let daemon = Daemon::of(&database).start().await;
+        cluster.stop(StopMode::Immediate).await.expect("it stops");
+        let effects = [
+            "the source is not read",
+            "history is not written",
+            "no barrier can be written",
+            "the publications are not looked after",
+        ];
+        let reason = eventually("one reason", LIMIT, async || {
+            let found = reasons(&readyz(&daemon).await);
+            (found.len() == 1 && effects.iter().all(|effect| found[0].contains(effect))).then_some(found)
+        })
+        .await;
+        assert_eq!(reason[0].matches("start the server").count(), 1, "{reason:?}");
+        let address = format!("127.0.0.1:{}", daemon.port());
+        let report = &lines(&walcast(&database, &["status", "--json", "--daemon", &address]))[0];
+        let problems: Vec<&str> =
+            report["problems"].as_array().expect("problems").iter().filter_map(Value::as_str).collect();
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        assert!(problems[0].starts_with("the database cannot be asked, "), "{problems:#?}");
+        assert!(effects.iter().all(|effect| problems[0].contains(effect)), "{problems:#?}");
+        assert_eq!(problems[0].matches("start the server").count(), 1, "{problems:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -220,12 +253,20 @@ async fn policies_are_told_at_the_start_and_while_other_ones_are_in_force_than_t
     assert!(line.contains(" INFO ") && line.contains("the policies are as they were"), "{line}");
     until_reasons(&daemon, &[]).await;
     assert_eq!(daemon.metric("walcast_policies_stale").await, Some(0.0));
+    // Its secret is in the settings.
+    let is_of_others =
+        |line: &String| line.contains("keys") && line.contains("again") || line.contains("SIGHUP");
+    assert!(!daemon.log().iter().any(is_of_others), "{:#?}", daemon.log());
 
     let database = TestDatabase::create(shared_cluster().await).await;
     let open = Daemon::of(&database).start().await;
     let line =
         open.until_log("without authentication: whoever comes from this machine reads everything").await;
     assert!(line.contains(" INFO "), "{line}");
+    open.hang_up();
+    let line = open.until_log("SIGHUP: nothing is read again").await;
+    assert!(line.contains(" INFO "), "{line}");
+    assert!(!open.log().iter().any(|line| line.contains("reading ")), "{:#?}", open.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -58,7 +58,14 @@ impl KeyRing {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The keys have changed at their source: load them again, soon. Does nothing while [`KeyRing::renew`] does not run.
+    /// Whether there is anything to load again: a secret in the settings is read at the start alone.
+    #[must_use]
+    pub const fn can_change(&self) -> bool {
+        self.source.can_change()
+    }
+
+    /// The keys have changed at their source: load them again, soon, and say so. Does nothing while [`KeyRing::renew`]
+    /// does not run, and when they [cannot change](KeyRing::can_change).
     pub fn reload(&self) {
         self.wanted.notify_one();
     }
@@ -77,28 +84,32 @@ impl KeyRing {
         loop {
             // A tenth of jitter: daemons that were started together shall not ask together.
             let next = loaded + renewal.interval.mul_f64(0.9 + rand::random::<f64>() / 10.0);
-            tokio::select! {
+            let is_wanted = tokio::select! {
                 () = cancel.cancelled() => return,
-                () = tokio::time::sleep_until(next) => {}
-                () = self.wanted.notified() => {}
+                () = tokio::time::sleep_until(next) => false,
+                () = self.wanted.notified() => true,
                 () = self.missed.notified() => tokio::select! {
                     () = cancel.cancelled() => return,
-                    () = tokio::time::sleep_until(loaded + renewal.unknown_key_interval) => {}
-                    () = self.wanted.notified() => {}
+                    () = tokio::time::sleep_until(loaded + renewal.unknown_key_interval) => false,
+                    () = self.wanted.notified() => true,
                 },
-            }
+            };
             tokio::select! {
                 () = cancel.cancelled() => return,
-                result = self.source.load() => self.take(result),
+                result = self.source.load() => self.take(result, is_wanted),
             }
             loaded = Instant::now();
         }
     }
 
-    fn take(&self, result: Result<KeySet, KeyError>) {
+    fn take(&self, result: Result<KeySet, KeyError>, is_wanted: bool) {
         match result {
             Ok(keys) => {
                 gauge!(names::KEYS).set(keys.len() as f64);
+                if is_wanted {
+                    let (from, keys) = (self.source.place(), keys.len());
+                    tracing::info!(from, keys, "the keys for tokens were read again");
+                }
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
             }
             Err(error) => {

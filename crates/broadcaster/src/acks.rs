@@ -17,11 +17,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use walcast_feed::{Backoff, Cause, Outage, Outages};
 use walcast_history::{ClientKey, KnownClient};
 use walcast_protocol::ErrorCode;
 
+use crate::hindrance;
 use crate::metrics as names;
-use crate::past::Unanswered;
+use crate::past::{Away, Unanswered};
 use crate::refusal::Refusal;
 pub(crate) use claim::{Claim, Position};
 pub(crate) use desk::Outcome;
@@ -36,6 +38,12 @@ const LISTED_MAX: usize = 1000;
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How often it is noted who is there, and who expired is forgotten; sooner where clients expire sooner.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(3600);
+/// How soon that is tried again when it failed.
+const UPKEEP_RETRY: Duration = Duration::from_secs(60);
+/// What is told while nothing can be stored.
+const NOT_STORED: &str = "what clients acknowledge is not stored";
+/// What is told while it cannot be noted who is there.
+const NOT_KEPT_UP: &str = "it is not noted which clients are there, and none expires";
 /// How long what is left may take to be stored when the daemon goes down.
 const LAST_FLUSH_MAX: Duration = Duration::from_secs(2);
 
@@ -50,14 +58,16 @@ struct Shared {
     store: Arc<dyn ClientPositions>,
     /// `ack_interval`: a client's cursor is stored at most this often.
     interval: Duration,
+    outages: Outages,
     // Locked for look-ups and moves of a batch, never across an await.
     desk: Mutex<Desk>,
     due: Notify,
 }
 
 impl Acks {
-    pub(crate) fn new(store: Arc<dyn ClientPositions>, interval: Duration) -> Self {
-        let shared = Shared { store, interval, desk: Mutex::default(), due: Notify::new() };
+    /// `outages` are told when nothing can be stored.
+    pub(crate) fn new(store: Arc<dyn ClientPositions>, interval: Duration, outages: Outages) -> Self {
+        let shared = Shared { store, interval, outages, desk: Mutex::default(), due: Notify::new() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -81,10 +91,9 @@ impl Acks {
     pub(crate) async fn of_user(&self, user: &str) -> Result<Vec<KnownClient>, Refusal> {
         self.shared.store.of_user(user, LISTED_MAX).await.map_err(|error| match error {
             Unanswered::Never(refusal) => refusal,
-            Unanswered::Later(reason) => {
-                tracing::debug!(reason, "clients cannot be listed now");
-                Refusal::new(ErrorCode::NotReady, "history cannot be asked now")
-                    .hint("ask again after a while")
+            Unanswered::Later(away) => {
+                tracing::debug!(?away, "clients cannot be listed now");
+                hindrance::away(away, &self.shared.outages)
             }
         })
     }
@@ -95,15 +104,18 @@ impl Acks {
         // Not at once: who was there before the daemon went down needs time to come back.
         let mut upkeep = interval_at(Instant::now() + upkeep_interval, upkeep_interval);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut failures = 0_u32;
+        let mut outage = self.shared.outages.part(NOT_STORED);
+        let mut upkeep_outage = self.shared.outages.part(NOT_KEPT_UP);
+        let mut backoff = Backoff::new(self.shared.interval.saturating_mul(2), RETRY_MAX);
         loop {
             tokio::select! {
                 // All only wait.
                 () = cancel.cancelled() => break,
                 () = self.shared.due.notified() => {}
                 _ = upkeep.tick() => {
-                    if let Some(Err(error)) = cancel.run_until_cancelled(self.upkeep()).await {
-                        tracing::warn!(?error, "who is there cannot be noted; trying again later");
+                    let Some(kept) = cancel.run_until_cancelled(self.upkeep()).await else { break };
+                    if !kept_up(kept, &mut upkeep_outage) {
+                        upkeep.reset_after(UPKEEP_RETRY);
                     }
                     continue;
                 }
@@ -111,15 +123,18 @@ impl Acks {
             let mut pause = self.shared.interval;
             match cancel.run_until_cancelled(self.flush()).await {
                 None => break,
-                Some(Ok(())) => failures = 0,
-                Some(Err(reason)) => {
-                    metrics::counter!(names::ACK_FAILURES).increment(1);
-                    if failures == 0 {
-                        tracing::warn!(reason, "what clients acknowledge cannot be stored; trying again");
+                Some(Ok(())) => {
+                    backoff.reset();
+                    if let Some(away) = outage.end() {
+                        tracing::info!("what clients acknowledge is stored again, after {away:.1?}");
                     }
-                    failures = failures.saturating_add(1);
-                    let full = pause.saturating_mul(1 << failures.min(10)).min(RETRY_MAX);
-                    pause = full.mul_f64(rand::random_range(0.5..=1.0));
+                }
+                Some(Err(Away { cause: Cause { message, hint }, .. })) => {
+                    metrics::counter!(names::ACK_FAILURES).increment(1);
+                    if outage.begin(message.clone(), hint.clone()) {
+                        tracing::warn!(error = message, hint, "{NOT_STORED}; trying again");
+                    }
+                    pause = backoff.wait();
                     self.shared.due.notify_one();
                 }
             }
@@ -138,7 +153,7 @@ impl Acks {
     }
 
     /// Stores all that is there. Cancel-safe: what was on its way is stored again.
-    async fn flush(&self) -> Result<(), String> {
+    async fn flush(&self) -> Result<(), Away> {
         // After a batch of which one can never be stored, each of it goes alone.
         let mut alone = 0_usize;
         loop {
@@ -166,13 +181,31 @@ impl Acks {
                         self.desk().put_back();
                     }
                 },
-                Err(Unanswered::Later(reason)) => {
+                Err(Unanswered::Later(away)) => {
                     self.desk().put_back();
-                    return Err(reason);
+                    return Err(away);
                 }
             }
         }
     }
+}
+
+/// Whether it could be noted who is there; says so when that changes.
+fn kept_up(kept: Result<(), Unanswered>, outage: &mut Outage) -> bool {
+    let Cause { message, hint } = match kept {
+        Ok(()) => {
+            if let Some(away) = outage.end() {
+                tracing::info!("it is noted again which clients are there, after {away:.1?}");
+            }
+            return true;
+        }
+        Err(Unanswered::Later(away)) => away.cause,
+        Err(Unanswered::Never(refusal)) => Cause { message: refusal.message, hint: refusal.hint },
+    };
+    if outage.begin(message.clone(), hint.clone()) {
+        tracing::warn!(error = message, hint, "{NOT_KEPT_UP}; trying again every {UPKEEP_RETRY:?}");
+    }
+    false
 }
 
 fn too_many() -> Refusal {

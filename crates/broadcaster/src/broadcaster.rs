@@ -16,12 +16,14 @@ use crate::acks::{Acks, ClientPositions};
 use crate::catalog::Catalog;
 use crate::channels::{Channels, Memberships};
 use crate::gate::Gate;
+use crate::hindrance;
 use crate::limits::Limits;
 use crate::lineage::Lineage;
 use crate::lookup::{Looked, Lookup};
 use crate::metrics;
 use crate::past::{InitialSync, PastPages};
 use crate::reach::Reach;
+use crate::reading::Reading;
 use crate::refusal::Refusal;
 use crate::request::Request;
 use crate::router::Router;
@@ -35,6 +37,9 @@ const LEAVING_MAX: usize = 4;
 
 /// How often it is asked how far history reaches back, for `welcome`.
 const OLDEST_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How soon it is asked again while history does not answer.
+const OLDEST_RETRY: Duration = Duration::from_secs(2);
 
 /// Who gets what, from where. Cheap to clone; [`Broadcaster::run`] has to run once for all clones.
 #[derive(Clone, Debug)]
@@ -85,7 +90,8 @@ impl Broadcaster {
         let folds = Arc::new(Semaphore::new(limits.folds_max));
         let turns = Turns::new(limits.snapshots_max, limits.snapshots_per_user_max);
         let lookups = Turns::new(limits.rows_max, limits.rows_per_user_max);
-        let acks = Acks::new(clients, limits.ack_interval);
+        let acks = Acks::new(clients, limits.ack_interval, feed.outages().clone());
+        let past: Arc<dyn PastPages> = Arc::new(Reading::new(past, feed.outages()));
         let tasks = TaskTracker::new();
         let reach = Reach::new(Arc::clone(&past));
         let services =
@@ -103,10 +109,12 @@ impl Broadcaster {
         let router = Arc::clone(&self.shared.world.router);
         let oldest = async {
             loop {
-                if let Ok(oldest) = self.shared.services.past.oldest().await {
+                let found = self.shared.services.past.oldest().await;
+                let pause = if found.is_ok() { OLDEST_INTERVAL } else { OLDEST_RETRY };
+                if let Ok(oldest) = found {
                     *self.shared.oldest.lock().unwrap_or_else(PoisonError::into_inner) = Some(oldest);
                 }
-                tokio::time::sleep(OLDEST_INTERVAL).await;
+                tokio::time::sleep(pause).await;
             }
         };
         let (catalog, acks) = (&self.shared.services.catalog, &self.shared.services.acks);
@@ -185,6 +193,11 @@ impl Broadcaster {
     /// Turns of clients that go to give back their subscriptions.
     pub(crate) fn leaving(&self) -> &Semaphore {
         &self.shared.leaving
+    }
+
+    /// Why something was not had in time, of which `late` says what.
+    pub(crate) fn hindrance(&self, late: &str) -> Refusal {
+        hindrance::late(late, &self.shared.world)
     }
 
     pub(crate) fn limits(&self) -> &Limits {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use walcast_filter::Schema;
 use walcast_model::{Oid, Relation, RelationDigest, RelationName};
 
-use crate::past::{InitialSync, KnownTable, Unanswered};
+use crate::past::{Away, InitialSync, KnownTable, Unanswered};
 use crate::wanted::{Origin, ShapeKey};
 
 /// How long a list is trusted to name what exists. (A table that is gone since is only missing in the answer to a
@@ -189,7 +189,7 @@ impl Catalog {
 }
 
 fn away() -> Unanswered {
-    Unanswered::Later("the source does not answer".to_owned())
+    Unanswered::Later(Away::source("it does not answer"))
 }
 
 fn has_all(tables: &[KnownTable], shape: &ShapeKey) -> bool {
@@ -229,7 +229,7 @@ mod tests {
     impl InitialSync for Away {
         fn published(&self) -> BoxFuture<'_, Result<Vec<KnownTable>, Unanswered>> {
             self.asked.fetch_add(1, Ordering::Relaxed);
-            self.failing.notified().map(|()| Err(Unanswered::Later("away".into()))).boxed()
+            self.failing.notified().map(|()| Err(super::away())).boxed()
         }
 
         fn schema<'a>(&'a self, _: &'a RelationName) -> BoxFuture<'a, Result<Option<Schema>, Unanswered>> {

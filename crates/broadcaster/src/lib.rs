@@ -37,6 +37,7 @@ mod encode;
 #[cfg(test)]
 mod fuzz_tests;
 mod gate;
+mod hindrance;
 #[doc(hidden)]
 pub mod inside;
 mod limits;
@@ -46,6 +47,7 @@ mod metrics;
 mod past;
 mod preview;
 mod reach;
+mod reading;
 mod refusal;
 mod request;
 mod router;
@@ -67,6 +69,6 @@ pub use channels::channel_grant;
 pub use gate::Gate;
 pub use limits::Limits;
 pub use lineage::Lineage;
-pub use past::{InitialSync, KnownTable, PastPages, Unanswered, WantsTable};
+pub use past::{Away, InitialSync, KnownTable, PastPages, Unanswered, WantsTable};
 pub use preview::{Preview, key_of};
 pub use refusal::Refusal;

@@ -14,7 +14,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use walcast_model::{Cursor, RelationName};
@@ -24,6 +23,7 @@ use walcast_snapshot::{FoundRows, Key, SnapshotTable};
 
 use crate::catalog::Freshness;
 use crate::encode::{Projection, project_rows};
+use crate::hindrance;
 use crate::past::Unanswered;
 use crate::refusal::Refusal;
 use crate::request::Asked;
@@ -74,13 +74,15 @@ impl Lookup {
         let asked = BTreeMap::from([(pattern, Asked { columns: self.columns.clone(), ..Asked::default() })]);
         let wanted = Wanted::new(Arc::new(ShapeKey::resolve(&asked, rights)?));
         if !world.gate.is_open() {
-            return Err(not_ready(
-                "the daemon has not yet read everything that was committed before it started",
-            ));
+            return Err(hindrance::late("the rows cannot be had yet", world).told(rights.is_everything()));
         }
-        let until = Instant::now() + world.limits.rows_answer_max;
-        let looked = timeout_at(until, self.look(&wanted, applicant, world, services));
-        let looked = looked.await.unwrap_or_else(|_| Err(too_slow(world.limits.rows_answer_max)));
+        let limit = world.limits.rows_answer_max;
+        let looked = timeout_at(Instant::now() + limit, self.look(&wanted, applicant, world, services));
+        let too_slow = || {
+            let late = format!("the rows could not be had within {} s (rows_answer_max)", limit.as_secs());
+            hindrance::late(&late, world)
+        };
+        let looked = looked.await.unwrap_or_else(|_| Err(too_slow()));
         looked.map_err(|refusal| refusal.told(rights.is_everything()))
     }
 
@@ -94,7 +96,8 @@ impl Lookup {
         let mut turn = services.lookups.queue(applicant);
         let place = turn.come().await;
         let Some(selection) = wanted.of(&self.table) else { return Err(unknown_table(&self.table)) };
-        self.bind(wanted, services).await?;
+        let settled = |unanswered| settled(unanswered, world);
+        self.bind(wanted, world, services).await?;
         let table = SnapshotTable { rows: selection.rows(), ..SnapshotTable::from(self.table.clone()) };
         let FoundRows { relation, rows, snapshot } =
             services.source.rows(&table, &self.keys).await.map_err(settled)?;
@@ -112,18 +115,19 @@ impl Lookup {
         }
         drop(rows);
         // `None`: the daemon goes down.
-        let reached = services.barriers.pass().await.ok_or_else(|| not_ready("the daemon is going down"))?;
+        let reached = services.barriers.pass().await.ok_or_else(going_down)?;
         let before = reached.min(world.feed.stored());
         let first = services.past.first_invisible(&snapshot, before).await.map_err(settled)?;
         Ok(Looked { rows: out, cursor: first.unwrap_or(before).min(before), reached, place })
     }
 
     /// Whether the table is there, and what is asked and granted of it fits.
-    async fn bind(&self, wanted: &Wanted, services: &Services) -> Result<(), Refusal> {
+    async fn bind(&self, wanted: &Wanted, world: &World, services: &Services) -> Result<(), Refusal> {
         let mut freshness = Freshness::Lately;
         loop {
             let names = std::slice::from_ref(&self.table);
-            let schemas = services.catalog.schemas(names, freshness).await.map_err(settled)?;
+            let schemas = services.catalog.schemas(names, freshness).await;
+            let schemas = schemas.map_err(|unanswered| settled(unanswered, world))?;
             let is_now = std::mem::replace(&mut freshness, Freshness::Now) == Freshness::Now;
             let Some(schema) = schemas.first() else {
                 if is_now {
@@ -151,22 +155,18 @@ impl Lookup {
     }
 }
 
-fn settled(unanswered: Unanswered) -> Refusal {
+fn settled(unanswered: Unanswered, world: &World) -> Refusal {
     match unanswered {
         Unanswered::Never(refusal) => refusal,
-        Unanswered::Later(reason) => {
-            tracing::debug!(reason, "rows cannot be looked up now");
-            Refusal::of_inside(ErrorCode::NotReady, reason).hint("ask again after a while")
+        Unanswered::Later(away) => {
+            tracing::debug!(?away, "rows cannot be looked up now");
+            hindrance::away(away, world.feed.outages())
         }
     }
 }
 
-fn not_ready(message: impl Into<String>) -> Refusal {
-    Refusal::new(ErrorCode::NotReady, message).hint("ask again after a while")
-}
-
-fn too_slow(limit: Duration) -> Refusal {
-    not_ready(format!("the rows could not be had within {} s (rows_answer_max)", limit.as_secs()))
+fn going_down() -> Refusal {
+    Refusal::new(ErrorCode::NotReady, "the daemon is going down").hint("ask again after a few seconds")
 }
 
 #[cfg(test)]

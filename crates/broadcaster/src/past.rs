@@ -4,19 +4,45 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
+use walcast_feed::Cause;
 use walcast_filter::Schema;
 use walcast_history::{ErrorClass, LatestPage, Page, PageLimits, Reader};
 use walcast_model::{Cursor, Oid, Relation, RelationDigest, RelationName, Snapshot};
 use walcast_protocol::ErrorCode;
 use walcast_snapshot::{FoundRows, Key, SnapshotEvent, SnapshotTable, Snapshots};
 
+use crate::reading::NOT_READ;
 use crate::refusal::Refusal;
+
+/// A database that cannot be asked now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Away {
+    /// What does not work because of it, for everybody.
+    pub(crate) effect: &'static str,
+    /// Why, for those who may know everything.
+    pub(crate) cause: Cause,
+}
+
+impl Away {
+    /// The source, for this reason.
+    #[must_use]
+    pub fn source(message: impl Into<String>) -> Self {
+        let cause = Cause { message: message.into(), hint: None };
+        Self { effect: "the source cannot be asked", cause }
+    }
+
+    /// History, which has failed so.
+    #[must_use]
+    pub fn history(error: &walcast_history::Error) -> Self {
+        Self { effect: NOT_READ, cause: Cause { message: error.cause(), hint: error.hint() } }
+    }
+}
 
 /// Why a question could not be answered.
 #[derive(Debug)]
 pub enum Unanswered {
     /// It passes by itself: ask again after a while.
-    Later(String),
+    Later(Away),
     /// The subscription is over.
     Never(Refusal),
 }
@@ -48,21 +74,16 @@ pub trait PastPages: std::fmt::Debug + Send + Sync + 'static {
     /// The oldest cursor that can be served.
     fn oldest(&self) -> BoxFuture<'_, Result<Cursor, Unanswered>>;
 
-    /// The definitions that changes came with, at least of those that are there. Those who never have any that does not fit
-    /// need not say.
-    fn definitions(&self) -> BoxFuture<'_, Result<Vec<Arc<Relation>>, Unanswered>> {
-        Box::pin(std::future::ready(Ok(Vec::new())))
-    }
+    /// The definitions that changes came with, at least of those that are there.
+    fn definitions(&self) -> BoxFuture<'_, Result<Vec<Arc<Relation>>, Unanswered>>;
 
     /// From where on, between `from` and `to`, no change came with one of these definitions; see [`Reader::first_without`].
     fn first_without<'a>(
         &'a self,
-        _definitions: &'a [RelationDigest],
+        definitions: &'a [RelationDigest],
         from: Cursor,
-        _to: Cursor,
-    ) -> BoxFuture<'a, Result<Cursor, Unanswered>> {
-        Box::pin(std::future::ready(Ok(from)))
-    }
+        to: Cursor,
+    ) -> BoxFuture<'a, Result<Cursor, Unanswered>>;
 
     /// The first transaction before `before` that `snapshot` does not see. [`Unanswered::Never`] when one that it does
     /// not see may be gone.
@@ -132,15 +153,17 @@ pub(crate) fn of_history(error: &walcast_history::Error) -> Unanswered {
         Error::TooOld { cursor, oldest } => return Unanswered::Never(Refusal::too_old(*cursor, *oldest)),
         Error::SnapshotTooOld { .. } => return Unanswered::Never(Refusal::outlived(error.to_string())),
         // Another walcast continues it as another one: this one finds out soon, and is set up anew or ends.
-        Error::FeedGone { .. } => return Unanswered::Later(error.to_string()),
+        Error::FeedGone { .. } => return Unanswered::Later(Away::history(error)),
         _ => {}
     }
     match error.class() {
-        ErrorClass::Transient => Unanswered::Later(error.to_string()),
+        ErrorClass::Transient => Unanswered::Later(Away::history(error)),
         _ => {
             tracing::error!(%error, "history cannot be read");
             let refusal = Refusal::new(ErrorCode::Internal, "the daemon cannot read its history");
-            Unanswered::Never(refusal.hint("the daemon's log says what an operator has to do"))
+            Unanswered::Never(refusal.hint(
+                "ask again after a while; whoever runs walcast finds in its log what has to be done before that helps",
+            ))
         }
     }
 }
@@ -173,7 +196,7 @@ pub trait InitialSync: std::fmt::Debug + Send + Sync + 'static {
         _table: &'a SnapshotTable,
         _keys: &'a [Key],
     ) -> BoxFuture<'a, Result<FoundRows, Unanswered>> {
-        Box::pin(async { Err(Unanswered::Later("this source has no rows by key".to_owned())) })
+        Box::pin(async { Err(Unanswered::Later(Away::source("this source has no rows by key"))) })
     }
 
     /// An initial sync, to `events`; see [`Snapshots::run`].
@@ -227,7 +250,7 @@ fn of_source(error: &walcast_snapshot::Error) -> Unanswered {
     use walcast_snapshot::Error;
     let code = match error {
         Error::Source(_) if error.class() == ErrorClass::Transient => {
-            return Unanswered::Later(error.to_string());
+            return Unanswered::Later(Away::source(error.to_string()));
         }
         Error::UnknownTable { .. }
         | Error::NotPublished { .. }
@@ -311,7 +334,7 @@ mod tests {
     fn what_retention_dropped_is_too_old_and_no_fault_of_the_history() {
         let refusal = |error: &Error| match of_history(error) {
             Unanswered::Never(refusal) => (refusal.code, refusal.oldest),
-            Unanswered::Later(reason) => panic!("{reason}"),
+            Unanswered::Later(away) => panic!("{away:?}"),
         };
         let too_old = Error::TooOld { cursor: at(10), oldest: at(20) };
         assert_eq!(refusal(&too_old), (ErrorCode::CursorTooOld, Some(at(20))));

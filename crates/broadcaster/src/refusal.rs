@@ -14,6 +14,8 @@ pub struct Refusal {
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
     pub(crate) oldest: Option<Cursor>,
+    /// Why, in words that only those may know who may know everything: they are told it behind the message.
+    pub(crate) cause: Option<Box<str>>,
     /// Its words are those of the source or of history, and may name what a client with bounded rights must not know.
     pub(crate) is_of_inside: bool,
 }
@@ -23,7 +25,7 @@ const SYNC_AGAIN: &str = "subscribe without a cursor for an initial sync";
 
 impl Refusal {
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None, oldest: None, is_of_inside: false }
+        Self { code, message: message.into(), hint: None, oldest: None, cause: None, is_of_inside: false }
     }
 
     /// What the source or history says: tables, roles and statements that are for operators among it.
@@ -33,7 +35,10 @@ impl Refusal {
 
     /// What of it a client is told: everything where no policies are in force for it (`may_know_all`), else what it needs. The
     /// rest is in the log.
-    pub(crate) fn told(self, may_know_all: bool) -> Self {
+    pub(crate) fn told(mut self, may_know_all: bool) -> Self {
+        if let Some(cause) = self.cause.take().filter(|_| may_know_all) {
+            self.message = format!("{}: {cause}", self.message);
+        }
         if !self.is_of_inside || may_know_all {
             return self;
         }
@@ -123,7 +128,7 @@ impl Refusal {
 
     /// The message for the client.
     pub(crate) fn into_message(self, id: Option<SubscriptionId>, fatal: bool) -> ErrorMessage {
-        let Self { code, message, hint, oldest, is_of_inside: _ } = self;
+        let Self { code, message, hint, oldest, cause: _, is_of_inside: _ } = self;
         ErrorMessage { code, message, hint, id, channel: None, reference: None, oldest, fatal }
     }
 }

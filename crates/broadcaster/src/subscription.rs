@@ -24,6 +24,7 @@ use crate::encode::Frame;
 use crate::metrics::{self as names, InGauge};
 use crate::past::{InitialSync, PastPages};
 use crate::reach::Reach;
+use crate::reading::NOT_READ;
 use crate::refusal::Refusal;
 use crate::request::Request;
 use crate::session::{Answer, Question, Session, Step, Wait, World};
@@ -57,6 +58,8 @@ pub(crate) struct Subscription {
     session: Session,
     /// What its client is to be told before anything else.
     first: Option<Waiting>,
+    /// It was told that it waits for history.
+    away_told: bool,
     world: Arc<World>,
     services: Arc<Services>,
     wait: Option<Wait>,
@@ -92,6 +95,7 @@ impl Subscription {
             session,
             acknowledging,
             first: None,
+            away_told: false,
             world: Arc::clone(world),
             services: Arc::clone(services),
             wait: None,
@@ -180,9 +184,17 @@ impl Subscription {
         self.first = self.waiting();
     }
 
-    /// Where its initial sync is in the queue, unless that was told already.
+    /// What it waits for, unless that was told already: its place in the queue for an initial sync, or history.
     pub(crate) fn waiting(&mut self) -> Option<Waiting> {
-        self.syncing.as_mut()?.waiting(self.session.id(), self.world.limits.snapshots_max)
+        if let Some(syncing) = &mut self.syncing {
+            return syncing.waiting(self.session.id(), self.world.limits.snapshots_max);
+        }
+        let lasts = self.question.as_ref().and_then(|_| self.world.feed.outages().of(NOT_READ));
+        let was_told = std::mem::replace(&mut self.away_told, lasts.is_some());
+        let (lasts, _) = lasts.filter(|_| !was_told)?;
+        let message =
+            format!("{NOT_READ}, for {} s now; this goes on by itself once it is again", lasts.as_secs());
+        Some(Waiting { id: self.session.id().clone(), message: Some(message), position: None })
     }
 
     /// Until the session may have something. What it waits for keeps its place between two calls.
@@ -208,7 +220,7 @@ impl Subscription {
             return Poll::Ready(());
         }
         if let Some(syncing) = &mut self.syncing
-            && let Poll::Ready(event) = syncing.poll_event(cx)
+            && let Poll::Ready(event) = syncing.poll_event(self.world.feed.outages(), cx)
         {
             if matches!(event, Ok(SnapshotEvent::Done { .. }) | Err(_))
                 && let Some(syncing) = self.syncing.take()

@@ -26,7 +26,7 @@ use crate::encode::Frame;
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::lineage::Lineage;
-use crate::past::{InitialSync, KnownTable, PastPages, Unanswered};
+use crate::past::{Away, InitialSync, KnownTable, PastPages, Unanswered};
 use crate::reach::Reach;
 use crate::refusal::Refusal;
 use crate::request::Request;
@@ -178,6 +178,7 @@ pub(crate) struct FakePast {
     pub(crate) page_changes: usize,
     /// What was searched for definitions.
     pub(crate) searched: Mutex<Vec<(Cursor, Cursor)>>,
+    pub(crate) is_away: AtomicBool,
 }
 
 impl FakePast {
@@ -185,7 +186,7 @@ impl FakePast {
     pub(crate) fn copy(&self) -> Arc<Self> {
         let parts = Mutex::new(self.parts.lock().unwrap().clone());
         let (oldest, page_changes, searched) = (self.oldest, self.page_changes, Mutex::default());
-        Arc::new(Self { parts, oldest, page_changes, searched })
+        Arc::new(Self { parts, oldest, page_changes, searched, is_away: AtomicBool::default() })
     }
 
     pub(crate) fn read(&self, from: Cursor, to: Cursor) -> Page {
@@ -226,6 +227,13 @@ impl FakePast {
         first
     }
 
+    fn there(&self) -> Result<(), Unanswered> {
+        match self.is_away.load(Ordering::Relaxed) {
+            true => Err(Unanswered::Later(Away::history(&walcast_history::Error::SchemaMissing))),
+            false => Ok(()),
+        }
+    }
+
     fn find_invisible(&self, snapshot: &Snapshot, before: Cursor) -> Option<Cursor> {
         let parts = self.parts.lock().unwrap();
         let unseen = parts.iter().filter(|part| !snapshot.sees(part.transaction().xid));
@@ -235,11 +243,11 @@ impl FakePast {
 
 impl PastPages for FakePast {
     fn page(&self, from: Cursor, to: Cursor, _: PageLimits) -> BoxFuture<'_, Result<Page, Unanswered>> {
-        std::future::ready(Ok(self.read(from, to))).boxed()
+        std::future::ready(self.there().map(|()| self.read(from, to))).boxed()
     }
 
     fn oldest(&self) -> BoxFuture<'_, Result<Cursor, Unanswered>> {
-        std::future::ready(Ok(self.oldest)).boxed()
+        std::future::ready(self.there().map(|()| self.oldest)).boxed()
     }
 
     fn definitions(&self) -> BoxFuture<'_, Result<Vec<Arc<Relation>>, Unanswered>> {
@@ -261,7 +269,7 @@ impl PastPages for FakePast {
         snapshot: &'a Snapshot,
         before: Cursor,
     ) -> BoxFuture<'a, Result<Option<Cursor>, Unanswered>> {
-        std::future::ready(Ok(self.find_invisible(snapshot, before))).boxed()
+        std::future::ready(self.there().map(|()| self.find_invisible(snapshot, before))).boxed()
     }
 }
 
@@ -389,7 +397,7 @@ impl FakeClients {
 
     fn there(&self) -> Result<(), Unanswered> {
         match self.is_away.load(Ordering::Relaxed) {
-            true => Err(Unanswered::Later("away".into())),
+            true => Err(Unanswered::Later(Away::source("away"))),
             false => Ok(()),
         }
     }
@@ -424,7 +432,7 @@ impl ClientPositions for FakeClients {
             }
             if *self.hangs.borrow() {
                 self.hangs.subscribe().wait_for(|hangs| !hangs).await.unwrap();
-                return Err(Unanswered::Later("the connection broke".into()));
+                return Err(Unanswered::Later(Away::source("the connection broke")));
             }
             Ok(Vec::new())
         }

@@ -20,10 +20,13 @@
 //!
 //! [`messages`] pass what the source says to channels, beside the log and never in it.
 //!
+//! [`Backoff`] says when what failed is tried again, here and everywhere in the daemon.
+//!
 //! [`LogPace`] keeps what anybody can cause from filling the log.
 //!
 //! This crate knows nothing of sockets, SQL or the bytes of the WAL.
 
+mod backoff;
 mod barrier;
 mod log_pace;
 mod messages;
@@ -33,6 +36,7 @@ mod ring;
 mod slot_wal;
 mod source_state;
 
+pub use backoff::Backoff;
 pub use barrier::{Barrier, BarrierRequests, Barriers};
 pub use log_pace::{LOG_INTERVAL, LogPace};
 pub use messages::{MESSAGES_WAITING_BYTES_MAX, MessageReader, MessageWriter, messages};

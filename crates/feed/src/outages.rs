@@ -24,7 +24,7 @@ pub struct Cause {
 #[derive(Clone, Debug, Default)]
 pub struct Outages {
     // Held for short synchronous sections only: parts come and go, and whoever asks copies some lines.
-    causes: Arc<Mutex<BTreeMap<&'static str, Cause>>>,
+    causes: Arc<Mutex<BTreeMap<&'static str, (Instant, Cause)>>>,
 }
 
 /// One part of the daemon, which says when it is kept from its work and when it works again. Dropped, it is not out.
@@ -46,19 +46,27 @@ impl Outages {
     /// What is out now, in the order of the effects, each with its present cause.
     #[must_use]
     pub fn now(&self) -> Vec<(&'static str, Cause)> {
-        self.causes().iter().map(|(effect, cause)| (*effect, cause.clone())).collect()
+        self.causes().iter().map(|(effect, (_, cause))| (*effect, cause.clone())).collect()
     }
 
-    fn causes(&self) -> MutexGuard<'_, BTreeMap<&'static str, Cause>> {
+    /// For how long the part of this effect has been out, and its present cause; `None` when it is not.
+    #[must_use]
+    pub fn of(&self, effect: &str) -> Option<(Duration, Cause)> {
+        self.causes().get(effect).map(|(since, cause)| (since.elapsed(), cause.clone()))
+    }
+
+    fn causes(&self) -> MutexGuard<'_, BTreeMap<&'static str, (Instant, Cause)>> {
         self.causes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Outage {
-    /// It is kept from its work by this. The cause that was told before counts no more.
-    pub fn begin(&mut self, message: String, hint: Option<String>) {
-        self.since.get_or_insert_with(Instant::now);
-        self.all.causes().insert(self.effect, Cause { message, hint });
+    /// It is kept from its work by this. The cause that was told before counts no more. Whether it was not out before.
+    pub fn begin(&mut self, message: String, hint: Option<String>) -> bool {
+        let is_first = self.since.is_none();
+        let since = *self.since.get_or_insert_with(Instant::now);
+        self.all.causes().insert(self.effect, (since, Cause { message, hint }));
+        is_first
     }
 
     /// It works. How long it did not; `None` when it was not out.
@@ -77,21 +85,27 @@ impl Drop for Outage {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::Outages;
 
-    #[test]
-    fn what_is_out_is_told_by_its_present_cause_until_it_works_again() {
+    #[tokio::test(start_paused = true)]
+    async fn what_is_out_is_told_by_its_present_cause_until_it_works_again() {
         let outages = Outages::default();
         let (mut history, mut barriers) = (outages.part("history"), outages.part("barriers"));
         assert_eq!(history.end(), None);
         history.begin("first".into(), None);
+        tokio::time::advance(Duration::from_secs(3)).await;
         history.begin("second".into(), Some("do this".into()));
+        let (lasts, cause) = outages.of("history").unwrap();
+        assert_eq!((lasts, cause.message.as_str()), (Duration::from_secs(3), "second"));
         barriers.begin("standby".into(), None);
         let now = outages.now();
         let told: Vec<_> = now.iter().map(|(effect, cause)| (*effect, cause.message.as_str())).collect();
         assert_eq!(told, [("barriers", "standby"), ("history", "second")]);
         assert_eq!(now[1].1.hint.as_deref(), Some("do this"));
-        assert!(history.end().is_some());
+        assert_eq!(history.end(), Some(Duration::from_secs(3)));
+        assert_eq!(outages.of("history"), None);
         assert_eq!((history.end(), outages.now().len()), (None, 1));
         drop(barriers);
         assert_eq!(outages.now(), []);

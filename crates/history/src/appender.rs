@@ -28,7 +28,7 @@ use metrics::{counter, gauge, histogram};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use walcast_feed::{Feed, Outage, Read};
+use walcast_feed::{Backoff, Feed, Outage, Read};
 use walcast_model::{Cursor, Lsn, Part, Seq};
 use walcast_postgres::ConnectionConfig;
 
@@ -94,6 +94,9 @@ pub enum AppenderState {
     },
 }
 
+/// What is told while nothing can be stored ([`walcast_feed::Outages`]).
+pub const NOT_WRITTEN: &str = "history is not written";
+
 /// Follows the feed and makes it durable. There is one for a feed.
 #[derive(Debug)]
 pub struct Appender {
@@ -112,7 +115,7 @@ pub struct Appender {
     writer: i64,
     imaged: ImagedTables,
     has_claimed: bool,
-    failures: u32,
+    backoff: Backoff,
     outage: Outage,
 }
 
@@ -128,7 +131,7 @@ impl Appender {
         acknowledge: watch::Sender<Lsn>,
     ) -> Self {
         let position = record.position;
-        let outage = feed.outages().part("history is not written");
+        let outage = feed.outages().part(NOT_WRITTEN);
         Self {
             config,
             record,
@@ -142,7 +145,7 @@ impl Appender {
             writer: rand::random(),
             imaged: ImagedTables::default(),
             has_claimed: false,
-            failures: 0,
+            backoff: Backoff::new(limits.retry_interval_max / 50, limits.retry_interval_max),
             outage,
         }
     }
@@ -199,13 +202,12 @@ impl Appender {
                 counter!(names::APPEND_FAILURES).increment(1);
                 self.state.send_replace(AppenderState::Interrupted { reason: error.to_string() });
             }
-            if error.ends_the_feed() || cancel.is_cancelled() && self.failures > 0 {
+            if error.ends_the_feed() || cancel.is_cancelled() && self.backoff.failures() > 0 {
                 return Err(error);
             }
-            let pause = self.pause();
-            self.failures = self.failures.saturating_add(1);
-            let (failures, hint) = (self.failures, error.hint());
-            self.outage.begin(error.to_string(), hint.map(str::to_owned));
+            let pause = self.backoff.wait();
+            let (failures, hint) = (self.backoff.failures(), error.hint());
+            self.outage.begin(error.cause(), hint.clone());
             tracing::warn!(%error, hint, failures, "history is not written; trying again in {pause:.1?}");
             // Both are cancel-safe.
             tokio::select! {
@@ -213,13 +215,6 @@ impl Appender {
                 () = cancel.cancelled() => {}
             }
         }
-    }
-
-    /// Exponential, half of it at random: daemons that lost the same server do not come back as one.
-    fn pause(&self) -> Duration {
-        let longest = self.limits.retry_interval_max;
-        let full = (longest / 50).saturating_mul(1 << self.failures.min(10)).min(longest);
-        full.mul_f64(rand::random_range(0.5..=1.0))
     }
 
     /// Works with one connection, until it fails or everything is done after cancellation.
@@ -362,7 +357,7 @@ impl Appender {
 
     /// The history does what it is asked for.
     fn works(&mut self) {
-        self.failures = 0;
+        self.backoff.reset();
         if let Some(away) = self.outage.end() {
             tracing::info!(position = %self.position, "history is written again, after {away:.1?}");
         }

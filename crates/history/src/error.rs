@@ -180,9 +180,18 @@ impl Error {
         }
     }
 
+    /// What is in the way, without what it kept from being done: the same for all that it keeps.
+    #[must_use]
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Postgres { source, .. } => source.to_string(),
+            error => error.to_string(),
+        }
+    }
+
     /// What a person can do about it; `None` where the message says it, or nothing is known.
     #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<String> {
         match self {
             Self::Postgres { source, .. } => source.hint(),
             _ => None,

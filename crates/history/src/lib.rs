@@ -64,7 +64,7 @@ pub mod schema;
 pub mod setup_lock;
 mod stored_relation;
 
-pub use appender::{AppendLimits, Appender, AppenderState};
+pub use appender::{AppendLimits, Appender, AppenderState, NOT_WRITTEN};
 pub use clients::{
     Acknowledged, ClientKey, ClientLimits, ClientName, Clients, KnownClient, ParseClientNameError,
 };

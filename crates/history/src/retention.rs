@@ -21,6 +21,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use metrics::{counter, gauge};
 use tokio_util::sync::CancellationToken;
+use walcast_feed::{Backoff, Outage, Outages};
 use walcast_model::{FeedId, Lsn, Snapshot};
 use walcast_postgres::{ConnectionConfig, Session};
 
@@ -79,7 +80,12 @@ pub struct Retention {
     blocked: u32,
     /// Whether it was said that a client holds history back.
     holding_told: bool,
+    backoff: Backoff,
+    outage: Outage,
 }
+
+/// What is told while it cannot look.
+const EFFECT: &str = "old changes are not dropped";
 
 impl fmt::Debug for Retention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -127,7 +133,15 @@ impl Retention {
             keep: Vec::new(),
             blocked: 0,
             holding_told: false,
+            backoff: Backoff::new(RETRY_MIN, limits.interval),
+            outage: Outages::default().part(EFFECT),
         }
+    }
+
+    /// Tells there when it cannot do its work.
+    #[must_use]
+    pub fn telling(self, outages: &Outages) -> Self {
+        Self { outage: outages.part(EFFECT), ..self }
     }
 
     /// Keeps what these clients have not acknowledged.
@@ -144,8 +158,10 @@ impl Retention {
                 Some(Ok(())) => self.limits.interval,
                 Some(Err(error)) => {
                     counter!(names::RETENTION_RETRIES, "reason" => "failed").increment(1);
-                    tracing::warn!(%error, hint = error.hint(), "old changes are not dropped; trying again");
-                    self.limits.interval
+                    let (pause, hint) = (self.backoff.wait(), error.hint());
+                    self.outage.begin(error.cause(), hint.clone());
+                    tracing::warn!(%error, hint, "{EFFECT}; trying again in {pause:.1?}");
+                    pause
                 }
             };
             if cancel.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
@@ -160,7 +176,9 @@ impl Retention {
         schema::check(&session).await?;
         session.batch_execute("SET synchronous_commit = local; SET jit = off").await.doing(RETAIN)?;
         loop {
-            let pause = match self.look(&session).await? {
+            let outcome = self.look(&session).await?;
+            self.works();
+            let pause = match outcome {
                 Outcome::Nothing => {
                     self.blocked = 0;
                     self.limits.interval
@@ -175,6 +193,13 @@ impl Retention {
                 }
             };
             tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn works(&mut self) {
+        self.backoff.reset();
+        if let Some(away) = self.outage.end() {
+            tracing::info!("old changes are dropped again, after {away:.1?}");
         }
     }
 

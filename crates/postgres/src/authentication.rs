@@ -11,6 +11,7 @@ use crate::connection_string::{
     AuthMethod, ChannelBindingMode, ConnectionConfig, Host, PassfileLookup, Secret, SslMode,
 };
 use crate::dial::server_end_point;
+use crate::error::UNNAMED;
 use crate::{Error, Stream, Wire};
 
 /// Answers the server's questions until it is satisfied.
@@ -120,7 +121,8 @@ impl Login<'_> {
         match self.config.passfile_lookup(self.host) {
             PassfileLookup::Found(password) => Ok(password),
             PassfileLookup::Nothing => {
-                Err(self.without_password("neither the database URL, PGPASSWORD nor the passfile has one"))
+                let url = self.config.name().unwrap_or(UNNAMED);
+                Err(self.without_password(&format!("neither {url}, PGPASSWORD nor the passfile has one")))
             }
             PassfileLookup::Unusable(problem) => Err(self.without_password(&problem)),
         }

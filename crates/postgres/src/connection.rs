@@ -32,8 +32,20 @@ impl Connection {
     /// stopping, or is not of the kind `target_session_attrs` asks for, and not when it refuses the login.
     ///
     /// # Errors
-    /// The one failure, or [`Error::NoHost`] with all of them. Dropping the future gives the attempt up.
+    /// The one failure, or [`Error::NoHost`] with all of them; in [`Error::NotConnected`] when `config` has a name.
+    /// Dropping the future gives the attempt up.
     pub async fn open(
+        config: &ConnectionConfig,
+        application_name: &str,
+        startup: &[(&str, &str)],
+    ) -> Result<Self, Error> {
+        Self::first_of(config, application_name, startup).await.map_err(|error| match config.name() {
+            Some(setting) => Error::NotConnected { setting: setting.to_owned(), source: Box::new(error) },
+            None => error,
+        })
+    }
+
+    async fn first_of(
         config: &ConnectionConfig,
         application_name: &str,
         startup: &[(&str, &str)],

@@ -55,6 +55,18 @@ pub enum ConnectionStringError {
     NoUser,
 }
 
+/// How people know a connection string. It is no part of where that leads: all of them are equal.
+#[derive(Clone, Default)]
+struct Name(Option<String>);
+
+impl PartialEq for Name {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Name {}
+
 /// How to reach one database: a parsed connection string.
 ///
 /// `Display` gives it back as a URI without its password; `Debug` is the same. Clones are cheap enough for
@@ -76,6 +88,7 @@ pub struct ConnectionConfig {
     pub(crate) require_auth: Option<AllowedMethods>,
     pub(crate) target_session: TargetSession,
     pub(crate) shuffle_hosts: bool,
+    name: Name,
 }
 
 impl ConnectionConfig {
@@ -91,6 +104,17 @@ impl ConnectionConfig {
     /// On anything libpq would not accept, and on the few keywords that walcast cannot honour.
     pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConnectionStringError> {
         resolve::resolve(text::parse(text)?, env)
+    }
+
+    /// The same, known by this name: the setting it is the value of. [`crate::Error::hint`] names it.
+    #[must_use]
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Self { name: Name(Some(name.into())), ..self }
+    }
+
+    /// The name it is known by, if it has one.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.0.as_deref()
     }
 
     /// The database that is connected to.

@@ -93,23 +93,25 @@ impl ServerError {
         }
     }
 
-    /// What a person can do about it, by SQLSTATE, where walcast knows better than [`ServerError::hint`].
-    fn remedy(&self) -> Option<&'static str> {
-        match self.sqlstate.as_str() {
-            "28P01" => Some("correct the password in the database URL, in PGPASSWORD or in ~/.pgpass"),
+    /// What a person can do about it, by SQLSTATE, where walcast knows better than [`ServerError::hint`]. `url`: by which
+    /// name the connection string is known.
+    fn remedy(&self, url: &str) -> Option<String> {
+        let remedy = match self.sqlstate.as_str() {
+            "28P01" => return Some(format!("correct the password in {url}, in PGPASSWORD or in ~/.pgpass")),
             // The message is translated, the file's name is not.
             "28000" if self.message.contains("pg_hba.conf") => {
-                Some("let pg_hba.conf have a line for this role, database and address, and reload it")
+                "let pg_hba.conf have a line for this role, database and address, and reload it"
             }
             // That REPLICATION lacks is 42501, and only the source's role needs it.
-            "28000" => Some("create the role with LOGIN, or correct the user of the database URL"),
-            "3D000" => Some("correct the database of the database URL, or create it"),
-            "53300" => Some("raise max_connections, or let other programs use fewer connections"),
-            "57P01" => Some("see whether the server was stopped, or somebody ended this session"),
-            "57P02" => Some("see in the server's log why it crashed; it starts again by itself"),
-            "57P03" => Some("wait until the server is up"),
-            _ => None,
-        }
+            "28000" => return Some(format!("create the role with LOGIN, or correct the user in {url}")),
+            "3D000" => return Some(format!("create the database, or correct its name in {url}")),
+            "53300" => "raise max_connections, or let other programs use fewer connections",
+            "57P01" => "see whether the server was stopped, or somebody ended this session",
+            "57P02" => "see in the server's log why it crashed; it starts again by itself",
+            "57P03" => "wait until the server is up",
+            _ => return None,
+        };
+        Some(remedy.to_owned())
     }
 
     /// The server is going down or not up yet (57P01 `admin_shutdown`, 57P02 `crash_shutdown`, 57P03
@@ -146,12 +148,23 @@ impl fmt::Display for ServerError {
     }
 }
 
+/// What a connection string without a name is called.
+pub(crate) const UNNAMED: &str = "the connection string";
+
 /// Why a connection to Postgres could not be had, or what failed on it.
 ///
 /// [`Error::class`] says how to react. No message holds a password.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// No connection could be had by a connection string that has a name ([`crate::ConnectionConfig::named`]).
+    #[error("{source}")]
+    NotConnected {
+        /// The name.
+        setting: String,
+        /// Why.
+        source: Box<Error>,
+    },
     /// The connection string is not one.
     #[error(transparent)]
     ConnectionString(#[from] ConnectionStringError),
@@ -238,6 +251,7 @@ impl Error {
     #[must_use]
     pub fn server_error(&self) -> Option<&ServerError> {
         match self {
+            Self::NotConnected { source, .. } => source.server_error(),
             Self::Server(error) => Some(error),
             Self::NoHost(errors) => errors.iter().find_map(Self::server_error),
             _ => None,
@@ -254,6 +268,7 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
+            Self::NotConnected { source, .. } => source.class(),
             Self::Server(error) => error.class(),
             Self::ConnectionString(_)
             | Self::Tls { .. }
@@ -270,30 +285,39 @@ impl Error {
         }
     }
 
-    /// What a person can do about it; `None` where the message says it, or nothing is known. Never with a password.
+    /// What a person can do about it, in which setting; `None` where the message says it, or nothing is known. Never with
+    /// a password.
     #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NoPassword { .. } => Some(
-                "give the password in PGPASSWORD, in ~/.pgpass, or in the database URL (postgresql://user:password@host/database)",
-            ),
-            Self::Unreachable { .. } => {
-                Some("start the server, or correct host and port of the database URL")
-            }
-            Self::ConnectTimeout { .. } => Some(
-                "see that the server runs and that no firewall is in the way, or correct host and port of the database URL",
-            ),
+            Self::NotConnected { setting, source } => source.hint_for(setting),
+            _ => self.hint_for(UNNAMED),
+        }
+    }
+
+    /// The same, of the connection string that is known by the name `url`.
+    fn hint_for(&self, url: &str) -> Option<String> {
+        match self {
+            Self::NoPassword { .. } => Some(format!(
+                "give the password in PGPASSWORD, in ~/.pgpass, or in {url} (postgresql://user:password@host/database)"
+            )),
+            Self::Unreachable { .. } => Some(format!("start the server, or correct host and port in {url}")),
+            Self::ConnectTimeout { .. } => Some(format!(
+                "see that the server runs and that no firewall is in the way, or correct host and port in {url}"
+            )),
             Self::UnsuitableServer { .. } => {
-                Some("let the database URL name the primary, or leave target_session_attrs out")
+                Some(format!("name the primary in {url}, or leave target_session_attrs out"))
             }
             Self::Closed | Self::StreamEnded | Self::Io(_) => {
-                Some("see that the server runs and can be reached")
+                Some("see that the server runs and can be reached".to_owned())
             }
-            Self::Server(error) => error.remedy(),
+            Self::Server(error) => error.remedy(url),
             // What does not pass by itself needs somebody the most.
             Self::NoHost(errors) => {
-                let of =
-                    |class| errors.iter().filter(move |error| error.class() == class).find_map(Self::hint);
+                let of = |class| {
+                    let mut errors = errors.iter().filter(move |error| error.class() == class);
+                    errors.find_map(|error| error.hint_for(url))
+                };
                 of(ErrorClass::Operator).or_else(|| of(ErrorClass::Transient))
             }
             _ => None,
@@ -340,74 +364,4 @@ impl From<tokio_postgres::Error> for Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Error, ErrorClass, ServerError};
-
-    fn server(sqlstate: &str) -> Error {
-        Error::from(ServerError { sqlstate: sqlstate.into(), ..ServerError::default() })
-    }
-
-    #[test]
-    fn a_sqlstate_says_how_to_react() {
-        for state in ["57P01", "57P03", "53300", "40001", "55P03", "55006", "08006"] {
-            assert_eq!(server(state).class(), ErrorClass::Transient, "{state}");
-        }
-        for state in ["28P01", "28000", "3D000", "42501", "55000", "42704", "0A000", "22P05"] {
-            assert_eq!(server(state).class(), ErrorClass::Operator, "{state}");
-        }
-        for state in ["42601", "22012", "23505", "", "Ü"] {
-            assert_eq!(server(state).class(), ErrorClass::Bug, "{state}");
-        }
-    }
-
-    #[test]
-    fn values_of_rows_stay_out_of_the_message() {
-        let error = |sqlstate: &str| {
-            ServerError {
-                sqlstate: sqlstate.into(),
-                detail: Some("Key (id)=(7)".into()),
-                ..Default::default()
-            }
-            .to_string()
-        };
-        assert!(!error("23505").contains("(7)"));
-        assert!(error("55000").contains("(7)"));
-    }
-
-    #[test]
-    fn what_a_person_can_do_is_said_by_what_is_in_the_way() {
-        let hint = |error: Error| error.hint().unwrap_or_default();
-        let refused = || Error::Unreachable {
-            server: "db:5432".into(),
-            source: std::io::ErrorKind::ConnectionRefused.into(),
-        };
-        let forgotten = || Error::NoPassword { server: "db:5432".into(), problem: "none".into() };
-        assert!(hint(refused()).contains("start the server"));
-        assert!(hint(forgotten()).contains("PGPASSWORD") && hint(forgotten()).contains(".pgpass"));
-        assert!(hint(server("28P01")).contains("correct the password"));
-        // Both are 28000.
-        let error = |message: &str| {
-            Error::from(ServerError {
-                sqlstate: "28000".into(),
-                message: message.into(),
-                ..Default::default()
-            })
-        };
-        assert!(hint(error("no pg_hba.conf entry for host")).contains("pg_hba.conf"));
-        let unknown = hint(error("role \"walcast\" does not exist"));
-        assert!(
-            unknown.contains("create the role with LOGIN") && !unknown.contains("REPLICATION"),
-            "{unknown}"
-        );
-        // Of several hosts what only a person can mend.
-        assert_eq!(hint(Error::NoHost(vec![refused(), forgotten()])), hint(forgotten()));
-        assert_eq!(server("22012").hint(), None);
-    }
-
-    #[test]
-    fn a_shutdown_is_known_by_its_state_behind_a_list_of_hosts_too() {
-        assert!(Error::NoHost(vec![Error::Closed, server("57P03")]).is_shutting_down());
-        assert!(Error::StreamEnded.is_shutting_down());
-        assert!(!server("57014").is_shutting_down());
-    }
-}
+mod tests;

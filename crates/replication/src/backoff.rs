@@ -10,26 +10,29 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// and cannot acknowledge keeps it from stopping (reference 1.5).
 pub(crate) const SHUTTING_DOWN: Duration = Duration::from_secs(5);
 
-/// Doubling waits with jitter.
-#[derive(Debug, Default)]
-pub(crate) struct Backoff {
-    failures: u32,
+/// Waits that know a server that is shutting down.
+#[derive(Debug)]
+pub(crate) struct Backoff(walcast_feed::Backoff);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(walcast_feed::Backoff::new(FIRST, LONGEST))
+    }
 }
 
 impl Backoff {
-    /// The wait after one more failure: between half of the present step and the whole of it.
+    /// The wait after one more failure.
     pub(crate) fn after(&mut self, shutting_down: bool) -> Duration {
-        let step = FIRST.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
-        self.failures = self.failures.saturating_add(1);
-        if shutting_down {
-            return SHUTTING_DOWN + SHUTTING_DOWN.mul_f64(rand::random::<f64>() / 2.0);
+        let wait = self.0.wait();
+        if !shutting_down {
+            return wait;
         }
-        step.mul_f64(0.5 + rand::random::<f64>() / 2.0)
+        SHUTTING_DOWN.mul_f64(rand::random_range(1.0..=1.5))
     }
 
     /// It worked: the next failure is the first again.
     pub(crate) const fn reset(&mut self) {
-        self.failures = 0;
+        self.0.reset();
     }
 }
 

@@ -282,7 +282,7 @@ impl Error {
 }
 
 fn postgres_hint(error: &walcast_postgres::Error) -> Option<String> {
-    error.server_error().and_then(slot_hint).or_else(|| error.hint().map(str::to_owned))
+    error.server_error().and_then(slot_hint).or_else(|| error.hint())
 }
 
 /// What the server says of slots and publications, and of what walcast asks of it.

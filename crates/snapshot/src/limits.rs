@@ -25,7 +25,7 @@ pub struct SnapshotLimits {
     pub rows_bytes_max: usize,
     /// `rows_time_max`: how long a statement of a look-up may take.
     pub rows_time_max: Duration,
-    /// The pause before the first new attempt after the source went away; doubled for each further one.
+    /// The longest pause before the first new attempt after the source went away ([`walcast_feed::Backoff`]).
     pub retry_delay_min: Duration,
     /// The longest pause between attempts.
     pub retry_delay_max: Duration,
@@ -44,30 +44,5 @@ impl Default for SnapshotLimits {
             retry_delay_min: Duration::from_millis(200),
             retry_delay_max: Duration::from_secs(10),
         }
-    }
-}
-
-/// The pause before attempt number `attempt` (0 for the first repetition): doubled each time up to the longest,
-/// then anywhere between half of it and all of it, so that many who lost the same server do not return together.
-pub(crate) fn retry_delay(limits: &SnapshotLimits, attempt: u32) -> Duration {
-    let doubled = limits.retry_delay_min.saturating_mul(1_u32.checked_shl(attempt).unwrap_or(u32::MAX));
-    doubled.min(limits.retry_delay_max).mul_f64(rand::random_range(0.5..=1.0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{SnapshotLimits, retry_delay};
-
-    #[test]
-    fn the_pause_grows_to_its_bound_and_never_overflows() {
-        let limits = SnapshotLimits::default();
-        for attempt in [0, 1, 5, 31, 32, 200, u32::MAX] {
-            let delay = retry_delay(&limits, attempt);
-            assert!(
-                delay >= limits.retry_delay_min / 2 && delay <= limits.retry_delay_max,
-                "{attempt}: {delay:?}"
-            );
-        }
-        assert!(retry_delay(&limits, 20) >= limits.retry_delay_max / 2);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tracing::{info, warn};
-use walcast_feed::Barriers;
+use walcast_feed::{Backoff, Barriers};
 use walcast_filter::Schema;
 use walcast_model::{Oid, RelationName};
 use walcast_postgres::{ConnectionConfig, ErrorClass, Pool, Session};
@@ -14,7 +14,7 @@ use crate::consumer::Consumer;
 use crate::error::Error;
 use crate::event::{SnapshotEvent, SnapshotTable};
 use crate::facts::{Facts, facts};
-use crate::limits::{SnapshotLimits, retry_delay};
+use crate::limits::SnapshotLimits;
 use crate::lookup::{self, FoundRows, Key, Lent};
 use crate::metrics::{self, InGauge};
 use crate::published::{self, PublishedTable, RowFilters};
@@ -129,7 +129,8 @@ impl Snapshots {
         events: mpsc::Sender<SnapshotEvent>,
     ) -> Result<(), Error> {
         let mut consumer = Consumer::new(events, self.shared.limits.stall_max);
-        let mut failures = 0;
+        let limits = &self.shared.limits;
+        let mut backoff = Backoff::new(limits.retry_delay_min, limits.retry_delay_max);
         loop {
             match self.attempt(&tables, &mut consumer).await {
                 Ok(()) => return Ok(()),
@@ -144,10 +145,9 @@ impl Snapshots {
                         return Err(error);
                     }
                     if consumer.restart() {
-                        failures = 0;
+                        backoff.reset();
                     }
-                    let delay = retry_delay(&self.shared.limits, failures);
-                    failures = failures.saturating_add(1);
+                    let delay = backoff.wait();
                     warn!(%error, ?delay, "an initial sync lost its session and begins again");
                     ::metrics::counter!(metrics::RESTARTED).increment(1);
                     // Nothing is lost when cancelled here. A consumer that leaves need not wait the pause out.

@@ -157,12 +157,12 @@ impl Failure {
 
     /// A database cannot be connected to: `which` of the two.
     pub(crate) fn away(which: &str, error: &walcast_postgres::Error) -> Self {
-        Self::new(format!("{which}: {error}")).hint(error.hint().map(str::to_owned))
+        Self::new(format!("{which}: {error}")).hint(error.hint())
     }
 
     /// The history cannot be read.
     pub(crate) fn history(error: &walcast_history::Error) -> Self {
-        Self::because(error).hint(error.hint().map(str::to_owned))
+        Self::because(error).hint(error.hint())
     }
 
     /// With what to do about it.

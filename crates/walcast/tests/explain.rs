@@ -232,6 +232,14 @@ async fn every_stage_can_be_the_one_that_drops() {
             ),
             (vec!["--table", "orders", "--lsn", "0/1", "--policies", "policies.toml"], "say with --as"),
             (
+                vec!["--table", "orders", "--lsn", "0/1", "--policies", "policies.toml", "--as", "clams.json"],
+                "--as: clams.json cannot be read: No such file or directory (os error 2)\nhint: name a file; expected are",
+            ),
+            (
+                vec!["--table", "orders", "--lsn", "0/1", "--policies", "policies.toml", "--as", "policies.toml"],
+                "--as: policies.toml is not JSON: line 2, column 3: ",
+            ),
+            (
                 as_customer(&["--table", "orders", "--lsn", "0/1", "--config", "nowhere.toml"]),
                 "cannot be read",
             ),
@@ -296,6 +304,78 @@ async fn a_change_that_cannot_be_judged_is_told_with_where_judging_begins_and_no
         let text = now[0].to_string();
         assert!(text.contains("REPLICA IDENTITY FULL;") && !text.contains("cursor_too_old"), "{text}");
         drop(daemon);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_feed_does_not_have_is_said_with_what_is_near_and_what_publishes_it() {
+    for_each_version(async |cluster| {
+        let database = TestDatabase::create(cluster).await;
+        let name = database.slot_name();
+        database
+            .run(&format!(
+                "CREATE TABLE orders (id int PRIMARY KEY); CREATE TABLE other (id int PRIMARY KEY);
+                 CREATE TABLE keyless (id int); CREATE UNLOGGED TABLE fleeting (id int PRIMARY KEY);
+                 CREATE PUBLICATION {name} FOR TABLE orders"
+            ))
+            .await;
+        let scene = Scene { database, folder: tempfile::tempdir().expect("a folder") };
+        for (file, text) in
+            [("given.toml", "no_manage = true"), ("listed.toml", "tables = [\"public.orders\"]")]
+        {
+            std::fs::write(scene.folder.path().join(file), text).expect("a file");
+        }
+        let add =
+            |table: &str| format!("ALTER PUBLICATION \"{name}\" ADD TABLE ONLY \"public\".\"{table}\";");
+        let exists = |table: &str| format!("public.{table} exists, and is not in the publications");
+        for (arguments, message, hint) in [
+            (
+                &["--config", "given.toml", "--table", "ordres"][..],
+                "there is no table public.ordres".to_owned(),
+                "did you mean public.orders? ".to_owned(),
+            ),
+            (
+                &["--config", "given.toml", "--table", "nosuch"],
+                "there is no table public.nosuch".to_owned(),
+                "published are public.orders".to_owned(),
+            ),
+            (
+                &["--config", "given.toml", "--table", "other"],
+                exists("other"),
+                format!("this publishes it: {}", add("other")),
+            ),
+            (
+                &["--config", "given.toml", "--table", "keyless"],
+                exists("keyless"),
+                "a primary key or a replica identity".to_owned(),
+            ),
+            (
+                &["--table", "other"],
+                exists("other"),
+                format!("walcast setup, or walcast serve while it runs, does it: {}", add("other")),
+            ),
+            (
+                &["--config", "listed.toml", "--table", "other"],
+                exists("other"),
+                "add public.other to the setting tables".to_owned(),
+            ),
+            (
+                &["--table", "fleeting"],
+                exists("fleeting"),
+                "ALTER TABLE \"public\".\"fleeting\" SET LOGGED;".to_owned(),
+            ),
+        ] {
+            let output = scene.run(&[arguments, &["--key", "{\"id\": 1}", "--json"]].concat());
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let line: Value = serde_json::from_str(text.lines().next().unwrap_or_default())
+                .unwrap_or_else(|_| panic!("{output:?}"));
+            let stage = &line["stages"][0];
+            assert_eq!(stage["outcome"], "drops", "{line:#}");
+            let said = |field: &str| stage[field].as_str().unwrap_or_default().to_owned();
+            assert!(said("message").starts_with(&message), "{arguments:?}: {line:#}");
+            assert!(said("hint").contains(&hint), "{arguments:?}: {line:#}");
+        }
     })
     .await;
 }

@@ -18,8 +18,8 @@ use walcast_feed::{Barriers, Feed, FeedLimits, FeedWriter};
 use walcast_filter::{Collation, Schema};
 use walcast_history::{Acknowledged, ClientKey, KnownClient, Page, PageLimits};
 use walcast_model::{
-    Column, CommitEnd, CommitStart, Cursor, Lsn, Oid, Op, Part, PartBuilder, Relation, RelationName,
-    ReplicaIdentity, Seq, Snapshot, Timestamp, Transaction, Xid,
+    Column, CommitEnd, CommitStart, Cursor, Lsn, Oid, Op, Part, PartBuilder, Relation, RelationDigest,
+    RelationName, ReplicaIdentity, Seq, Snapshot, Timestamp, Transaction, Xid,
 };
 use walcast_snapshot::{SnapshotEvent, SnapshotTable};
 
@@ -161,6 +161,19 @@ pub(crate) struct Past {
 }
 
 impl PastPages for Past {
+    fn definitions(&self) -> BoxFuture<'_, Result<Vec<Arc<Relation>>, Unanswered>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn first_without<'a>(
+        &'a self,
+        _: &'a [RelationDigest],
+        from: Cursor,
+        _: Cursor,
+    ) -> BoxFuture<'a, Result<Cursor, Unanswered>> {
+        Box::pin(std::future::ready(Ok(from)))
+    }
+
     fn page(&self, _: Cursor, _: Cursor, _: PageLimits) -> BoxFuture<'_, Result<Page, Unanswered>> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         std::future::pending().boxed()

@@ -4,13 +4,14 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use walcast_feed::Cause;
 use walcast_history::ClientKey;
 use walcast_model::{Cursor, FeedId};
 use walcast_protocol::ErrorCode;
 
-use super::Acks;
 use super::desk::{Due, Outcome};
-use crate::past::Unanswered;
+use super::{Acks, NOT_STORED};
+use crate::past::{Away, Unanswered};
 use crate::refusal::Refusal;
 
 /// `acks_waiting_max`: clients whose cursors wait to be stored. What a further one acknowledges is refused.
@@ -112,7 +113,10 @@ impl Claim {
     pub(crate) async fn forget(&self) -> Result<(), Unanswered> {
         let mut outcome = self.watch();
         self.correct(Cursor::ZERO).map_err(|refusal| match refusal.code {
-            ErrorCode::NotReady => Unanswered::Later(refusal.message),
+            ErrorCode::NotReady => {
+                let cause = Cause { message: refusal.message, hint: refusal.hint };
+                Unanswered::Later(Away { effect: NOT_STORED, cause })
+            }
             _ => Unanswered::Never(refusal),
         })?;
         let settled = outcome.wait_for(|outcome| *outcome != Outcome::Nothing && !is_ahead(outcome)).await;

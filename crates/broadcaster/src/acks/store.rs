@@ -8,7 +8,7 @@ use walcast_history::{Acknowledged, ClientKey, Clients, KnownClient};
 
 use super::BATCH_MAX;
 use crate::metrics as names;
-use crate::past::{Unanswered, of_history};
+use crate::past::{Away, Unanswered, of_history};
 use crate::refusal::Refusal;
 
 /// Where what clients acknowledge is kept: [`Clients`]. What fails with [`Unanswered::Later`] is tried again.
@@ -43,7 +43,7 @@ impl ClientPositions for Clients {
                     let message = "the history cannot hold the name of this client or subscription";
                     Unanswered::Never(Refusal::bad(message).hint("use ASCII for client_id and id"))
                 }
-                _ => Unanswered::Later(error.to_string()),
+                _ => Unanswered::Later(Away::history(&error)),
             })
         })
     }
@@ -64,7 +64,7 @@ impl ClientPositions for Clients {
 
     fn upkeep<'a>(&'a self, present: &'a [ClientKey]) -> BoxFuture<'a, Result<(), Unanswered>> {
         Box::pin(async move {
-            let later = |error: walcast_history::Error| Unanswered::Later(error.to_string());
+            let later = |error: walcast_history::Error| Unanswered::Later(Away::history(&error));
             for some in present.chunks(BATCH_MAX) {
                 self.seen(some).await.map_err(later)?;
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use walcast_feed::Outages;
 use walcast_history::{ClientKey, ClientName};
 use walcast_model::Cursor;
 
@@ -23,7 +24,7 @@ fn here(cursor: Cursor, rights: Option<&str>) -> Position {
 
 fn acks() -> (Arc<FakeClients>, Acks, CancellationToken) {
     let store = Arc::new(FakeClients::default());
-    let acks = Acks::new(store.clone(), Duration::from_secs(1));
+    let acks = Acks::new(store.clone(), Duration::from_secs(1), Outages::default());
     let cancel = CancellationToken::new();
     tokio::spawn({
         let (acks, cancel) = (acks.clone(), cancel.clone());
@@ -132,7 +133,7 @@ async fn nothing_counts_as_taken_back_while_something_newer_may_be_durable() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_refused_is_no_answer_to_what_came_after_it() {
-    let acks = Acks::new(Arc::new(FakeClients::default()), Duration::ZERO);
+    let acks = Acks::new(Arc::new(FakeClients::default()), Duration::ZERO, Outages::default());
     let claim = acks.claim(key("", "a"), String::new());
     claim.acknowledge(at(6), None).unwrap();
     let taken = acks.desk().take(1);
@@ -162,7 +163,7 @@ async fn where_a_client_begins_corrects_what_it_acknowledged_and_is_not_confirme
 #[tokio::test]
 async fn where_a_client_began_is_no_position_unless_it_is_known() {
     let store = Arc::new(FakeClients::default());
-    let acks = Acks::new(store.clone(), Duration::ZERO);
+    let acks = Acks::new(store.clone(), Duration::ZERO, Outages::default());
     let claim = acks.claim(key("", "a"), String::new());
     claim.correct(at(5)).unwrap();
     assert_eq!(claim.position().await.unwrap(), None);
@@ -189,7 +190,7 @@ async fn where_a_client_began_is_no_position_unless_it_is_known() {
 #[tokio::test]
 async fn where_a_client_began_was_acknowledged_under_no_other_rights() {
     let store = Arc::new(FakeClients::default());
-    let acks = Acks::new(store.clone(), Duration::ZERO);
+    let acks = Acks::new(store.clone(), Duration::ZERO, Outages::default());
     let claim = acks.claim(key("ada", "a"), String::new());
     let position = async || claim.position().await.unwrap().unwrap();
     let acknowledge = |cursor, rights: &str| claim.acknowledge(cursor, Some(rights.into())).unwrap();

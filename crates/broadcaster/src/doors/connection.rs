@@ -1,13 +1,11 @@
 //! One client: its socket and its subscriptions.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
+use tokio_tungstenite::tungstenite::Error as SocketError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use walcast_protocol::{ClientList, CloseCode, ServerMessage};
@@ -86,15 +84,6 @@ impl From<CloseCode> for End {
     fn from(code: CloseCode) -> Self {
         Self::Close(code.number(), reason(code))
     }
-}
-
-/// What the socket did.
-pub(super) enum Io {
-    /// It took bytes.
-    Sent,
-    /// It gave a message.
-    Message(Message),
-    Ended(End),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -242,34 +231,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         };
         Some(farewell.say(self.socket.get_mut()))
-    }
-}
-
-/// Reads a message if there is room for an answer, and writes what is queued.
-pub(super) fn poll_io<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: &mut WebSocketStream<Wire<S>>,
-    room: bool,
-    cx: &mut Context<'_>,
-) -> Poll<Io> {
-    // Reading first: it may queue the answer to a ping.
-    if room && let Poll::Ready(read) = socket.poll_next_unpin(cx) {
-        return Poll::Ready(match read {
-            Some(Ok(message)) => Io::Message(message),
-            None => Io::Ended(End::Gone),
-            Some(Err(error)) => Io::Ended(ended(&error)),
-        });
-    }
-    let wire = socket.get_mut();
-    let before = wire.pending_bytes();
-    if wire.is_clear() {
-        return Poll::Pending;
-    }
-    match wire.poll_send(cx) {
-        Poll::Ready(Err(_)) => Poll::Ready(Io::Ended(End::Gone)),
-        Poll::Ready(Ok(())) => Poll::Ready(Io::Sent),
-        // Part of it: there may be room now.
-        Poll::Pending if wire.pending_bytes() < before => Poll::Ready(Io::Sent),
-        Poll::Pending => Poll::Pending,
     }
 }
 

@@ -84,16 +84,19 @@ pub(super) async fn readyz(
 
 /// One reason for each cause, with all that it keeps from working: a server that is away is one.
 fn told(outages: &[(&'static str, Cause)]) -> Vec<String> {
-    let mut causes: Vec<(Vec<&str>, &Cause)> = Vec::new();
-    for (effect, cause) in outages {
-        match causes.iter_mut().find(|(_, known)| *known == cause) {
-            Some((effects, _)) => effects.push(effect),
-            None => causes.push((vec![effect], cause)),
-        }
+    // Source and history may be on one server, and are set in two places: then there are two hints.
+    let mut causes: Vec<(Vec<&str>, &str, Vec<&str>)> = Vec::new();
+    for (effect, Cause { message, hint }) in outages {
+        let at = causes.iter().position(|(_, known, _)| known == message).unwrap_or_else(|| {
+            causes.push((Vec::new(), message, Vec::new()));
+            causes.len() - 1
+        });
+        let (effects, _, hints) = &mut causes[at];
+        effects.push(effect);
+        hints.extend(hint.as_deref().filter(|hint| !hints.contains(hint)));
     }
-    let reason = |(effects, Cause { message, hint }): (Vec<&str>, &Cause)| {
-        let hint = hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
-        format!("{}: {message}{hint}", effects.join(", "))
+    let reason = |(effects, message, hints): (Vec<&str>, &str, Vec<&str>)| {
+        format!("{}: {}", effects.join(", "), [&[message][..], &hints].concat().join("; "))
     };
     causes.into_iter().map(reason).collect()
 }
@@ -172,11 +175,19 @@ mod tests {
             hint: hint.map(str::to_owned),
         };
         let away = cause("cannot reach it", Some("start it"));
-        let outages =
-            [("a is not read", away.clone()), ("b is not written", cause("full", None)), ("no c", away)];
+        let elsewhere = cause("cannot reach it", Some("correct it"));
+        let outages = [
+            ("a is not read", away.clone()),
+            ("b is not written", cause("full", None)),
+            ("no c", away),
+            ("d is not written", elsewhere),
+        ];
         assert_eq!(
             told(&outages),
-            ["a is not read, no c: cannot reach it; start it", "b is not written: full"]
+            [
+                "a is not read, no c, d is not written: cannot reach it; start it; correct it",
+                "b is not written: full"
+            ]
         );
         assert_eq!(told(&[]), [] as [&str; 0]);
     }

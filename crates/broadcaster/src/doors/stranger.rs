@@ -2,8 +2,10 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::BytesMut;
+use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_tungstenite::WebSocketStream;
@@ -13,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use walcast_auth::Rejection;
 use walcast_protocol::{AuthRequired, ClientMessage, CloseCode, ErrorCode, ErrorMessage, ServerMessage};
 
-use super::connection::{Connection, End, Io, poll_io};
+use super::connection::{Connection, End, ended};
 use super::entrance::Entrance;
 use super::tally::Counted;
 use super::wire::Wire;
@@ -46,6 +48,15 @@ pub(super) struct Stranger<S> {
     socket: WebSocketStream<Wire<S>>,
     broadcaster: Broadcaster,
     entrance: Arc<Entrance>,
+}
+
+/// What the socket did.
+enum Io {
+    /// It took bytes.
+    Sent,
+    /// It gave a message.
+    Message(Message),
+    Ended(End),
 }
 
 /// Why a client is closed, beside the code.
@@ -195,6 +206,34 @@ fn ask_for_token(limits: &Limits) -> AuthRequired {
 
 fn not_auth() -> Farewell {
     Farewell::unauthorized("missing", "nothing but a token is taken before there was one", Some(HOW))
+}
+
+/// Reads a message if there is room for an answer, and writes what is queued.
+fn poll_io<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<Wire<S>>,
+    room: bool,
+    cx: &mut Context<'_>,
+) -> Poll<Io> {
+    // Reading first: it may queue the answer to a ping.
+    if room && let Poll::Ready(read) = socket.poll_next_unpin(cx) {
+        return Poll::Ready(match read {
+            Some(Ok(message)) => Io::Message(message),
+            None => Io::Ended(End::Gone),
+            Some(Err(error)) => Io::Ended(ended(&error)),
+        });
+    }
+    let wire = socket.get_mut();
+    let before = wire.pending_bytes();
+    if wire.is_clear() {
+        return Poll::Pending;
+    }
+    match wire.poll_send(cx) {
+        Poll::Ready(Err(_)) => Poll::Ready(Io::Ended(End::Gone)),
+        Poll::Ready(Ok(())) => Poll::Ready(Io::Sent),
+        // Part of it: there may be room now.
+        Poll::Pending if wire.pending_bytes() < before => Poll::Ready(Io::Sent),
+        Poll::Pending => Poll::Pending,
+    }
 }
 
 /// Writes what is queued and the close frame, and waits for the client to go, so that it reads them.

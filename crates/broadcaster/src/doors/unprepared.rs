@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use walcast_protocol::ErrorCode;
 
 use super::entrance::{Entrance, EntranceSettings};
+use super::places::later;
 use super::{accept, health, listener::Listener};
 use crate::limits::Limits;
 
@@ -34,11 +35,7 @@ pub async fn serve_unprepared(listeners: &[Listener]) -> io::Result<()> {
 }
 
 async fn not_ready() -> Response {
-    let hint = "the daemon's log says what it waits for; try again";
-    health::refused(
-        StatusCode::SERVICE_UNAVAILABLE,
-        &ErrorCode::NotReady,
-        "the feed is not set up yet",
-        Some(hint),
-    )
+    let message = "the daemon is starting, and its feed is not set up yet: it waits for its databases, or for another walcast";
+    let hint = "ask again after a few seconds; whoever runs walcast finds in its log what it waits for";
+    later(health::refused(StatusCode::SERVICE_UNAVAILABLE, &ErrorCode::NotReady, message, Some(hint)))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
+use walcast_feed::Backoff;
 use walcast_history::PageLimits;
 use walcast_protocol::ErrorCode;
 
@@ -17,7 +18,7 @@ use crate::session::{Answer, Folded, Question, World};
 use crate::shape::Shape;
 use crate::wanted::Wanted;
 
-/// The pause before a question is asked again, doubled each time up to [`RETRY_MAX`].
+/// The first pause before a question is asked again.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 /// The longest pause before a question is asked again.
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -107,18 +108,16 @@ async fn insist<T, F>(mut ask: impl FnMut() -> F) -> Result<T, Refusal>
 where
     F: Future<Output = Result<T, Unanswered>>,
 {
-    let mut pause = RETRY_MIN;
+    let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
     loop {
-        match ask().await {
+        let away = match ask().await {
             Ok(answer) => return Ok(answer),
             Err(Unanswered::Never(refusal)) => return Err(refusal),
-            Err(Unanswered::Later(reason)) => {
-                tracing::debug!(reason, ?pause, "a session's question is asked again");
-                metrics::counter!(names::RETRIED).increment(1);
-            }
-        }
-        // Jitter, so that those who lost the same server do not return together.
-        sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
-        pause = (pause * 2).min(RETRY_MAX);
+            Err(Unanswered::Later(away)) => away,
+        };
+        let pause = backoff.wait();
+        tracing::debug!(?away, ?pause, "a session's question is asked again");
+        metrics::counter!(names::RETRIED).increment(1);
+        sleep(pause).await;
     }
 }

@@ -6,12 +6,14 @@ use std::task::{Context, Poll, ready};
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
+use walcast_feed::Outages;
 use walcast_model::RelationName;
-use walcast_protocol::{ErrorCode, SubscriptionId, Waiting};
+use walcast_protocol::{SubscriptionId, Waiting};
 use walcast_snapshot::{SnapshotEvent, SnapshotTable};
 
 use super::Services;
 use super::questions::crashed;
+use crate::hindrance;
 use crate::metrics::{self as names, InGauge};
 use crate::past::Unanswered;
 use crate::refusal::Refusal;
@@ -65,16 +67,20 @@ impl Syncing {
     }
 
     /// What comes next. After [`SnapshotEvent::Done`] or an error it is to be asked no more.
-    pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<SnapshotEvent, Refusal>> {
+    pub(super) fn poll_event(
+        &mut self,
+        outages: &Outages,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<SnapshotEvent, Refusal>> {
         if let Some(event) = ready!(self.events.poll_recv(cx)) {
             return Poll::Ready(Ok(event));
         }
         // It ended without its last event.
         Poll::Ready(match ready!(self.end.poll_unpin(cx)) {
             Ok(Err(Unanswered::Never(refusal))) => Err(refusal),
-            Ok(Err(Unanswered::Later(reason))) => {
-                tracing::debug!(reason, "an initial sync cannot be had now");
-                Err(Refusal::of_inside(ErrorCode::NotReady, reason).hint("ask again after a while"))
+            Ok(Err(Unanswered::Later(away))) => {
+                tracing::debug!(?away, "an initial sync cannot be had now");
+                Err(hindrance::away(away, outages))
             }
             Ok(Ok(())) | Err(_) => Err(crashed()),
         })

@@ -11,7 +11,7 @@ use super::setting::{
     RootCertificates, Secret, SslMode, TargetSession, TlsSettings,
 };
 use super::text::Pairs;
-use super::{ConnectionConfig, ConnectionStringError, existing, home};
+use super::{ConnectionConfig, ConnectionStringError, Name, existing, home};
 
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 type Outcome<T> = Result<T, ConnectionStringError>;
@@ -123,6 +123,7 @@ pub(super) fn resolve(pairs: Pairs, env: Env<'_>) -> Outcome<ConnectionConfig> {
         shuffle_hosts: settings
             .choice("load_balance_hosts", &[("disable", false), ("random", true)], "disable or random")?
             .unwrap_or(false),
+        name: Name::default(),
     };
     Ok(config)
 }

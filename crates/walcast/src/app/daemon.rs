@@ -135,7 +135,8 @@ impl Daemon {
         let (history, limits) = (settings.history.clone(), settings.retention);
         let source = upkeep::source_snapshot(settings.database.clone());
         let retention = Retention::new(history, record, appender.writer(), limits, source)
-            .keeping(settings.clients.keep_clients.clone());
+            .keeping(settings.clients.keep_clients.clone())
+            .telling(self.feed.outages());
         self.tasks.spawn("retention", retention.run(stop.clone()).map(Ok));
         let run = async move {
             let held = async move {

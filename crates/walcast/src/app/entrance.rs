@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use walcast_auth::{KeyError, KeyRing, Renewal, Verifier};
 use walcast_broadcaster::access::{Authority, Tokens};
 use walcast_broadcaster::doors::{self, Listener, ServerTls};
-use walcast_feed::Outages;
+use walcast_feed::{Backoff, Outages};
 use walcast_policy::Policies;
 
 use super::ServeError;
@@ -24,6 +24,8 @@ use super::tasks::Tasks;
 use crate::commands::setup::Target;
 use crate::settings::entrance::{EntranceSettings, ListenAddress, TokenSettings};
 
+/// The first pause before keys are asked for again at the start.
+const RETRY_MIN: Duration = Duration::from_millis(250);
 /// The longest pause before keys are asked for again at the start.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
@@ -201,18 +203,17 @@ fn socket(address: std::net::SocketAddr) -> io::Result<TcpListener> {
 }
 
 async fn verifier(tokens: &TokenSettings) -> Result<Verifier, KeyError> {
-    let mut wait = Duration::from_millis(250);
+    let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
     loop {
         let error = match KeyRing::load(tokens.keys.clone()).await {
             Ok(keys) => return Ok(Verifier::new(keys, tokens.rules.clone())),
             Err(error @ KeyError::Fetch { .. }) => error,
             Err(error) => return Err(error),
         };
-        let pause = wait.mul_f64(rand::random_range(0.5..1.0));
+        let pause = backoff.wait();
         let hint = error.hint();
         tracing::warn!(%error, hint, "nobody can be let in without keys; trying again in {pause:.1?}");
         tokio::time::sleep(pause).await;
-        wait = (wait * 2).min(RETRY_MAX);
     }
 }
 
@@ -270,6 +271,7 @@ impl Keepers {
         outages: &Outages,
     ) {
         let keys = self.verifier.as_ref().map(|verifier| Arc::clone(verifier.keys()));
+        let keys = keys.filter(|keys| keys.can_change());
         if let Some(keys) = keys.clone() {
             let stop = stop.clone();
             let renew = async move { keys.renew(Renewal::default(), stop).await };
@@ -285,9 +287,16 @@ impl Keepers {
             tasks.spawn("policies", follow.map(Ok));
         }
         let (tls, stop) = (self.tls.clone(), stop.clone());
+        let has_nothing = keys.is_none() && tls.is_none() && self.policies.is_none();
         let follow = async move {
             while reload.changed().await.is_ok() {
-                tracing::info!("reading keys and certificate again");
+                // Whoever reads something again says so himself.
+                if has_nothing {
+                    tracing::info!(
+                        "SIGHUP: nothing is read again, as there are no keys, certificate or policies in files; settings are \
+                         read at the start alone"
+                    );
+                }
                 keys.iter().for_each(|keys| keys.reload());
                 tls.iter().for_each(|tls| tls.reload());
             }

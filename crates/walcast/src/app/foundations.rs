@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use walcast_feed::Backoff;
 use walcast_history::FeedRecord;
 use walcast_postgres::ErrorClass;
 
@@ -12,6 +13,8 @@ use super::identity::{self, Settled};
 use crate::commands::setup::{Note, SetupError, StartOver, Target, prepare, require_free_slot};
 use crate::settings::{OnHole, ServeSettings};
 
+/// The first pause.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// The longest pause between two tries to set up.
 const SETUP_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// The longest pause between two looks whether the slot is free: a part of how long a take-over takes.
@@ -23,7 +26,8 @@ pub(super) async fn until_set_up(
     target: &Target,
     again: Option<&Again>,
 ) -> Result<Settled, SetupError> {
-    let mut wait = Duration::from_millis(250);
+    let (mut setup, mut standby) =
+        (Backoff::new(PAUSE_MIN, SETUP_PAUSE_MAX), Backoff::new(PAUSE_MIN, STANDBY_PAUSE_MAX));
     let has_hole = |feed: &FeedRecord| again.and_then(|again| again.of(feed)) == Some(Why::Hole);
     let start_over = match settings.on_hole {
         OnHole::Stop => StartOver::Never,
@@ -49,9 +53,7 @@ pub(super) async fn until_set_up(
             Err(error) if error.class() == ErrorClass::Transient || is_overtaken(&error) => error,
             Err(error) => return Err(error),
         };
-        let longest = if error.is_slot_in_use() { STANDBY_PAUSE_MAX } else { SETUP_PAUSE_MAX };
-        // Full jitter, so that many daemons do not come back together.
-        let pause = wait.min(longest).mul_f64(rand::random_range(0.5..1.0));
+        let pause = if error.is_slot_in_use() { standby.wait() } else { setup.wait() };
         let text = error.to_string();
         if error.is_slot_in_use() && said == text {
             tracing::debug!(%error, "still not set up; trying again in {pause:.1?}");
@@ -61,7 +63,6 @@ pub(super) async fn until_set_up(
         }
         said = text;
         tokio::time::sleep(pause).await;
-        wait = (wait * 2).min(longest);
     }
 }
 

@@ -82,7 +82,7 @@ fn connection_finding(check: &'static str, error: &walcast_postgres::Error) -> F
     Finding::error(
         check,
         error.to_string(),
-        error.hint().unwrap_or("mend what the message says, then try again"),
+        error.hint().unwrap_or_else(|| "mend what the message says, then try again".to_owned()),
     )
 }
 

@@ -9,6 +9,7 @@
 
 mod access;
 mod channel;
+mod claims;
 mod past;
 mod present;
 mod report;

@@ -2,6 +2,7 @@
 
 mod clients;
 mod daemon;
+mod problem;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use super::setup::Target;
 
 use clients::ClientStatus;
 pub(crate) use daemon::{Daemon, Listener};
+pub(crate) use problem::Problems;
 
 const APPLICATION_NAME: &str = "walcast status";
 
@@ -43,8 +45,8 @@ pub(crate) struct Status {
     pub(crate) clients: Vec<ClientStatus>,
     /// The daemon at the address that `serve` listens on.
     pub(crate) daemon: Daemon,
-    /// What could not be asked, and why.
-    pub(crate) problems: Vec<String>,
+    /// What is wrong, once for each cause: what could not be asked among it.
+    pub(crate) problems: Problems,
     /// The feed cannot go on from its slot.
     #[serde(skip)]
     has_hole: bool,
@@ -132,29 +134,28 @@ impl Status {
             Box::pin(past.inspect())
         );
         let mut status = Self { database: target.source.to_string(), daemon, ..Self::default() };
-        let (mut slot, mut away) = (None, None);
+        let (no_source, no_history) = if target.source == target.history {
+            ("the database cannot be asked", "the database cannot be asked")
+        } else {
+            ("the source cannot be asked", "the history cannot be asked")
+        };
+        let mut slot = None;
         match source {
             Ok((found, cost)) => {
                 status.set_slot(&found, cost.as_ref());
                 slot = Some(found);
             }
-            Err(error) => {
-                status.problem("the source: ", &error, error.hint());
-                away = Some(error.to_string()).filter(|_| target.source == target.history);
-            }
+            Err(error) => status.problems.add(no_source, error.to_string(), error.hint()),
         }
         let past = match history {
             Ok(inspection) => status.set_history(&inspection, target),
-            // One database that is away is one problem.
-            Err(walcast_history::Error::Postgres { source, .. }) if away == Some(source.to_string()) => {
-                tracing::debug!(error = %source, "the history is away with the source");
-                Past::Unknown
-            }
             Err(walcast_history::Error::SchemaMissing) => {
                 Past::Empty("the history's database has no schema walcast of walcast's making")
             }
             Err(error) => {
-                status.problem("", &error, error.hint().map(str::to_owned));
+                let is_postgres = matches!(error, walcast_history::Error::Postgres { .. });
+                let effect = if is_postgres { no_history } else { "" };
+                status.problems.add(effect, error.cause(), error.hint());
                 Past::Unknown
             }
         };
@@ -167,11 +168,6 @@ impl Status {
             status.source.zip(status.stored).map(|(end, stored)| end.bytes_since(stored.lsn()));
         status.set_daemon(matches!(past, Past::Empty(_) | Past::Another));
         status
-    }
-
-    fn problem(&mut self, what: &str, error: &impl ToString, hint: Option<String>) {
-        let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
-        self.problems.push(format!("{what}{}{hint}", error.to_string()));
     }
 
     /// What it says is of the feed that was asked about, or of another one. `has_none`: there is none, surely.
@@ -190,10 +186,10 @@ impl Status {
         }
         // The daemon that has found it says it too.
         if let Some(hole) = self.hole.clone().filter(|_| !(self.is_ours() && self.daemon.is_interrupted())) {
-            self.problem("", &hole, Some(START_OVER.to_owned()));
+            self.problems.add("", hole.to_string(), Some(START_OVER.to_owned()));
         }
         if self.is_ours() && self.daemon.complains() {
-            self.problems.extend(self.daemon.reasons());
+            self.daemon.reasons().for_each(|reason| self.problems.heard(&reason));
         }
         if self.daemon.same_feed != Some(false) {
             return;
@@ -260,9 +256,9 @@ impl Status {
             (Err(error @ Error::SlotForeign { .. }), past) => {
                 // What it keeps, and who reads it, is not of this feed.
                 self.slot = None;
-                self.problem("", &error, error.hint());
+                self.problems.add("", error.to_string(), error.hint());
                 if let Past::Empty(what) = past {
-                    self.problems.push(what.to_owned());
+                    self.problems.push(what);
                 }
             }
             // What it was acknowledged for is not known, so nothing goes on from it.
@@ -272,7 +268,7 @@ impl Status {
             (Ok(()) | Err(Error::SlotAhead { .. } | Error::SlotInUse { .. }), _) => {}
             (Err(error), _) => {
                 self.has_hole = error.is_hole();
-                self.problem("", &error, error.hint());
+                self.problems.add("", error.to_string(), error.hint());
             }
         }
     }
@@ -325,7 +321,7 @@ impl Status {
                 let clients = known.iter().map(|client| ClientStatus::new(client, keep, stored));
                 self.clients = clients.filter(|client| all || client.kept).collect();
             }
-            Err(error) => self.problem("the clients: ", &error, error.hint().map(str::to_owned)),
+            Err(error) => self.problems.add("the clients cannot be listed", error.cause(), error.hint()),
         }
     }
 }

@@ -124,7 +124,7 @@ impl<'a> Reader<'a> {
         let (origin, given) = found?;
         let text = given.last().map(String::as_str).unwrap_or_default();
         match ConnectionConfig::parse(text, &|name| variables.get(name).cloned()) {
-            Ok(config) => Some(config),
+            Ok(config) => Some(config.named(key.name())),
             Err(error) => {
                 self.mistake(origin, error.to_string());
                 None

@@ -12,7 +12,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use tokio::time::{Instant, sleep_until};
 use walcast_model::Cursor;
-use walcast_protocol::{ErrorCode, ErrorMessage};
+use walcast_protocol::ErrorMessage;
 
 use super::answer::{self, Refused};
 use super::body;
@@ -229,16 +229,15 @@ pub(super) async fn serve(
         page.clear();
         (is_all, position) = (false, None);
     }
-    body::json(finish(page, &feed, is_all, position)?, headers, visit).await
-}
-
-/// The page, if it has begun.
-fn finish(page: Page, feed: &str, is_all: bool, position: Option<Cursor>) -> Result<Vec<u8>, Refused> {
-    if page.start.is_some() {
-        return Ok(page.finish(feed, is_all, position));
+    if page.start.is_none() {
+        let limit = limits.poll_answer_max.max(wait);
+        let late = match door.shutdown.is_cancelled() {
+            true => "the daemon is going down".to_owned(),
+            false => format!(
+                "what is asked for has not come, and is waited for {limit:?} (poll_answer_max, or wait)"
+            ),
+        };
+        return Err(answer::refusal(broadcaster.hindrance(&late).told(visit.pass.rights().is_everything())));
     }
-    let message = "the daemon has not read from its source up to where this begins";
-    let refusal = Refusal::new(ErrorCode::NotReady, message)
-        .hint("ask again after a while; GET /readyz says how it is");
-    Err(answer::refusal(refusal))
+    body::json(page.finish(&feed, is_all, position), headers, visit).await
 }

@@ -1,12 +1,14 @@
 //! Pages and events, over sockets that are written and read by hand.
 
 use std::io::Read as _;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+use walcast_protocol::ServerMessage;
 use walcast_snapshot::SnapshotEvent;
 
 use super::entrance::{by_token, seconds, token};
@@ -219,6 +221,63 @@ async fn a_page_that_waits_comes_with_the_first_transaction_or_when_its_time_is_
     let mut answer = String::new();
     timeout(PATIENCE, polling.read_to_string(&mut answer)).await.unwrap().unwrap();
     assert!(answer.contains("200 OK"), "{answer}");
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_history_that_is_away_is_named_to_whoever_asks_and_to_whoever_waits() {
+    let limits = Limits {
+        poll_answer_max: Duration::from_millis(200),
+        heartbeat: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let mut house = House::open(limits, 256).await;
+    house.past.is_away.store(true, Ordering::Relaxed);
+    // Nobody is served yet, whatever is away.
+    let starting = get(&house, "tables=public.a&cursor=0/1").await;
+    assert!(starting.body.contains("the daemon is starting, and answers once"), "{}", starting.body);
+    house.gate.open();
+    // More than the feed holds in memory.
+    house.append(inserts(1, 20, &[])).await;
+    let late = get(&house, "tables=public.a&cursor=0/1").await;
+    assert_eq!((late.status, &late.json()["code"]), (503, &json!("not_ready")));
+    assert!(late.head.contains("retry-after: 5"), "{}", late.head);
+    let (message, hint) = (late.json()["message"].to_string(), late.json()["hint"].to_string());
+    let what = "has not come, and is waited for 200ms (poll_answer_max, or wait): history is not read, for ";
+    assert!(message.contains(what) && message.contains(" s now: the history's database has no"), "{message}");
+    assert!(hint.contains("ask again after a few seconds, from the same cursor"), "{hint}");
+    let request = "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let ready = super::http(house.address, request).await;
+    assert!(
+        ready.starts_with("HTTP/1.1 200") && ready.contains("history is not read: the history's"),
+        "{ready}"
+    );
+    let mut client = house.client().await;
+    client.subscribe("s", r#""tables":[{"table":"public.a"}],"cursor":"0/1""#).await;
+    let waiting = loop {
+        match client.next().await {
+            ServerMessage::Waiting(waiting) => break waiting,
+            ServerMessage::Heartbeat(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    let message = waiting.message.unwrap();
+    assert!(
+        message.starts_with("history is not read, for ") && message.contains("goes on by itself"),
+        "{message}"
+    );
+    house.past.is_away.store(false, Ordering::Relaxed);
+    loop {
+        match client.next().await {
+            ServerMessage::Subscribed(_) => break,
+            // It is told once.
+            ServerMessage::Heartbeat(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(get(&house, "tables=public.a&cursor=0/1").await.status, 200);
+    let ready = super::http(house.address, request).await;
+    assert!(!ready.contains("history is not read"), "{ready}");
     house.close().await;
 }
 

@@ -17,7 +17,7 @@ use walcast_protocol::ServerMessage;
 
 use super::entrance::by_token;
 use super::{EntranceSettings, House, Listener, PATIENCE, http, inserts};
-use crate::doors::{CertificateError, ServerTls};
+use crate::doors::{CertificateError, ServerTls, serve_unprepared};
 use crate::limits::Limits;
 
 /// Writes a fresh certificate for `localhost`; how a client trusts it alone.
@@ -144,4 +144,25 @@ async fn clients_connect_over_a_unix_socket_and_operators_have_a_door_of_their_o
     assert!(answer.ends_with(r#"{"ready":false}"#), "{answer}");
     drop(socket);
     house.close().await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_not_set_up_says_so_and_when_to_come_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let listeners = vec![Listener::from(listener)];
+    let asked = http(address, "GET /v1/changes HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let answer = tokio::select! {
+        ended = serve_unprepared(&listeners) => panic!("{ended:?}"),
+        answer = asked => answer,
+    };
+    for part in [
+        "HTTP/1.1 503",
+        "retry-after: 5",
+        "not_ready",
+        "it waits for its databases",
+        "ask again after a few seconds",
+    ] {
+        assert!(answer.contains(part), "{part} is not in {answer}");
+    }
 }

@@ -259,7 +259,7 @@ impl HistoryFacts {
             Err(error) => Finding::error(
                 "history_schema",
                 error.to_string(),
-                error.hint().unwrap_or("see the message, then try again"),
+                error.hint().unwrap_or_else(|| "see the message, then try again".to_owned()),
             ),
         }
     }

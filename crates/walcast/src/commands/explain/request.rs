@@ -1,7 +1,6 @@
 //! What is asked, read and checked.
 
 use std::collections::BTreeSet;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -10,6 +9,7 @@ use walcast_filter::{Claims, Filter, FilterError};
 use walcast_model::{Cursor, RelationName};
 use walcast_policy::{ChannelGrants, ChannelRights, Policies, Rights};
 
+use super::claims;
 use crate::cli::ExplainArgs;
 use crate::commands::tail::qualified;
 use crate::output::Failure;
@@ -174,12 +174,7 @@ fn transaction(text: &str) -> Result<Transaction, Failure> {
 }
 
 fn bearer(claims: &Path, role: Option<String>, path: PathBuf, rules: &Rules) -> Result<Bearer, Failure> {
-    let text = read(claims).map_err(|error| {
-        Failure::usage(format!("the claims in {} cannot be read: {error}", claims.display()))
-    })?;
-    let wrong =
-        |error: FilterError| Failure::usage(format!("{}: {error}; {}", claims.display(), error.hint()));
-    let said = Claims::parse(&text).map_err(wrong)?;
+    let (text, said) = claims::read(claims)?;
     let policies = policy_file::read(&path).map_err(|error| Failure::usage(error.to_string()))?;
     let role = match role {
         Some(role) => role,
@@ -192,13 +187,4 @@ fn bearer(claims: &Path, role: Option<String>, path: PathBuf, rules: &Rules) -> 
     };
     let rights = policies.rights(&role, &said);
     Ok(Bearer { role, policies, path, claims: said, rights })
-}
-
-fn read(path: &Path) -> std::io::Result<String> {
-    if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().lock().read_to_string(&mut text)?;
-        return Ok(text);
-    }
-    std::fs::read_to_string(path)
 }

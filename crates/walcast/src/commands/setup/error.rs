@@ -140,7 +140,7 @@ impl SetupError {
             Self::AnotherCluster { .. } => Some(format!("connect to the right server, or {START_OVER}")),
             Self::Hole(_) => Some(START_OVER.to_owned()),
             Self::Away(away) => {
-                let mut hints: Vec<&str> = away.each().filter_map(|(_, error)| error.hint()).collect();
+                let mut hints: Vec<String> = away.each().filter_map(|(_, error)| error.hint()).collect();
                 hints.dedup();
                 (!hints.is_empty()).then(|| hints.join("; "))
             }
@@ -155,8 +155,8 @@ impl SetupError {
             }
             Self::Replication(error) => error.hint(),
             // The server's own proposal is in its message.
-            Self::Postgres(error) => error.hint().map(str::to_owned),
-            Self::History(error) => error.hint().map(str::to_owned),
+            Self::Postgres(error) => error.hint(),
+            Self::History(error) => error.hint(),
             Self::LeftOver { .. } => None,
         }
     }

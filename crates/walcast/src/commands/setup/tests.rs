@@ -245,10 +245,10 @@ async fn status_says_where_the_feed_stands() {
     database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
     let target = target(&database, database.url());
     let status = Status::gather(&target, "127.0.0.1:1", None).await;
-    assert_eq!(status.problems.len(), 1, "{:?}", status.problems);
+    assert_eq!(status.problems.texts().len(), 1, "{:?}", status.problems);
     let (feed, _) = set_up(&target, false).await;
     let status = Status::gather(&target, "127.0.0.1:1", None).await;
-    assert_eq!(status.problems, [] as [&str; 0]);
+    assert_eq!(status.problems.texts(), [] as [&str; 0]);
     assert_eq!(status.feed, Some(feed));
     assert!(status.stored.unwrap().lsn() <= status.source.unwrap());
     let slot = status.slot.as_ref().unwrap();

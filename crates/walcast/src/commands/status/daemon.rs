@@ -14,7 +14,7 @@ use answer::Answer;
 /// Reasons of a daemon that are shown.
 const REASONS_MAX: usize = 10;
 /// Characters of one: what happened, and at its end what to do.
-const REASON_CHARACTERS_MAX: usize = 600;
+pub(super) const REASON_CHARACTERS_MAX: usize = 600;
 
 /// Who is at an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

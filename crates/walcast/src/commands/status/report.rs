@@ -25,7 +25,7 @@ impl Status {
         lines.extend(self.clients_lines());
         lines.push(("daemon", self.daemon.line()));
         lines.extend(self.news().map(|reason| ("", reason)));
-        lines.extend(self.problems.iter().map(|problem| ("problem", problem.clone())));
+        lines.extend(self.problems.texts().into_iter().map(|problem| ("problem", problem)));
         lines
     }
 

@@ -2,7 +2,7 @@ use serde_json::json;
 use walcast_model::{Cursor, Lsn, Seq};
 
 use super::{Daemon, HistoryStatus, Listener, SlotStatus, Status};
-use crate::commands::status::ImagesStatus;
+use crate::commands::status::{ImagesStatus, Problems};
 use crate::output::wrap;
 
 fn cursor(lsn: u64) -> Option<Cursor> {
@@ -91,16 +91,16 @@ fn a_daemon_of_another_feed_is_not_shown_as_ones_own() {
     let shown = shown(&status);
     assert!(shown.starts_with("state         running, but not at 127.0.0.1:4700"), "{shown}");
     assert!(!shown.contains("ready at"), "{shown}");
-    assert_eq!(status.problems.len(), 1);
+    assert_eq!(status.problems.texts().len(), 1);
     assert!(
-        status.problems[0].contains("serves feed ffffffffffffffff, and this database has feed c243"),
+        status.problems.texts()[0].contains("serves feed ffffffffffffffff, and this database has feed c243"),
         "{shown}"
     );
     // Nor is one that serves some feed while this database has none.
-    let mut none = Status { feed: None, slot: None, problems: Vec::new(), ..status };
+    let mut none = Status { feed: None, slot: None, problems: Problems::default(), ..status };
     none.set_daemon(true);
     assert_eq!((none.daemon.same_feed, none.lines()[0].1.as_str()), (Some(false), "not set up"));
-    assert!(none.problems[0].contains("and this database has none"), "{:?}", none.problems);
+    assert!(none.problems.texts()[0].contains("and this database has none"), "{:?}", none.problems);
 }
 
 #[test]
@@ -152,9 +152,13 @@ fn what_the_daemon_complains_about_is_shown() {
         [("streaming", true, true), ("streaming", false, false), ("interrupted", false, true)]
     {
         (complaining.daemon.report, complaining.daemon.ready) = (report(state, is_ready), is_ready);
-        complaining.problems.clear();
+        complaining.problems = Problems::default();
         complaining.set_daemon(false);
-        assert_eq!(complaining.problems, ["something"][..usize::from(is_problem)], "{state} {is_ready}");
+        assert_eq!(
+            complaining.problems.texts(),
+            ["something"][..usize::from(is_problem)],
+            "{state} {is_ready}"
+        );
         assert_eq!(shown(&complaining).matches("something").count(), 1);
     }
     // Strangers are told whether it is ready, and nothing else.
@@ -167,17 +171,25 @@ fn what_the_daemon_complains_about_is_shown() {
     silent.slot.as_mut().unwrap().active_pid = None;
     silent.set_daemon(false);
     assert!(silent.lines()[0].1.starts_with("stopped"), "{:?}", silent.lines());
-    assert!(silent.problems[0].contains("does not say here which feed it serves"), "{:?}", silent.problems);
+    assert!(
+        silent.problems.texts()[0].contains("does not say here which feed it serves"),
+        "{:?}",
+        silent.problems
+    );
     // On its own machine it would tell, had it no listener for operators.
     assert!(
-        silent.problems[0].ends_with("admin_listen says: name that address with --daemon"),
+        silent.problems.texts()[0].ends_with("admin_listen says: name that address with --daemon"),
         "{:?}",
         silent.problems
     );
     assert!(shown(&silent).contains("its setting admin_listen"), "{}", shown(&silent));
     silent.daemon.address = "10.0.0.7:4700".into();
     silent.set_daemon(false);
-    assert!(silent.problems[1].ends_with("or without one on its own machine"), "{:?}", silent.problems);
+    assert!(
+        silent.problems.texts()[1].ends_with("or without one on its own machine"),
+        "{:?}",
+        silent.problems
+    );
 }
 
 #[test]
