@@ -186,7 +186,7 @@ impl Router {
                         }
                         routed = place;
                         for relation in new {
-                            rebinding.extend(self.meet(&relation, catalog).await);
+                            rebinding.extend(self.meet(&relation, part, catalog).await);
                         }
                     }
                     self.route_on(parts.get(routed..).unwrap_or_default(), next);

@@ -16,8 +16,8 @@ use walcast_protocol::SubscriptionId;
 use crate::encode::Frame;
 use crate::subscription::Subscription;
 
-/// So many are given back without waiting for a turn.
-const FEW: usize = 4;
+/// So many are given back at once.
+const FEW: usize = 8;
 
 /// Bits of [`Desk::rung`].
 const BITS: usize = u64::BITS as usize;
@@ -127,7 +127,7 @@ impl Subscriptions {
     }
 
     /// Gives all of them back. Where many clients with many subscriptions go at once, `leaving` has turns for a few of them at
-    /// a time, and these give them back one by one: whoever stays waits for no more than a few.
+    /// a time, and these give back a few and let others have their turn: whoever stays waits for no more than that.
     pub(crate) async fn leave(&mut self, leaving: &Semaphore) {
         (self.free, self.due) = (Vec::new(), VecDeque::new());
         let places = std::mem::take(&mut self.places);
@@ -136,8 +136,9 @@ impl Subscriptions {
         }
         // It is never closed.
         let _turn = leaving.acquire().await;
-        for place in places {
-            drop(place);
+        let mut places = places.into_iter().peekable();
+        while places.peek().is_some() {
+            places.by_ref().take(FEW).for_each(drop);
             yield_now().await;
         }
     }
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_goes_gives_them_back_one_by_one_and_few_do_at_a_time() {
+    async fn who_goes_gives_them_back_few_at_once_and_few_do_at_a_time() {
         let sources = Sources {
             feed_id: "f_1".parse().unwrap(),
             lineage: crate::Lineage::default(),
@@ -237,17 +238,17 @@ mod tests {
         let broadcaster = Broadcaster::new(sources, Limits::default());
         let [first, second, few]: [Arc<str>; 3] = ["ada".into(), "bob".into(), "eve".into()];
         let left = |user: &Arc<str>| Arc::strong_count(user) - 1;
-        let mut one = subscriptions(&broadcaster, &first, 6);
-        let mut other = subscriptions(&broadcaster, &second, 6);
+        let mut one = subscriptions(&broadcaster, &first, 3 * FEW);
+        let mut other = subscriptions(&broadcaster, &second, 3 * FEW);
         let mut small = subscriptions(&broadcaster, &few, FEW);
         let turns = Semaphore::new(1);
         {
             let mut leaving = pin!(one.leave(&turns));
             let mut waiting = pin!(other.leave(&turns));
-            for remaining in (1..6).rev() {
+            for remaining in [2 * FEW, FEW, 0] {
                 assert!(leaving.as_mut().now_or_never().is_none());
                 assert!(waiting.as_mut().now_or_never().is_none());
-                assert_eq!((left(&first), left(&second)), (remaining, 6));
+                assert_eq!((left(&first), left(&second)), (remaining, 3 * FEW));
             }
             // Of a few, nobody would notice.
             small.leave(&turns).now_or_never().unwrap();

@@ -208,7 +208,7 @@ impl Wanted {
                 if self.bindings.gives(relation.oid()) { Choice::Unfit } else { Choice::Withheld }
             }
         };
-        self.bindings.set(Binding { choice, schema: Arc::clone(schema) });
+        self.bindings.set(schema, choice);
         Ok(())
     }
 

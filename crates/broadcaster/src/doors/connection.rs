@@ -138,10 +138,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Box::pin(self.part(end)).await;
     }
 
-    async fn part(mut self: Box<Self>, end: End) {
-        self.subscriptions.leave(self.broadcaster.leaving()).await;
-        let limits = *self.broadcaster.limits();
-        finish(self.socket, end, &limits).await;
+    async fn part(self: Box<Self>, end: End) {
+        let Self { socket, mut subscriptions, broadcaster, user, .. } = *self;
+        // Whoever comes back is not kept out by what it still has here.
+        drop(user);
+        let limits = *broadcaster.limits();
+        tokio::join!(finish(socket, end, &limits), subscriptions.leave(broadcaster.leaving()));
     }
 
     /// In whose line its initial syncs stand.

@@ -50,16 +50,29 @@ impl Router {
         new
     }
 
-    /// Lets a new definition come into force, with its next change or at once: then its filters have to be bound yet.
-    pub(super) async fn meet(&self, relation: &Arc<Relation>, catalog: &Catalog) -> Option<Rebinding> {
+    /// Lets a new definition, of which `part` is the first to have changes, come into force: with the next of them, or at
+    /// once, and then its filters have to be bound yet.
+    pub(super) async fn meet(
+        &self,
+        relation: &Arc<Relation>,
+        part: &Part,
+        catalog: &Catalog,
+    ) -> Option<Rebinding> {
         let former = self.index().facts(relation.oid());
-        if former.is_some_and(|former| relation.columns().starts_with(former.relation().columns()))
-            && let Some(schema) = schema_of(relation, catalog).await
-            && self.index().extend(&schema)
-        {
-            return Some(Rebinding { schema, last: None });
+        let may_extend =
+            former.is_some_and(|former| relation.columns().starts_with(former.relation().columns()));
+        let mut schema = None;
+        // Changes in two definitions need both.
+        if may_extend && is_only_one(relation, part) {
+            let known = schema_of(relation, catalog).await;
+            if let Some(schema) = &known
+                && self.index().extend(schema)
+            {
+                return Some(Rebinding { schema: Arc::clone(schema), last: None });
+            }
+            schema = Some(known);
         }
-        self.make(relation, catalog).await;
+        self.make(relation, catalog, schema).await;
         None
     }
 
@@ -86,10 +99,16 @@ impl Router {
 
     /// Binds filters to a new definition, and makes the index of them, before its first change is looked at. Otherwise
     /// every session would find out by itself, all at once, and would have to look at every change until it has. The lock
-    /// is let go of again and again meanwhile, and sessions have their turn.
-    async fn make(&self, relation: &Arc<Relation>, catalog: &Catalog) {
+    /// is let go of again and again meanwhile, and sessions have their turn. `schema`: what filters have to know of it, where
+    /// that was asked already.
+    async fn make(
+        &self,
+        relation: &Arc<Relation>,
+        catalog: &Catalog,
+        mut schema: Option<Option<Arc<Schema>>>,
+    ) {
         self.index().begin(relation);
-        let (mut last, mut schema) = (None, None);
+        let mut last = None;
         loop {
             let shapes = self.index().filtered_after(relation.name(), last, SLICE);
             for (_, shape) in &shapes {
@@ -111,6 +130,12 @@ impl Router {
             }
         }
     }
+}
+
+/// Whether all changes of a table in a part have this definition.
+fn is_only_one(relation: &Relation, part: &Part) -> bool {
+    let of_it = part.changes().iter().filter(|change| change.relation.oid() == relation.oid());
+    of_it.map(|change| change.relation.digest()).all(|digest| digest == relation.digest())
 }
 
 /// What filters have to know of a definition, if that can be said soon.

@@ -315,6 +315,20 @@ async fn a_table_that_has_got_a_column_goes_on_at_once_and_filters_are_bound_bes
 }
 
 #[tokio::test]
+async fn a_transaction_that_adds_a_column_between_its_rows_wakes_nobody_else() {
+    let mut bench = Bench::new(1 << 20, Limits::default());
+    let (a, longer) = (full(&table("a", &["x"])), full(&table("a", &["x", "y"])));
+    let shapes = by_value(&bench, 0..600, &a);
+    let (following, _, cancel) = following(&bench);
+    let changes = [Insert(3, a), Insert(5, longer.clone())];
+    bench.append(vec![part(10, 0, &changes, Some(20)), part(20, 0, &[Insert(7, longer)], Some(30))], 0).await;
+    bench.world.router.watch_seen().wait_for(|seen| *seen == at(30)).await.unwrap();
+    assert_eq!(woken(&shapes, at(1)), [3, 5, 7]);
+    cancel.cancel();
+    following.await.unwrap();
+}
+
+#[tokio::test]
 async fn who_takes_nothing_of_a_table_until_it_has_got_a_column_is_told_of_it_from_then_on() {
     let mut bench = Bench::new(1 << 20, Limits::default());
     let (a, longer) = (full(&table("a", &["x"])), full(&table("a", &["x", "y"])));

@@ -37,11 +37,12 @@ impl Choice {
     }
 }
 
-/// What is taken of a table in one definition, and what was known of it when that was found out.
+/// What is taken of a table in one definition.
 #[derive(Clone, Debug)]
 pub(crate) struct Binding {
     pub(crate) choice: Choice,
-    pub(crate) schema: Arc<Schema>,
+    /// Of rows for which a predicate is true: what was known of the table when it was bound.
+    pub(crate) schema: Option<Arc<Schema>>,
 }
 
 /// Of one table, oldest first.
@@ -76,8 +77,10 @@ impl Bindings {
         by_table.get(&oid)?.last().map(|(_, binding)| binding.choice.clone())
     }
 
-    pub(crate) fn set(&self, binding: Binding) {
-        let relation = Arc::clone(binding.schema.relation());
+    pub(crate) fn set(&self, schema: &Arc<Schema>, choice: Choice) {
+        let relation = schema.relation();
+        let schema = matches!(choice, Choice::Rows(_)).then(|| Arc::clone(schema));
+        let binding = Binding { choice, schema };
         let mut by_table = self.by_table.write().unwrap_or_else(PoisonError::into_inner);
         let definitions = by_table.entry(relation.oid()).or_default();
         definitions.retain(|(known, _)| *known != relation.digest());

@@ -65,7 +65,7 @@ impl Definition {
     pub(super) fn add(&mut self, number: ShapeNumber, shape: &Arc<Shape>) {
         self.remove(number);
         let binding = shape.wanted().binding(&self.relation);
-        if let Some(Binding { schema, .. }) = &binding {
+        if let Some(Binding { schema: Some(schema), .. }) = &binding {
             self.facts.note(schema);
         }
         match binding.map(|binding| binding.choice) {
