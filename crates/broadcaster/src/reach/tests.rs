@@ -1,9 +1,13 @@
 //! Where a subscription is told that it can be resumed, it can be.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use futures_util::FutureExt;
 use proptest::prelude::*;
 use tokio::task::unconstrained;
+use tokio_util::task::TaskTracker;
 use walcast_filter::Filter;
 use walcast_model::{Cursor, Op, Part, Relation};
 use walcast_policy::{Grant, Rights};
@@ -313,7 +317,7 @@ async fn a_thousand_clients_have_history_searched_once_and_then_only_what_is_new
     use Shape::{Full, Keys};
     let mut bench = log(1, &[(0, Full), (0, Keys), (0, Full), (0, Full)], [Full; 3]).await;
     let past = bench.past.copy();
-    let reach = Reach::new(past.clone());
+    let reach = Reach::new(past.clone(), TaskTracker::new());
     for from in [10, 1].into_iter().chain((0..1000).map(|_| 15)) {
         assert_eq!(first(&reach, &bench, at(from)).await, Reached::From(at(30)));
     }
@@ -327,6 +331,57 @@ async fn a_thousand_clients_have_history_searched_once_and_then_only_what_is_new
     let searched = past.searched.lock().unwrap().clone();
     assert_eq!(searched.len(), 2);
     assert!(searched[1].0 >= at(40), "{searched:?}");
+}
+
+#[tokio::test]
+async fn a_search_goes_on_without_those_who_asked_for_it() {
+    use Shape::{Full, Keys};
+    let bench = log(1, &[(0, Full), (0, Keys), (0, Full), (0, Full)], [Full; 3]).await;
+    let past = bench.past.copy();
+    past.hangs.send_replace(true);
+    let reach = Reach::new(past.clone(), TaskTracker::new());
+    assert!(first(&reach, &bench, at(1)).now_or_never().is_none());
+    past.hangs.send_replace(false);
+    assert_eq!(first(&reach, &bench, at(1)).await, Reached::From(at(30)));
+    assert_eq!(past.searched.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_up_is_searched_again_after_a_while_and_not_by_everybody() {
+    use Shape::{Full, Keys};
+    let bench = log(1, &[(0, Full), (0, Keys), (0, Full), (0, Full)], [Full; 3]).await;
+    let past = bench.past.copy();
+    past.gives_up.store(true, Ordering::Relaxed);
+    let reach = Reach::new(past.clone(), TaskTracker::new());
+    let later = first(&reach, &bench, at(1)).await;
+    assert!(matches!(later, Reached::From(cursor) if cursor > at(30)), "{later:?}");
+    past.gives_up.store(false, Ordering::Relaxed);
+    for _ in 0..1000 {
+        assert_eq!(first(&reach, &bench, at(1)).await, later);
+    }
+    assert_eq!(past.searched.lock().unwrap().len(), 1);
+    tokio::time::advance(Duration::from_secs(61)).await;
+    for _ in 0..1000 {
+        assert_eq!(first(&reach, &bench, at(1)).await, Reached::From(at(30)));
+    }
+    assert_eq!(past.searched.lock().unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_tables_of_a_pattern_are_asked_for_once_for_all_who_come_back() {
+    use Shape::Full;
+    let bench = log(1, &[(0, Full), (1, Full), (2, Full)], [Full; 3]).await;
+    let source = bench.source.copy();
+    let catalog = Catalog::new(source.clone());
+    let reach = Reach::new(bench.past.copy(), TaskTracker::new());
+    let session = bench.session_with(r#""tables":[{"table":"*"}],"cursor":"0/1""#, &policy()).unwrap();
+    let wanted = session.shape().wanted();
+    for _ in 0..1000 {
+        let first = unconstrained(reach.first(wanted, at(1), &bench.world.feed, &catalog)).await;
+        assert_eq!(first.unwrap(), Reached::From(at(1)));
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    assert_eq!(source.named.load(Ordering::Relaxed), source.tables.lock().unwrap().len());
 }
 
 fn any_shape() -> impl Strategy<Value = Shape> {
