@@ -8,7 +8,7 @@
 
 mod searches;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
@@ -70,7 +70,7 @@ impl Reach {
         feed: &Feed,
         catalog: &Catalog,
     ) -> Result<Reached, Unanswered> {
-        let mut judge = Judge { wanted, catalog, withheld: None, judged: HashMap::new() };
+        let mut judge = Judge { wanted, catalog, unfit: None, given: HashMap::new(), judged: HashMap::new() };
         if !judge.takes_named().await {
             return Ok(Reached::Nowhere);
         }
@@ -123,8 +123,10 @@ struct Recent {
 struct Judge<'a> {
     wanted: &'a Wanted,
     catalog: &'a Catalog,
-    /// Tables of patterns that do not fit as they are now, once that was asked.
-    withheld: Option<HashSet<Oid>>,
+    /// Tables of patterns that did not fit as they were lately, once that was asked.
+    unfit: Option<Vec<Arc<Schema>>>,
+    /// Whether rows of a table are given as it is now, where that was asked.
+    given: HashMap<Oid, bool>,
     judged: HashMap<(Oid, RelationDigest, RelationName), bool>,
 }
 
@@ -216,25 +218,32 @@ impl Judge<'_> {
         if matches!(selection.origin, Origin::Named { .. }) {
             return true;
         }
-        if self.withheld.is_none() {
-            self.withheld = Some(self.withheld_now().await.unwrap_or_default());
+        if let Some(given) = self.given.get(&oid) {
+            return *given;
         }
-        self.withheld.as_ref().is_none_or(|withheld| !withheld.contains(&oid))
+        let given = self.is_given_now(oid).await.unwrap_or(true);
+        self.given.insert(oid, given);
+        given
     }
 
-    /// Asks the source for all of them at once, as they were lately, and again for those that did not fit then.
-    async fn withheld_now(&self) -> Option<HashSet<Oid>> {
-        let tables = self.catalog.for_shape(self.wanted.key()).await.ok()?;
-        let is_one = |name: &&RelationName| {
-            let selection = self.wanted.of(name);
-            selection.is_some_and(|one| one.is_filtered() && one.origin == Origin::Pattern)
+    /// Asks the source for all tables of patterns at once, as they were lately; and again for one that did not fit then.
+    async fn is_given_now(&mut self, oid: Oid) -> Option<bool> {
+        if self.unfit.is_none() {
+            let tables = self.catalog.for_shape(self.wanted.key()).await.ok()?;
+            let is_one = |name: &&RelationName| {
+                let selection = self.wanted.of(name);
+                selection.is_some_and(|one| one.is_filtered() && one.origin == Origin::Pattern)
+            };
+            let names: Vec<RelationName> =
+                tables.iter().map(|table| &table.name).filter(is_one).cloned().collect();
+            self.unfit = Some(self.misfits(&names, Freshness::Lately).await?);
+        }
+        let mut unfit = self.unfit.iter().flatten().map(|schema| schema.relation());
+        let Some(relation) = unfit.find(|relation| relation.oid() == oid) else {
+            return Some(true);
         };
-        let names: Vec<RelationName> =
-            tables.iter().map(|table| &table.name).filter(is_one).cloned().collect();
-        let lately = self.misfits(&names, Freshness::Lately).await?;
-        let names: Vec<RelationName> = lately.iter().map(|schema| schema.relation().name().clone()).collect();
-        let now = self.misfits(&names, Freshness::Now).await?;
-        Some(now.iter().map(|schema| schema.relation().oid()).collect())
+        let now = self.misfits(std::slice::from_ref(relation.name()), Freshness::Now).await?;
+        Some(now.is_empty())
     }
 
     async fn misfits(&self, names: &[RelationName], freshness: Freshness) -> Option<Vec<Arc<Schema>>> {
