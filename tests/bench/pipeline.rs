@@ -19,7 +19,7 @@ use walcast_broadcaster::{
 use walcast_feed::{Barriers, Feed, FeedLimits, Read};
 use walcast_history::{
     Acknowledged, AppendLimits, Appender, ClientKey, FeedRecord, KnownClient, NewFeed, Page, PageLimits,
-    Reader, schema,
+    Reader, Without, schema,
 };
 use walcast_model::{Cursor, Lsn, Relation, RelationDigest, Snapshot};
 use walcast_postgres::{ConnectionConfig, Pool, Session};
@@ -293,8 +293,8 @@ impl PastPages for NoPast {
         _: &'a [RelationDigest],
         from: Cursor,
         _: Cursor,
-    ) -> BoxFuture<'a, Result<Cursor, Unanswered>> {
-        Box::pin(std::future::ready(Ok(from)))
+    ) -> BoxFuture<'a, Result<Without, Unanswered>> {
+        Box::pin(std::future::ready(Ok(Without::From(from))))
     }
 
     fn page(&self, _: Cursor, _: Cursor, _: PageLimits) -> BoxFuture<'_, Result<Page, Unanswered>> {

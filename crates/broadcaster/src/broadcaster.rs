@@ -93,7 +93,7 @@ impl Broadcaster {
         let acks = Acks::new(clients, limits.ack_interval, feed.outages().clone());
         let past: Arc<dyn PastPages> = Arc::new(Reading::new(past, feed.outages()));
         let tasks = TaskTracker::new();
-        let reach = Reach::new(Arc::clone(&past));
+        let reach = Reach::new(Arc::clone(&past), tasks.clone());
         let services =
             Services { past, source, turns, lookups, catalog, reach, barriers, acks, folds, tasks };
         let scans = Scans::new(limits.scans_per_user_max);

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use walcast_feed::Cause;
 use walcast_filter::Schema;
-use walcast_history::{ErrorClass, LatestPage, Page, PageLimits, Reader};
+use walcast_history::{ErrorClass, LatestPage, Page, PageLimits, Reader, Without};
 use walcast_model::{Cursor, Oid, Relation, RelationDigest, RelationName, Snapshot};
 use walcast_protocol::ErrorCode;
 use walcast_snapshot::{FoundRows, Key, SnapshotEvent, SnapshotTable, Snapshots};
@@ -83,7 +83,7 @@ pub trait PastPages: std::fmt::Debug + Send + Sync + 'static {
         definitions: &'a [RelationDigest],
         from: Cursor,
         to: Cursor,
-    ) -> BoxFuture<'a, Result<Cursor, Unanswered>>;
+    ) -> BoxFuture<'a, Result<Without, Unanswered>>;
 
     /// The first transaction before `before` that `snapshot` does not see. [`Unanswered::Never`] when one that it does
     /// not see may be gone.
@@ -129,7 +129,7 @@ impl PastPages for Reader {
         definitions: &'a [RelationDigest],
         from: Cursor,
         to: Cursor,
-    ) -> BoxFuture<'a, Result<Cursor, Unanswered>> {
+    ) -> BoxFuture<'a, Result<Without, Unanswered>> {
         Box::pin(async move {
             let first = Self::first_without(self, definitions, from, to).await;
             first.map_err(|error| of_history(&error))

@@ -6,11 +6,14 @@
 //! latest first to be found there as a rule; of older ones it is known which definitions they have, and the last change with
 //! one that does not fit is searched for, by one client at a time: when a table was altered, they all come.
 
+mod searches;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 use tokio::task::consume_budget;
+use tokio_util::task::TaskTracker;
 use walcast_feed::{Feed, Read};
 use walcast_filter::Schema;
 use walcast_model::{CommitStart, Cursor, Oid, Part, Relation, RelationDigest, RelationName};
@@ -18,11 +21,10 @@ use walcast_model::{CommitStart, Cursor, Oid, Part, Relation, RelationDigest, Re
 use crate::catalog::{Catalog, Freshness};
 use crate::past::{PastPages, Unanswered};
 use crate::wanted::{Choice, Origin, Selection, Wanted};
+use searches::Searches;
 
 /// JSON of the feed that is looked through at once, in bytes.
 const BATCH_BYTES: usize = 1 << 20;
-/// Sets of definitions of which it is known where they came last; all are forgotten when there are more.
-const SEARCHES_MAX: usize = 256;
 
 /// From where on a subscription can be served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,37 +37,26 @@ pub(crate) enum Reached {
     Unknown,
 }
 
+/// The definitions of all changes before a position.
+type Known = Option<(Cursor, Arc<Vec<Arc<Relation>>>)>;
+
 /// Knows from where on subscriptions can be served.
 #[derive(Debug)]
 pub(crate) struct Reach {
     past: Arc<dyn PastPages>,
     /// Held while history is asked, so that those who come meanwhile have that answer.
-    known: Mutex<Known>,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    /// The definitions of all changes before a position.
-    definitions: Option<(Cursor, Arc<Vec<Arc<Relation>>>)>,
-    /// By the definitions, sorted.
-    searched: HashMap<Vec<RelationDigest>, Searched>,
-}
-
-/// Where definitions came last, of the changes from `from` to `to`.
-#[derive(Clone, Copy, Debug)]
-struct Searched {
-    from: Cursor,
-    to: Cursor,
-    /// No change between it and `to` has one of them.
-    first: Cursor,
+    definitions: Mutex<Known>,
+    searches: Searches,
 }
 
 /// The source cannot say what has to be known.
 struct Away;
 
 impl Reach {
-    pub(crate) fn new(past: Arc<dyn PastPages>) -> Self {
-        Self { past, known: Mutex::default() }
+    /// Searches run as `tasks`.
+    pub(crate) fn new(past: Arc<dyn PastPages>, tasks: TaskTracker) -> Self {
+        let searches = Searches::new(Arc::clone(&past), tasks);
+        Self { past, definitions: Mutex::default(), searches }
     }
 
     /// The first position at or after `from` at which a subscription to this can be resumed.
@@ -79,7 +70,7 @@ impl Reach {
         feed: &Feed,
         catalog: &Catalog,
     ) -> Result<Reached, Unanswered> {
-        let mut judge = Judge { wanted, catalog, given: HashMap::new(), judged: HashMap::new() };
+        let mut judge = Judge { wanted, catalog, unfit: None, given: HashMap::new(), judged: HashMap::new() };
         if !judge.takes_named().await {
             return Ok(Reached::Nowhere);
         }
@@ -102,55 +93,21 @@ impl Reach {
         }
         unfit.sort_unstable();
         unfit.dedup();
-        Ok(Reached::From(self.first_without(unfit, from, to).await?))
+        Ok(Reached::From(self.searches.first_without(unfit, from, to).await?))
     }
 
     /// The definitions of all changes before a position that is stored.
     async fn definitions(&self, feed: &Feed, to: Cursor) -> Result<Arc<Vec<Arc<Relation>>>, Unanswered> {
-        let mut known = self.known.lock().await;
-        if let Some((until, definitions)) = &known.definitions
+        let mut known = self.definitions.lock().await;
+        if let Some((until, definitions)) = &*known
             && to <= *until
         {
             return Ok(Arc::clone(definitions));
         }
         let stored = feed.stored();
         let definitions = Arc::new(self.past.definitions().await?);
-        known.definitions = Some((stored, Arc::clone(&definitions)));
+        *known = Some((stored, Arc::clone(&definitions)));
         Ok(definitions)
-    }
-
-    /// Searches what was not searched before.
-    async fn first_without(
-        &self,
-        unfit: Vec<RelationDigest>,
-        from: Cursor,
-        to: Cursor,
-    ) -> Result<Cursor, Unanswered> {
-        if unfit.is_empty() {
-            return Ok(from);
-        }
-        let mut known = self.known.lock().await;
-        let mut searched =
-            known.searched.get(&unfit).copied().unwrap_or(Searched { from: to, to, first: to });
-        if to > searched.to {
-            let first = self.past.first_without(&unfit, searched.to, to).await?;
-            if first > searched.to {
-                searched.first = first;
-            }
-            searched.to = to;
-        }
-        if from < searched.from {
-            // Where one was found, nothing before it matters.
-            if searched.first <= searched.from {
-                searched.first = self.past.first_without(&unfit, from, searched.from).await?;
-            }
-            searched.from = from;
-        }
-        if known.searched.len() >= SEARCHES_MAX {
-            known.searched.clear();
-        }
-        known.searched.insert(unfit, searched);
-        Ok(searched.first.max(from))
     }
 }
 
@@ -166,6 +123,8 @@ struct Recent {
 struct Judge<'a> {
     wanted: &'a Wanted,
     catalog: &'a Catalog,
+    /// Tables of patterns that did not fit as they were lately, once that was asked.
+    unfit: Option<Vec<Arc<Schema>>>,
     /// Whether rows of a table are given as it is now, where that was asked.
     given: HashMap<Oid, bool>,
     judged: HashMap<(Oid, RelationDigest, RelationName), bool>,
@@ -267,12 +226,30 @@ impl Judge<'_> {
         given
     }
 
-    async fn is_given_now(&self, oid: Oid) -> Option<bool> {
-        let tables = self.catalog.for_shape(self.wanted.key()).await.ok()?;
-        let table = tables.iter().find(|table| table.oid == oid)?;
-        let schemas = self.catalog.schemas(std::slice::from_ref(&table.name), Freshness::Now).await.ok()?;
-        let fits = |schema: &Arc<Schema>| self.wanted.trial(schema).is_some();
-        Some(schemas.iter().all(fits))
+    /// Asks the source for all tables of patterns at once, as they were lately; and again for one that did not fit then.
+    async fn is_given_now(&mut self, oid: Oid) -> Option<bool> {
+        if self.unfit.is_none() {
+            let tables = self.catalog.for_shape(self.wanted.key()).await.ok()?;
+            let is_one = |name: &&RelationName| {
+                let selection = self.wanted.of(name);
+                selection.is_some_and(|one| one.is_filtered() && one.origin == Origin::Pattern)
+            };
+            let names: Vec<RelationName> =
+                tables.iter().map(|table| &table.name).filter(is_one).cloned().collect();
+            self.unfit = Some(self.misfits(&names, Freshness::Lately).await?);
+        }
+        let mut unfit = self.unfit.iter().flatten().map(|schema| schema.relation());
+        let Some(relation) = unfit.find(|relation| relation.oid() == oid) else {
+            return Some(true);
+        };
+        let now = self.misfits(std::slice::from_ref(relation.name()), Freshness::Now).await?;
+        Some(now.is_empty())
+    }
+
+    async fn misfits(&self, names: &[RelationName], freshness: Freshness) -> Option<Vec<Arc<Schema>>> {
+        let mut schemas = self.catalog.schemas(names, freshness).await.ok()?;
+        schemas.retain(|schema| self.wanted.trial(schema).is_none());
+        Some(schemas)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use walcast_feed::{Outage, Outages};
-use walcast_history::{LatestPage, Page, PageLimits};
+use walcast_history::{LatestPage, Page, PageLimits, Without};
 use walcast_model::{Cursor, Relation, RelationDigest, Snapshot};
 
 use crate::past::{PastPages, Unanswered, WantsTable};
@@ -73,7 +73,7 @@ impl PastPages for Reading {
         definitions: &'a [RelationDigest],
         from: Cursor,
         to: Cursor,
-    ) -> BoxFuture<'a, Result<Cursor, Unanswered>> {
+    ) -> BoxFuture<'a, Result<Without, Unanswered>> {
         self.past.first_without(definitions, from, to).map(|answer| self.seen(answer)).boxed()
     }
 

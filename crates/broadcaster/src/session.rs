@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use walcast_feed::Feed;
-use walcast_model::{Cursor, FeedId, Oid, Relation, RelationName};
+use walcast_model::{Cursor, FeedId, Relation, RelationName};
 use walcast_policy::Rights;
 use walcast_protocol::{
     Catchup, CaughtUp, ErrorCode, Mode, ServerMessage, StartAt, Subscribed, SubscriptionId, Waiting,
@@ -44,7 +44,7 @@ use crate::router::{Router, ShapeHandle};
 use crate::scans::{Scanning, Scans};
 use crate::turns::Applicant;
 use crate::wanted::{Entries, ShapeKey};
-use binding::Binding;
+use binding::{Binding, Given};
 pub(crate) use compacted::Folded;
 use definitions::Definitions;
 use reaching::Reaching;
@@ -112,8 +112,8 @@ pub(crate) struct Session {
     /// Written before anything else happens; a handful at most.
     frames: VecDeque<Frame>,
     told: Definitions,
-    /// Tables of its patterns of which its client can have rows from before its cursor. Sorted.
-    given: Box<[Oid]>,
+    /// Of which tables of its patterns its client can have rows from before its cursor.
+    given: Given,
     waiting_told: bool,
     /// Where its own barrier came back: everything committed before it was asked for is before that.
     barrier: Option<Cursor>,
@@ -158,7 +158,7 @@ impl Session {
             // A definition and a change: seldom are there more.
             frames: VecDeque::with_capacity(2),
             told: Definitions::default(),
-            given: Box::default(),
+            given: Given::default(),
             waiting_told: false,
             barrier: None,
             last_cursor: Cursor::ZERO,
@@ -199,7 +199,7 @@ impl Session {
         // What was made under the old rights and not taken yet is not given out.
         self.frames.clear();
         self.told.clear();
-        self.given = Box::default();
+        self.given = Given::default();
         self.shape = self.world.router.shape(key);
         self.scanning.clear();
         (self.start, self.feed) = (StartAt::Snapshot, None);

@@ -8,10 +8,10 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
-use tokio::task::unconstrained;
+use tokio_util::task::TaskTracker;
 use walcast_feed::{Feed, FeedLimits, FeedWriter, Read};
 use walcast_filter::{Collation, Schema};
-use walcast_history::{Acknowledged, ClientKey, KnownClient, LatestPage, Page, PageLimits};
+use walcast_history::{Acknowledged, ClientKey, KnownClient, LatestPage, Page, PageLimits, Without};
 use walcast_model::{
     Column, CommitEnd, CommitStart, Cursor, Lsn, Meta, Oid, Op, Part, PartBuilder, Relation, RelationDigest,
     RelationName, ReplicaIdentity, Seq, Snapshot, Timestamp, Transaction, Xid,
@@ -27,14 +27,14 @@ use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::lineage::Lineage;
 use crate::past::{Away, InitialSync, KnownTable, PastPages, Unanswered};
-use crate::reach::Reach;
+use crate::reach::{Reach, Reached};
 use crate::refusal::Refusal;
 use crate::request::Request;
 use crate::router::Router;
 use crate::scans::Scans;
 use crate::session::{Answer, Folded, Question, Session, Step, Wait, World};
 use crate::turns::Applicant;
-use crate::wanted::ShapeKey;
+use crate::wanted::{ShapeKey, Wanted};
 
 pub(crate) fn at(lsn: u64) -> Cursor {
     Lsn::new(lsn).into()
@@ -178,6 +178,10 @@ pub(crate) struct FakePast {
     pub(crate) page_changes: usize,
     /// What was searched for definitions.
     pub(crate) searched: Mutex<Vec<(Cursor, Cursor)>>,
+    /// While it is set a search does not end.
+    pub(crate) hangs: watch::Sender<bool>,
+    /// Searches are given up.
+    pub(crate) gives_up: AtomicBool,
     pub(crate) is_away: AtomicBool,
 }
 
@@ -185,8 +189,8 @@ impl FakePast {
     /// The same once more.
     pub(crate) fn copy(&self) -> Arc<Self> {
         let parts = Mutex::new(self.parts.lock().unwrap().clone());
-        let (oldest, page_changes, searched) = (self.oldest, self.page_changes, Mutex::default());
-        Arc::new(Self { parts, oldest, page_changes, searched, is_away: AtomicBool::default() })
+        let (oldest, page_changes) = (self.oldest, self.page_changes);
+        Arc::new(Self { parts, oldest, page_changes, ..Self::default() })
     }
 
     pub(crate) fn read(&self, from: Cursor, to: Cursor) -> Page {
@@ -259,9 +263,16 @@ impl PastPages for FakePast {
         definitions: &'a [RelationDigest],
         from: Cursor,
         to: Cursor,
-    ) -> BoxFuture<'a, Result<Cursor, Unanswered>> {
+    ) -> BoxFuture<'a, Result<Without, Unanswered>> {
         self.searched.lock().unwrap().push((from, to));
-        std::future::ready(Ok(self.find_without(definitions, from, to))).boxed()
+        async move {
+            let _ = self.hangs.subscribe().wait_for(|hangs| !hangs).await;
+            Ok(match self.gives_up.load(Ordering::Relaxed) {
+                true => Without::GivenUp(to),
+                false => Without::From(self.find_without(definitions, from, to)),
+            })
+        }
+        .boxed()
     }
 
     fn first_invisible<'a>(
@@ -286,6 +297,8 @@ pub(crate) struct FakeSource {
     pub(crate) found: Mutex<Option<FoundRows>>,
     /// How often it was asked for rows by key.
     pub(crate) looked: AtomicUsize,
+    /// How often it was asked for a table by its name.
+    pub(crate) named: AtomicUsize,
     /// How often it was asked about the definition of a change.
     pub(crate) asked: AtomicUsize,
 }
@@ -327,6 +340,7 @@ impl InitialSync for FakeSource {
     }
 
     fn schema<'a>(&'a self, name: &'a RelationName) -> BoxFuture<'a, Result<Option<Schema>, Unanswered>> {
+        self.named.fetch_add(1, Ordering::Relaxed);
         let relation = self.defined.lock().unwrap().iter().rev().find(|known| known.name() == name).cloned();
         std::future::ready(Ok(relation.map(|relation| Schema::clone(&schema(relation))))).boxed()
     }
@@ -574,16 +588,26 @@ impl Bench {
                         session.answer(Answer::Schema(Ok(schema(relation))));
                     }
                     Question::Reach { from } => {
-                        let (reach, catalog) =
-                            (Reach::new(self.past.copy()), Catalog::new(self.source.copy()));
-                        let wanted = session.shape().wanted();
-                        let first = unconstrained(reach.first(wanted, from, &self.world.feed, &catalog));
-                        let reached = first.now_or_never().expect("nobody is waited for").unwrap();
+                        let reached = self.reached(session.shape().wanted(), from);
                         session.answer(Answer::Reach(Ok(reached)));
                     }
                 },
             }
         }
+    }
+}
+
+impl Bench {
+    /// From where on a subscription can be served.
+    fn reached(&self, wanted: &Wanted, from: Cursor) -> Reached {
+        let find = || {
+            let reach = Reach::new(self.past.copy(), TaskTracker::new());
+            let catalog = Catalog::new(self.source.copy());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime.block_on(reach.first(wanted, from, &self.world.feed, &catalog)).unwrap()
+        };
+        // Searches are tasks, and its caller is one.
+        std::thread::scope(|scope| scope.spawn(find).join()).unwrap()
     }
 }
 

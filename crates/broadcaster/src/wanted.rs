@@ -189,6 +189,11 @@ impl Wanted {
         self.bindings.latest(oid).is_some_and(|choice| !choice.is_given())
     }
 
+    /// Whether it does not fit a definition that the table has or had.
+    pub(crate) fn misfits_some(&self, oid: Oid) -> bool {
+        self.bindings.misfits_some(oid)
+    }
+
     /// Binds it to a definition of a table.
     ///
     /// # Errors

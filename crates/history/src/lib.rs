@@ -74,6 +74,6 @@ pub use hole::Hole;
 pub use inspection::{Beside, History, Inspection};
 pub use last_image::{ImageReader, ImagedTables, WantedImage};
 pub use lineage::{Ancestor, Branch, BranchReason};
-pub use reader::{LatestPage, Page, PageLimits, Reader};
+pub use reader::{LatestPage, Page, PageLimits, Reader, Without};
 pub use retention::{Retention, RetentionLimits, SourceSnapshot};
 pub use walcast_postgres::ErrorClass;

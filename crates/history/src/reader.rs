@@ -22,6 +22,7 @@ use crate::kept::Kept;
 use crate::metrics as names;
 use crate::{Error, stored_relation};
 use assembly::Assembly;
+pub use definitions::Without;
 pub use latest::LatestPage;
 
 const READ: &str = "be read";

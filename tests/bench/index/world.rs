@@ -16,7 +16,7 @@ use walcast_broadcaster::{
 };
 use walcast_feed::{Barriers, Feed, FeedLimits, FeedWriter};
 use walcast_filter::{Collation, Schema};
-use walcast_history::{Acknowledged, ClientKey, KnownClient, Page, PageLimits};
+use walcast_history::{Acknowledged, ClientKey, KnownClient, Page, PageLimits, Without};
 use walcast_model::{
     Column, CommitEnd, CommitStart, Cursor, Lsn, Oid, Op, Part, PartBuilder, Relation, RelationDigest,
     RelationName, ReplicaIdentity, Seq, Snapshot, Timestamp, Transaction, Xid,
@@ -170,8 +170,8 @@ impl PastPages for Past {
         _: &'a [RelationDigest],
         from: Cursor,
         _: Cursor,
-    ) -> BoxFuture<'a, Result<Cursor, Unanswered>> {
-        Box::pin(std::future::ready(Ok(from)))
+    ) -> BoxFuture<'a, Result<Without, Unanswered>> {
+        Box::pin(std::future::ready(Ok(Without::From(from))))
     }
 
     fn page(&self, _: Cursor, _: Cursor, _: PageLimits) -> BoxFuture<'_, Result<Page, Unanswered>> {

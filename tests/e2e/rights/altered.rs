@@ -111,6 +111,15 @@ async fn a_policy_is_served_from_the_first_position_on_at_which_it_fits_by_name_
         let refused = within("a policy that does not fit is refused", LIMIT, refused).await;
         assert_eq!(refused["code"], "identity_required", "{refused}");
         assert!(!refused["message"].to_string().contains("owner"), "{refused}");
+        // Who has rows of it and is served the rest is told of it when it is given again, before any change of it.
+        let mut back = Client::connect(&daemon, &token("ann", "user")).await;
+        back.subscribe("b", pattern.clone(), Some(now)).await;
+        assert_eq!(back.until("b", "caught_up").await["type"], "caught_up", "{}", back.heard);
+        database.run("UPDATE notes SET owner = 'bob' WHERE id = 3").await;
+        database.run("ALTER TABLE notes REPLICA IDENTITY FULL; INSERT INTO notes VALUES (5, 'ann', 5)").await;
+        let refused = back.until("b", "transaction").await;
+        assert_eq!(refused["code"], "cursor_too_old", "{}", back.heard);
+        assert!(!back.heard.contains(r#""n":5"#), "{}", back.heard);
     })
     .await;
 }

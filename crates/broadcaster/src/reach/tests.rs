@@ -1,18 +1,24 @@
 //! Where a subscription is told that it can be resumed, it can be.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use futures_util::FutureExt;
 use proptest::prelude::*;
 use tokio::task::unconstrained;
+use tokio_util::task::TaskTracker;
 use walcast_filter::Filter;
 use walcast_model::{Cursor, Op, Part, Relation};
 use walcast_policy::{Grant, Rights};
 use walcast_protocol::{ErrorCode, ErrorMessage, ServerMessage};
 
 use super::{Reach, Reached};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Freshness};
 use crate::limits::Limits;
-use crate::testing::{Bench, Write, at, full, published, table, words, written};
+use crate::refusal::Refusal;
+use crate::session::{Answer, Question, Session, Step};
+use crate::testing::{Bench, Write, at, full, published, schema, table, words, written};
 
 /// A definition that a table can have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -163,9 +169,12 @@ async fn who_comes_back_to_a_pattern_does_not_lack_what_its_policy_could_not_be_
         let mut session =
             bench.session_with(&format!(r#""tables":{all},"cursor":"latest""#), &policy()).unwrap();
         assert_eq!(error(&bench.take(&mut session).0), None);
-        // What is not given as it is now keeps nobody from the rest.
-        let bench = log(memory, &changes, [Keys, Full, Full]).await;
+        // What is not given as it is now keeps nobody from the rest, until it is given again.
+        let bench = log(memory, &changes[..2], [Keys, Full, Full]).await;
         assert_eq!(ends(&bench, all, &policy(), at(20)), None);
+        let bench = log(memory, &changes, [Keys, Full, Full]).await;
+        let ended = ends(&bench, all, &policy(), at(20)).expect("an error");
+        assert_eq!((&ended.code, ended.oldest), (&ErrorCode::CursorTooOld, Some(at(40))));
     }
 }
 
@@ -174,9 +183,9 @@ async fn a_table_that_is_given_no_longer_is_not_passed_over_however_often_it_was
     use Shape::{Full, Keys};
     let (keys, whole) = (defined("f", Keys), defined("f", Full));
     let mut bench = log(1 << 20, &[(0, Keys)], [Keys, Full, Full]).await;
-    let fields = r#""tables":[{"table":"*"}],"cursor":"0/1""#;
+    let fields = r#""tables":[{"table":"*"}],"cursor":"latest""#;
     let mut session = bench.session_with(fields, &policy()).unwrap();
-    assert_eq!(words(&bench.take(&mut session).0), ["subscribed Live 0/1"]);
+    assert_eq!(words(&bench.take(&mut session).0), ["subscribed Live 0/14"]);
     let mut start = 10;
     let mut altered = async |bench: &mut Bench, relation: &Arc<Relation>| {
         start += 10;
@@ -216,6 +225,86 @@ async fn what_the_router_passed_over_while_nothing_was_given_is_not_passed_over_
     assert_eq!(error(&bench.take(&mut first).0), None);
 }
 
+/// A subscription to everything from where the first change ends, of somebody who has its row; asked for as far as the tables
+/// are to be bound.
+fn back(bench: &Bench) -> Session {
+    let mut session = bench.session_with(r#""tables":[{"table":"*"}],"cursor":"0/14""#, &policy()).unwrap();
+    assert!(matches!(session.next(), Step::Ask(Question::Tables { now: false })));
+    session.answer(Answer::Tables(Ok(Arc::new(bench.source.tables.lock().unwrap().clone()))));
+    assert!(matches!(
+        session.next(),
+        Step::Ask(Question::Schemas { freshness: Freshness::Lately, insist: false, .. })
+    ));
+    session
+}
+
+async fn alter(bench: &mut Bench, number: u64, shape: Shape) {
+    bench.source.defined.lock().unwrap().push(defined("f", shape));
+    bench.append(parts(number, &[(0, shape)]), 0).await;
+    bench.route();
+}
+
+#[tokio::test]
+async fn who_comes_back_while_a_table_is_not_given_is_given_no_more_of_it_when_it_is_again() {
+    use Shape::{Full, Keys};
+    for memory in MEMORY {
+        let mut bench = log(memory, &[(0, Full), (0, Keys)], [Keys, Full, Full]).await;
+        let mut session =
+            bench.session_with(r#""tables":[{"table":"*"}],"cursor":"0/14""#, &policy()).unwrap();
+        let (messages, _) = bench.take(&mut session);
+        assert_eq!(error(&messages), None);
+        // Others of the shape have no rows of it.
+        let mut other =
+            bench.session_with(r#""tables":[{"table":"*"}],"cursor":"latest""#, &policy()).unwrap();
+        bench.take(&mut other);
+        alter(&mut bench, 2, Full).await;
+        let (messages, _) = bench.take(&mut session);
+        assert_eq!(words(&messages), ["error cursor_too_old"]);
+        assert_eq!(error(&messages).unwrap().oldest, Some(at(40)));
+        assert_eq!(error(&bench.take(&mut other).0), None);
+        assert_eq!(ends(&bench, r#"[{"table":"*"}]"#, &policy(), at(40)), None);
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_did_not_fit_lately_is_asked_for_as_it_is_now() {
+    use Shape::{Full, Keys};
+    for memory in MEMORY {
+        let bench = log(memory, &[(0, Full), (0, Keys)], [Full; 3]).await;
+        let mut session = back(&bench);
+        let lately = [defined("f", Keys), defined("g", Full), defined("h", Full)];
+        session.answer(Answer::Schemas(Ok(lately.into_iter().map(schema).collect())));
+        let Step::Ask(Question::Schemas { tables, freshness: Freshness::Now, .. }) = session.next() else {
+            panic!("it goes on with what was");
+        };
+        assert_eq!(tables, [defined("f", Full).name().clone()]);
+        session.answer(Answer::Schemas(Ok(vec![schema(defined("f", Full))])));
+        let (messages, _) = bench.take(&mut session);
+        assert_eq!(error(&messages).expect("an error").oldest, Some(at(30)));
+    }
+}
+
+#[tokio::test]
+async fn who_comes_back_while_the_source_is_away_misses_nothing_of_what_is_given_again() {
+    use Shape::{Full, Keys};
+    for memory in MEMORY {
+        let bench = log(memory, &[(0, Full), (0, Keys), (1, Full), (0, Full)], [Full; 3]).await;
+        let mut session = back(&bench);
+        session.answer(Answer::Schemas(Err(Refusal::bad("away"))));
+        let (messages, _) = bench.take(&mut session);
+        assert_eq!(error(&messages).expect("an error").oldest, Some(at(50)));
+        // Where it is known already that it is given in another definition, nothing of it is passed over.
+        let mut other =
+            bench.session_with(r#""tables":[{"table":"*"}],"cursor":"latest""#, &policy()).unwrap();
+        bench.take(&mut other);
+        let mut session = back(&bench);
+        session.answer(Answer::Schemas(Err(Refusal::bad("away"))));
+        let (messages, _) = bench.take(&mut session);
+        assert_eq!(error(&messages).expect("an error").oldest, Some(at(30)));
+        assert!(!words(&messages).iter().any(|word| word.starts_with("transaction")), "{messages:?}");
+    }
+}
+
 /// What a reach that is kept says, of which every client asks the same.
 async fn first(reach: &Reach, bench: &Bench, from: Cursor) -> Reached {
     let session = bench.session(&format!(r#""tables":{F},"cursor":"0/1""#)).unwrap();
@@ -228,7 +317,7 @@ async fn a_thousand_clients_have_history_searched_once_and_then_only_what_is_new
     use Shape::{Full, Keys};
     let mut bench = log(1, &[(0, Full), (0, Keys), (0, Full), (0, Full)], [Full; 3]).await;
     let past = bench.past.copy();
-    let reach = Reach::new(past.clone());
+    let reach = Reach::new(past.clone(), TaskTracker::new());
     for from in [10, 1].into_iter().chain((0..1000).map(|_| 15)) {
         assert_eq!(first(&reach, &bench, at(from)).await, Reached::From(at(30)));
     }
@@ -242,6 +331,58 @@ async fn a_thousand_clients_have_history_searched_once_and_then_only_what_is_new
     let searched = past.searched.lock().unwrap().clone();
     assert_eq!(searched.len(), 2);
     assert!(searched[1].0 >= at(40), "{searched:?}");
+}
+
+#[tokio::test]
+async fn a_search_goes_on_without_those_who_asked_for_it() {
+    use Shape::{Full, Keys};
+    let bench = log(1, &[(0, Full), (0, Keys), (0, Full), (0, Full)], [Full; 3]).await;
+    let past = bench.past.copy();
+    past.hangs.send_replace(true);
+    let reach = Reach::new(past.clone(), TaskTracker::new());
+    assert!(first(&reach, &bench, at(1)).now_or_never().is_none());
+    past.hangs.send_replace(false);
+    assert_eq!(first(&reach, &bench, at(1)).await, Reached::From(at(30)));
+    assert_eq!(past.searched.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_up_is_searched_again_after_a_while_and_not_by_everybody() {
+    use Shape::{Full, Keys};
+    let bench = log(1, &[(0, Full), (0, Keys), (0, Full), (0, Full)], [Full; 3]).await;
+    let past = bench.past.copy();
+    past.gives_up.store(true, Ordering::Relaxed);
+    let reach = Reach::new(past.clone(), TaskTracker::new());
+    let later = first(&reach, &bench, at(1)).await;
+    assert!(matches!(later, Reached::From(cursor) if cursor > at(30)), "{later:?}");
+    past.gives_up.store(false, Ordering::Relaxed);
+    for _ in 0..1000 {
+        assert_eq!(first(&reach, &bench, at(1)).await, later);
+    }
+    assert_eq!(past.searched.lock().unwrap().len(), 1);
+    tokio::time::advance(Duration::from_secs(61)).await;
+    for _ in 0..1000 {
+        assert_eq!(first(&reach, &bench, at(1)).await, Reached::From(at(30)));
+    }
+    assert_eq!(past.searched.lock().unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_tables_of_a_pattern_are_asked_for_once_for_all_who_come_back() {
+    use Shape::Full;
+    let bench = log(1, &[(0, Full), (1, Full), (2, Full)], [Full; 3]).await;
+    let source = bench.source.copy();
+    let catalog = Catalog::new(source.clone());
+    let reach = Reach::new(bench.past.copy(), TaskTracker::new());
+    let session = bench.session_with(r#""tables":[{"table":"*"}],"cursor":"0/1""#, &policy()).unwrap();
+    let wanted = session.shape().wanted();
+    // Within the two seconds for which what was lately is trusted.
+    for _ in 0..500 {
+        let first = unconstrained(reach.first(wanted, at(1), &bench.world.feed, &catalog)).await;
+        assert_eq!(first.unwrap(), Reached::From(at(1)));
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    assert_eq!(source.named.load(Ordering::Relaxed), source.tables.lock().unwrap().len());
 }
 
 fn any_shape() -> impl Strategy<Value = Shape> {

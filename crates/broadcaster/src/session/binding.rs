@@ -31,6 +31,38 @@ pub(super) struct Binding {
     asked: bool,
 }
 
+/// Tables of its patterns of which the client of a session can have rows from before its cursor.
+#[derive(Debug, Default)]
+pub(super) enum Given {
+    /// It has none: it begins with an initial sync or with what is new, or nothing fits.
+    #[default]
+    None,
+    /// Those that fitted when it resumed. Sorted.
+    These(Vec<Oid>),
+    /// The source could not be asked.
+    Any,
+}
+
+impl Given {
+    fn has(&self, oid: Oid) -> bool {
+        matches!(self, Self::These(tables) if tables.binary_search(&oid).is_ok())
+    }
+
+    fn extend(&mut self, more: impl Iterator<Item = Oid>) {
+        let mut tables = match std::mem::take(self) {
+            Self::None => Vec::new(),
+            Self::These(tables) => tables,
+            Self::Any => return *self = Self::Any,
+        };
+        tables.extend(more);
+        if !tables.is_empty() {
+            tables.sort_unstable();
+            tables.shrink_to_fit();
+            *self = Self::These(tables);
+        }
+    }
+}
+
 impl Session {
     /// Binds the filters to the published tables as they are now, and goes on.
     pub(super) fn bind_before(&mut self, then: Then) {
@@ -70,7 +102,7 @@ impl Session {
         let schemas = match (schemas, &then) {
             (Ok(schemas), _) => schemas,
             // As for the list of tables: a source that is away keeps nobody from history.
-            (Err(_), Then::Resume { .. }) => return self.resume(),
+            (Err(_), Then::Resume { .. }) => return self.resume_unbound(),
             (Err(refusal), Then::Sync { .. }) => return self.refuse(refusal),
         };
         let mut failed = None;
@@ -82,10 +114,8 @@ impl Session {
         }
         let Some((schema, why)) = failed else {
             return match schemas.iter().try_for_each(|schema| self.scan(schema)) {
-                Ok(()) => {
-                    self.note_given(&schemas);
-                    self.proceed(then);
-                }
+                Ok(()) if self.note_given(&schemas) => self.proceed(then),
+                Ok(()) => {}
                 Err(refusal) => self.refuse(refusal),
             };
         };
@@ -98,30 +128,62 @@ impl Session {
         self.refuse(why.into_refusal(schema.relation().name()));
     }
 
-    /// Who resumes may have rows of tables that he is not told of before they change.
-    fn note_given(&mut self, schemas: &[Arc<Schema>]) {
+    /// Who resumes may have rows of tables that he is not told of before they change. Whether all is known of them: where
+    /// one does not fit, it has to be asked for as it is now.
+    fn note_given(&mut self, schemas: &[Arc<Schema>]) -> bool {
         if !matches!(self.start, StartAt::At(_)) {
-            return;
+            return true;
         }
         let wanted = self.shape.wanted();
-        let is_given = |relation: &&Arc<Relation>| {
-            let is_pattern =
-                wanted.of(relation.name()).is_some_and(|selection| selection.origin == Origin::Pattern);
-            is_pattern && wanted.choice(relation).is_some_and(|choice| choice.is_given())
+        let is_pattern = |relation: &&Arc<Relation>| {
+            wanted.of(relation.name()).is_some_and(|selection| selection.origin == Origin::Pattern)
         };
-        let mut given: Vec<Oid> = schemas
-            .iter()
-            .map(|schema| schema.relation())
-            .filter(is_given)
-            .map(|table| table.oid())
-            .collect();
-        given.sort_unstable();
-        self.given = given.into();
+        let relations = schemas.iter().map(|schema| schema.relation()).filter(is_pattern);
+        let is_given =
+            |relation: &&Arc<Relation>| wanted.choice(relation).is_some_and(|choice| choice.is_given());
+        let is_unfit =
+            |relation: &&Arc<Relation>| wanted.choice(relation).is_some_and(|choice| !choice.fits());
+        let given = relations.clone().filter(is_given).map(|table| table.oid());
+        let unfit: Vec<_> = relations.filter(is_unfit).map(|table| table.name().clone()).collect();
+        self.given.extend(given);
+        match &mut self.phase {
+            Phase::Binding(binding) if !unfit.is_empty() && binding.freshness == Freshness::Lately => {
+                (binding.tables, binding.freshness, binding.asked) = (unfit, Freshness::Now, false);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// Goes on without the source: of which tables there are rows cannot be said.
+    pub(super) fn resume_unbound(&mut self) {
+        let wanted = self.shape.wanted();
+        if matches!(self.start, StartAt::At(_)) && wanted.is_filtered() && wanted.key().has_wildcard() {
+            self.given = Given::Any;
+        }
+        self.resume();
     }
 
     /// Whether its client was given rows of a table, or can have been.
     pub(super) fn has_given(&self, relation: &Relation) -> bool {
-        self.told.has(relation.name()) || self.given.binary_search(&relation.oid()).is_ok()
+        matches!(self.given, Given::Any) || self.has_surely_given(relation)
+    }
+
+    fn has_surely_given(&self, relation: &Relation) -> bool {
+        self.told.has(relation.name()) || self.given.has(relation.oid())
+    }
+
+    /// Whether its client, who is to be given rows of a table, can have some of which it was not told what became: it had
+    /// them before its cursor, and changes in another definition were passed over since.
+    pub(super) fn can_have_missed(&self, relation: &Relation) -> bool {
+        let wanted = self.shape.wanted();
+        matches!(self.start, StartAt::At(_))
+            && wanted.is_filtered()
+            && !self.has_surely_given(relation)
+            && wanted
+                .of(relation.name())
+                .is_some_and(|selection| selection.is_filtered() && selection.origin == Origin::Pattern)
+            && wanted.misfits_some(relation.oid())
     }
 
     /// Counts what its client's filter makes of every change of a table. What the operator's policies make of it alone is not
@@ -169,4 +231,13 @@ pub(super) const POLICY_UNFIT: &str = "the policy for it cannot be applied to";
 pub(super) fn outlived(table: &RelationName, after: Cursor, why: &str) -> Refusal {
     let refusal = Refusal::too_old(after, after);
     Refusal { message: format!("a change of {table} before {after} has a definition that {why}"), ..refusal }
+}
+
+/// Rows of a table are given again, after changes before `after` that may have been passed over.
+pub(super) fn missed(table: &RelationName, after: Cursor) -> Refusal {
+    let refusal = Refusal::too_old(after, after);
+    let message = format!(
+        "rows of {table} are given again; changes of it before {after} can have had a definition that {POLICY_UNFIT}"
+    );
+    Refusal { message, ..refusal }
 }

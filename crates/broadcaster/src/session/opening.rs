@@ -5,7 +5,7 @@ use std::sync::Arc;
 use walcast_model::Cursor;
 use walcast_protocol::{Mode, StartAt};
 
-use super::binding::Then;
+use super::binding::{Given, Then};
 use super::streaming::Stream;
 use super::syncing::Sync;
 use super::{Phase, Question, Session, Turn, Wait, unknown_table};
@@ -95,7 +95,7 @@ impl Session {
                     Err(refusal) => self.refuse(refusal),
                 },
                 // A source that is away must not keep anybody from history. What filters need is asked for when they do.
-                (_, Err(_)) => self.resume(),
+                (_, Err(_)) => self.resume_unbound(),
             },
             // Nobody asked.
             _ => {}
@@ -170,7 +170,7 @@ impl Session {
         }
         self.world.router.listen(&self.shape);
         let mut stream = Stream::resume(cursor);
-        if !self.given.is_empty() {
+        if !matches!(self.given, Given::None) {
             stream.alone_until = self.world.router.seen();
         }
         self.phase = Phase::Streaming(stream);

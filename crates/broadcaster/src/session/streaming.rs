@@ -12,7 +12,7 @@ use walcast_history::Page;
 use walcast_model::{CommitStart, Cursor, Part, Relation, ReplicaIdentity, Seq, Transaction};
 use walcast_protocol::{Catchup, ErrorCode};
 
-use super::binding::{POLICY_UNFIT, outlived};
+use super::binding::{POLICY_UNFIT, missed, outlived};
 use super::compacted::Compacted;
 use super::{Phase, Question, Session, Turn, Wait};
 use crate::catalog::Freshness;
@@ -392,9 +392,15 @@ impl Session {
         Turn::Ask(Question::Schema { relation, freshness })
     }
 
-    /// Puts the frames of a part before everything else, and moves behind it.
+    /// Puts the frames of a part before everything else, and moves behind it; unless it gives rows of a table of which the
+    /// client can have missed changes.
     fn deliver(&mut self, encoded: &Encoded) {
         let runs = self.runs_of(encoded);
+        let mut told = runs.iter().flat_map(|run| &run.relations);
+        if let Some(relation) = told.find(|relation| self.can_have_missed(relation)) {
+            let refusal = missed(relation.name(), encoded.next);
+            return self.refuse(refusal);
+        }
         for run in runs {
             for relation in &run.relations {
                 self.tell_relation(relation);

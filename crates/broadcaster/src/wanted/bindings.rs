@@ -32,6 +32,11 @@ impl Choice {
         matches!(self, Self::Everything | Self::Rows(_))
     }
 
+    /// Whether what is taken can be told of its rows.
+    pub(crate) const fn fits(&self) -> bool {
+        !matches!(self, Self::Withheld | Self::Unfit)
+    }
+
     const fn is_unfit(&self) -> bool {
         matches!(self, Self::Unfit)
     }
@@ -70,6 +75,13 @@ impl Bindings {
         let definitions = by_table.get(&oid);
         let is_given = |choice: &Choice| choice.is_given() || choice.is_unfit();
         definitions.is_some_and(|known| known.iter().any(|(_, binding)| is_given(&binding.choice)))
+    }
+
+    /// Whether there is a definition of the table that does not fit.
+    pub(crate) fn misfits_some(&self, oid: Oid) -> bool {
+        let by_table = self.by_table.read().unwrap_or_else(PoisonError::into_inner);
+        let definitions = by_table.get(&oid);
+        definitions.is_some_and(|known| known.iter().any(|(_, binding)| !binding.choice.fits()))
     }
 
     pub(crate) fn latest(&self, oid: Oid) -> Option<Choice> {

@@ -21,7 +21,8 @@ pub(super) fn containment(subject: Subject, op: Containment, other: &Term) -> Re
         let hint = "write column @> '{\"key\": 1}', or column ? 'key'";
         type_error("this is not compared with jsonb", hint).at(other.at)
     };
-    if matches!(other.kind, TermKind::Array { .. }) {
+    // What is written by hand is no claim.
+    if matches!(other.kind, TermKind::Array { quoted: true, .. }) {
         let hint = "beside jsonb a claim is an object; compare a member of the column: column ->> 'key' = claims.name";
         return Err(type_error("a list or a single value is no document", hint).at(other.at));
     }

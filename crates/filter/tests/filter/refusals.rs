@@ -88,6 +88,9 @@ fn forms_that_filters_do_not_have_are_refused() {
         );
         assert!(!error.hint().is_empty());
     }
+    // Who writes it has no claims.
+    let hint = bound("j @> ARRAY['a']").expect_err("no document").hint().to_owned();
+    assert!(hint.contains("column @> '{") && !hint.contains("claim"), "{hint}");
     check("n = now()", Refusal::Unsupported);
     check("n = ANY (1)", Refusal::Unsupported);
     check("owner = E'a'", Refusal::Unsupported);

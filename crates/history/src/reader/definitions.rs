@@ -22,6 +22,24 @@ const CANCELED_SQLSTATE: &str = "57014";
 
 const SEARCH: &str = "be searched by definition";
 
+/// From where on no change came with some definitions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Without {
+    /// From here on, and from nowhere before it.
+    From(Cursor),
+    /// From here on; before it was not searched to the end.
+    GivenUp(Cursor),
+}
+
+impl Without {
+    /// Where none came from there on.
+    #[must_use]
+    pub const fn cursor(self) -> Cursor {
+        let (Self::From(cursor) | Self::GivenUp(cursor)) = self;
+        cursor
+    }
+}
+
 impl Reader {
     /// The definitions that changes in the history came with; there may be some among them of which no change is left.
     ///
@@ -39,8 +57,8 @@ impl Reader {
     }
 
     /// From where on, between `from` and `to`, no change came with one of these definitions: after the last transaction
-    /// that has one, or `from` when none has. What takes too long to search (3 s) counts as if its last change were one, so
-    /// that the answer may be later than it had to be, and never too early. `to` must have been stored before.
+    /// that has one, or `from` when none has. What takes too long to search (3 s) is [given up](Without::GivenUp), as if its last
+    /// change were one: the answer may be later than it had to be, and never too early. `to` must have been stored before.
     ///
     /// Cancel-safe.
     ///
@@ -51,9 +69,9 @@ impl Reader {
         definitions: &[RelationDigest],
         from: Cursor,
         to: Cursor,
-    ) -> Result<Cursor, Error> {
+    ) -> Result<Without, Error> {
         if definitions.is_empty() || from >= to {
-            return Ok(from);
+            return Ok(Without::From(from));
         }
         let digests: Vec<i64> = definitions.iter().map(|digest| digest.get()).collect();
         let mut session = self.session().await?;
@@ -62,16 +80,18 @@ impl Reader {
         let mut left = to;
         let searched = search(&transaction, &digests, (from, to), &mut left).await;
         if !matches!(&searched, Err(error) if error.sqlstate() == Some(CANCELED_SQLSTATE)) {
-            counter!(names::SEARCHES, "result" => "done").increment(1);
+            let result = if searched.is_ok() { "done" } else { "failed" };
+            counter!(names::SEARCHES, "result" => result).increment(1);
+            let found = searched?;
             transaction.rollback().await.doing(SEARCH)?;
-            return Ok(searched?.unwrap_or(from));
+            return Ok(Without::From(found.unwrap_or(from)));
         }
         counter!(names::SEARCHES, "result" => "given_up").increment(1);
         tracing::warn!(
             before = %left, seconds = SEARCH_MAX.as_secs(),
             "change_history takes too long to search: a client is told a later position than the first one that it could have"
         );
-        Ok(left.max(from))
+        Ok(Without::GivenUp(left.max(from)))
     }
 }
 

@@ -52,7 +52,8 @@ impl History {
             let definitions = self.reader.definitions().await?;
             let unfit = definitions.iter().filter(|one| one.name() == table && !access.fits(one));
             let unfit: Vec<RelationDigest> = unfit.map(|relation| relation.digest()).collect();
-            self.reader.first_without(&unfit, at, self.feed.position).await
+            let found = self.reader.first_without(&unfit, at, self.feed.position).await?;
+            Ok(found.cursor())
         };
         let from = self.judged_from.get_or_try_init(find).await.map_err(|error| Failure::history(&error))?;
         let message = format!(
