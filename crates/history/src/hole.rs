@@ -76,8 +76,10 @@ impl FeedRecord {
         reason: &str,
     ) -> Result<bool, Error> {
         const DOING: &str = "record that changes are missing";
-        // local: see the crate's documentation.
-        session.batch_execute("SET synchronous_commit = local").await.doing(DOING)?;
+        // local: see the crate's documentation. Who asks does not wait for long, and a server that waits for a lock does not
+        // notice that he has gone.
+        const SETTINGS: &str = "SET synchronous_commit = local; SET lock_timeout = '4s'";
+        session.batch_execute(SETTINGS).await.doing(DOING)?;
         let feed = self.id.as_str();
         let sql = "UPDATE walcast.feed SET hole_at = clock_timestamp(), hole_lsn = $3, hole_publication = $4, hole_reason = $5 \
                    WHERE feed_id = $1 AND writer = $2 AND hole_publication IS DISTINCT FROM $4";
