@@ -10,8 +10,12 @@ use crate::column::{get, optional_lsn, optional_timestamp, parameter};
 use crate::error::Doing;
 use crate::{Error, FeedRecord};
 
+const FORGET: &str =
+    "UPDATE walcast.feed SET hole_at = NULL, hole_lsn = NULL, hole_publication = NULL, hole_reason = NULL";
+
 /// A hole that was found in the slot's stream, kept so that all know of it who do not read the slot. Only another feed can
-/// go on, so its record goes with the feed's; or where the source's life branched before it.
+/// go on, so its record goes with the feed's; or with the life of the source that it was found in. The slot is acknowledged
+/// up to before it, so who reads that finds it again wherever it is real, also when it was forgotten.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hole {
     /// When it was recorded, by the history's clock.
@@ -43,15 +47,14 @@ impl Hole {
         }))
     }
 
-    /// Forgets a hole that lies behind `at`, where another life of the source leaves the one that it was found in.
+    /// Forgets what was found in another life of the source than the one that is read now. Where that one left it is not
+    /// compared: what is missing was written somewhere after [`complete_to`](Hole::complete_to).
     pub(crate) async fn heal(
         client: &impl GenericClient,
         feed: &FeedId,
-        at: Lsn,
     ) -> Result<(), tokio_postgres::Error> {
-        const SQL: &str = "UPDATE walcast.feed SET hole_at = NULL, hole_lsn = NULL, hole_publication = NULL, hole_reason = NULL \
-                           WHERE feed_id = $1 AND hole_lsn >= $2";
-        client.execute(SQL, &[&feed.as_str(), &parameter(at)]).await.map(drop)
+        let sql = format!("{FORGET} WHERE feed_id = $1");
+        client.execute(&sql, &[&feed.as_str()]).await.map(drop)
     }
 }
 
@@ -62,7 +65,8 @@ impl FeedRecord {
         self.hole.as_ref().filter(|hole| publications.contains(&hole.publication))
     }
 
-    /// Keeps that changes after `complete_to` are missing. What was kept before of the same publication stays as it is.
+    /// Keeps that changes after `complete_to` are missing. What was kept before of the same publication stays as it is, unless
+    /// the feed has come further since.
     /// Returns whether it is kept: it is not for a process that has not claimed the feed as `writer`.
     ///
     /// # Errors
@@ -76,11 +80,13 @@ impl FeedRecord {
         reason: &str,
     ) -> Result<bool, Error> {
         const DOING: &str = "record that changes are missing";
-        // local: see the crate's documentation.
-        session.batch_execute("SET synchronous_commit = local").await.doing(DOING)?;
+        // local: see the crate's documentation. Who asks does not wait for long, and a server that waits for a lock does not
+        // notice that he has gone.
+        const SETTINGS: &str = "SET synchronous_commit = local; SET lock_timeout = '4s'";
+        session.batch_execute(SETTINGS).await.doing(DOING)?;
         let feed = self.id.as_str();
         let sql = "UPDATE walcast.feed SET hole_at = clock_timestamp(), hole_lsn = $3, hole_publication = $4, hole_reason = $5 \
-                   WHERE feed_id = $1 AND writer = $2 AND hole_publication IS DISTINCT FROM $4";
+                   WHERE feed_id = $1 AND writer = $2 AND (hole_publication IS DISTINCT FROM $4 OR hole_lsn < $3)";
         session
             .execute(sql, &[&feed, &writer, &parameter(complete_to), &publication, &reason])
             .await
@@ -88,5 +94,20 @@ impl FeedRecord {
         let sql = "SELECT EXISTS (SELECT FROM walcast.feed WHERE feed_id = $1 AND writer = $2 AND hole_publication = $3)";
         let row = session.query_one(sql, &[&feed, &writer, &publication]).await.doing(DOING)?;
         get(&row, 0)
+    }
+
+    /// Forgets this hole, which the slot was read past without finding it again. One that was found after it stays.
+    ///
+    /// # Errors
+    /// When the history's Postgres fails.
+    pub async fn forget_hole(&mut self, session: &Session, hole: &Hole) -> Result<(), Error> {
+        let sql = format!("{FORGET} WHERE feed_id = $1 AND hole_lsn = $2 AND hole_publication = $3");
+        let (feed, at) = (self.id.as_str(), parameter(hole.complete_to));
+        session
+            .execute(&sql, &[&feed, &at, &hole.publication])
+            .await
+            .doing("forget that changes were missing")?;
+        self.hole = None;
+        Ok(())
     }
 }

@@ -98,8 +98,11 @@ impl FeedRecord {
         let transaction = builder.start().await.doing(DOING)?;
         let (at, valid_to) = (parameter(branch.at), parameter(branch.valid_to));
         let (timeline, began) = (number(branch.line.timeline), branch.line.began.map(parameter));
-        // First, so that who stores the old feed waits, and then learns that it is gone.
-        Hole::heal(&transaction, &self.id, branch.at).await.doing(DOING)?;
+        // First, so that who stores the old feed waits, and then learns that it is gone. Of a server that was only started
+        // again it is not known yet whether it lives another life.
+        if branch.reason != BranchReason::Restarted {
+            Hole::heal(&transaction, &self.id).await.doing(DOING)?;
+        }
         // A position inside a transaction is before the branch only when the whole transaction is.
         let moved = format!(
             "UPDATE walcast.feed SET feed_id = $2, timeline = $3, timeline_began = $4, server_run = $5, \

@@ -130,6 +130,8 @@ impl Replicator {
             let head = self.writer.head();
             let Err(error) = self.stream(&cancel).await else { return };
             metrics::gauge!(STREAMING).set(0.0);
+            // Before history is asked about it, which may not answer.
+            self.say_interrupted(&error);
             let error = tokio::select! {
                 () = cancel.cancelled() => return,
                 error = self.ended(error) => error,

@@ -32,7 +32,7 @@ use daemon::Daemon;
 use entrance::Entrance;
 pub(crate) use error::ServeError;
 use foundations::until_set_up;
-pub(crate) use identity::{is_of_this_life, origin};
+pub(crate) use identity::{may_have_hole, origin};
 pub(crate) use policies::{PolicyFile, describe};
 
 use crate::commands::setup::Target;

@@ -8,14 +8,14 @@ use super::client::Client;
 use super::{daemon_of, finding, ids, source, until, until_stored, walcast, write_past};
 
 /// A copy of the server's files as they are now, as a server of its own. The original goes on.
-async fn copy(cluster: &Cluster) -> Cluster {
+pub(super) async fn copy(cluster: &Cluster) -> Cluster {
     cluster.stop(StopMode::Fast).await.expect("a stop");
     let copy = cluster_builder(cluster.installation()).copy_of(cluster).start().await.expect("a copy");
     cluster.start().await.expect("a start");
     copy
 }
 
-async fn until_acknowledged(database: &TestDatabase, client: &Client) {
+pub(super) async fn until_acknowledged(database: &TestDatabase, client: &Client) {
     let sql = format!(
         "SELECT confirmed_flush_lsn >= '{}' FROM pg_replication_slots WHERE slot_name = '{}'",
         client.lsn(),

@@ -9,6 +9,7 @@ use walcast_testkit::{
 
 use super::client::Client;
 use super::promoted::{both, elsewhere, promote, standby_of, until_replayed};
+use super::restored::{copy, until_acknowledged};
 use super::{daemon_of, finding, ids, source, until_stored, walcast, write_past};
 
 const FEED: &str = "SELECT feed_id FROM walcast.feed";
@@ -242,6 +243,143 @@ async fn a_hole_in_a_life_of_the_source_that_was_left_before_it_is_over() {
         client.catch_up(&daemon.ws_url()).await.expect("it has nothing that was lost");
         assert_eq!(client.ids(), ids(&there).await);
         assert_eq!(late.catch_up(&daemon.ws_url()).await, Err("feed_changed".to_owned()));
+        assert_eq!(history.scalar(IS_KEPT).await.as_deref(), Some("f"));
+    }
+}
+
+/// It is promoted after the last thing that the feed has had, and before the publication went.
+#[tokio::test]
+async fn a_hole_that_was_written_after_the_source_s_life_was_left_is_over_wherever_the_feed_stood() {
+    for installation in installations() {
+        let (primary, database) = source(&installation).await;
+        let history = elsewhere(&installation).await;
+        database.run(&publish(&database)).await;
+        let daemon = |url: &str| {
+            let daemon = daemon_of(&database).arg("--no-manage").flag("--history-url", history.url());
+            daemon.flag("--database-url", url)
+        };
+        daemon(database.url()).start().await.terminate().await;
+        let standby = standby_of(&primary, &[]).await;
+        let url = both(&database, &primary, &standby);
+        let mut daemon = daemon(&url).start().await;
+        let mut client = Client::sync(&daemon.ws_url()).await;
+        daemon.terminate().await;
+        let here = database.session().await;
+        // Nothing that the feed is told of.
+        here.batch_execute("SELECT pg_switch_wal()").await.expect("a switch");
+        let there = TestSession::connect(&standby.url(database.name())).await;
+        until_replayed(&here, &there).await;
+        drop(there);
+        standby.stop(StopMode::Fast).await.expect("a stop");
+        // As one transaction: before 18 the one that drops it would take the feed further.
+        let drop = format!("DROP PUBLICATION {}", database.slot_name());
+        database.run(&format!("{drop}; INSERT INTO t VALUES (4, 'swallowed'); {}", publish(&database))).await;
+        daemon.restart_without_waiting();
+        history.until(IS_KEPT, "t").await;
+        daemon.terminate().await;
+        let complete_to = history.scalar("SELECT hole_lsn FROM walcast.feed").await.expect("a position");
+        primary.kill9().await.expect("an end");
+        standby.start().await.expect("a start");
+        let there = TestSession::connect(&standby.url(database.name())).await;
+        let left = format!("SELECT pg_last_wal_replay_lsn() > '{complete_to}'");
+        assert_eq!(there.scalar(&left).await.as_deref(), Some("t"), "not what this test is about");
+        promote(&there).await;
+        write_past(&there, 100).await;
+        let rest = ["doctor", "--json", "--no-manage", "--history-url", history.url()];
+        assert_eq!(finding(&walcast(&database, &url, &rest), "feed_hole"), None);
+        daemon.restart().await;
+        client.catch_up(&daemon.ws_url()).await.expect("nothing is missing");
+        assert_eq!(client.ids(), ids(&there).await);
+        assert_eq!(history.scalar(IS_KEPT).await.as_deref(), Some("f"));
+    }
+}
+
+/// The files of the source from before the publication went are back, and applications have written past the feed's
+/// position: only what the slot sends again shows that they live another life.
+#[tokio::test]
+async fn a_hole_that_a_restore_has_undone_neither_ends_a_daemon_nor_starts_its_feed_over() {
+    for (installation, on_hole) in
+        installations().into_iter().flat_map(|found| [(found.clone(), "stop"), (found, "start-over")])
+    {
+        let (cluster, database) = source(&installation).await;
+        let history = elsewhere(&installation).await;
+        database.run(&publish(&database)).await;
+        let daemon = |url: &str| {
+            let daemon = daemon_of(&database).arg("--no-manage").flag("--history-url", history.url());
+            daemon.flag("--database-url", url)
+        };
+        let mut before = daemon(database.url()).start().await;
+        database.run("INSERT INTO t VALUES (2, 'b')").await;
+        let mut early = Client::sync(&before.ws_url()).await;
+        database.run("INSERT INTO t VALUES (3, 'c')").await;
+        let mut last = early.clone();
+        last.catch_up(&before.ws_url()).await.unwrap();
+        until_acknowledged(&database, &last).await;
+        let restored = copy(&cluster).await;
+        before.until_log("the server was started again, and has what it had").await;
+        database.run("INSERT INTO t VALUES (4, 'of the other life')").await;
+        let mut late = last.clone();
+        late.catch_up(&before.ws_url()).await.unwrap();
+        until_stored(history.url(), &late).await;
+        write_unpublished(&database, 5).await;
+        history.until(IS_KEPT, "t").await;
+        before.terminate().await;
+        cluster.stop(StopMode::Fast).await.unwrap();
+
+        let url = restored.url(database.name());
+        let there = TestSession::connect(&url).await;
+        write_past(&there, 100).await;
+        let after = daemon(&url).flag("--on-hole", on_hole).start().await;
+        early.catch_up(&after.ws_url()).await.expect("all that it has is there");
+        assert_eq!(early.ids(), ids(&there).await, "{on_hole}");
+        assert_eq!(late.catch_up(&after.ws_url()).await, Err("feed_changed".to_owned()));
+        assert_eq!(history.scalar(IS_KEPT).await.as_deref(), Some("f"));
+        let log = after.log();
+        assert!(!log.iter().any(|line| line.contains("the feed is started over")), "{log:#?}");
+        let undone = history.scalar("SELECT count(*) FROM walcast.lost_change").await;
+        assert_eq!(undone.as_deref(), Some("1"), "history has the rest: {log:#?}");
+    }
+}
+
+/// A source that was started again while nobody watched is not proven: its slot says whether anything is missing.
+#[tokio::test]
+async fn after_a_start_of_the_source_the_slot_is_read_before_a_hole_counts() {
+    for installation in installations() {
+        let (cluster, database) = source(&installation).await;
+        let history = elsewhere(&installation).await;
+        database.run(&publish(&database)).await;
+        let daemon = |on_hole: &str| {
+            let daemon = daemon_of(&database).arg("--no-manage").flag("--history-url", history.url());
+            daemon.flag("--on-hole", on_hole)
+        };
+        let mut is_told = daemon("stop").start().await;
+        let mut client = Client::sync(&is_told.ws_url()).await;
+        is_told.terminate().await;
+        // As a restore leaves it that undid nothing else.
+        history
+            .run(&format!(
+                "UPDATE walcast.feed SET hole_at = now(), hole_lsn = position_lsn, hole_publication = '{}', hole_reason = 'x'",
+                database.slot_name()
+            ))
+            .await;
+        cluster.restart(StopMode::Fast).await.unwrap();
+        is_told.restart().await;
+        history.until(IS_KEPT, "f").await;
+        database.run("INSERT INTO t VALUES (2, 'b')").await;
+        client.catch_up(&is_told.ws_url()).await.expect("nothing is missing");
+        assert_eq!(client.ids(), [1, 2]);
+
+        write_unpublished(&database, 3).await;
+        history.until(IS_KEPT, "t").await;
+        is_told.terminate().await;
+        cluster.restart(StopMode::Fast).await.unwrap();
+        is_told.restart_without_waiting();
+        is_told.until_metric("walcast_feed_hole", 1.0).await;
+        assert_eq!(history.scalar(IS_KEPT).await.as_deref(), Some("t"));
+        is_told.terminate().await;
+        let over = daemon("start-over").start().await;
+        over.until_log("the feed is started over").await;
+        assert_eq!(Client::sync(&over.ws_url()).await.ids(), [1, 2, 3]);
         assert_eq!(history.scalar(IS_KEPT).await.as_deref(), Some("f"));
     }
 }

@@ -54,19 +54,43 @@ async fn it_is_kept_once_by_the_process_that_has_the_feed_and_goes_with_it() {
 }
 
 #[tokio::test]
-async fn it_is_no_part_of_another_life_of_the_source_that_began_before_it() {
+async fn it_is_no_part_of_another_life_of_the_source_wherever_that_began() {
     let line = Line { timeline: 2, began: Some(AT), server_run: Some(8) };
     let branch = |at, reason| Branch { at, valid_to: at, line, reason };
-    for (at, is_there) in
-        [(Lsn::MAX, true), (Lsn::new(AT.get() + 1), true), (AT, false), (Lsn::new(START), false)]
-    {
+    let (before, behind) = (Lsn::new(START), Lsn::new(AT.get() + 1));
+    for (at, reason, is_there) in [
+        (before, BranchReason::Promoted, false),
+        // The change that is missing was written after this.
+        (behind, BranchReason::Promoted, false),
+        (behind, BranchReason::Differs, false),
+        (Lsn::MAX, BranchReason::WentBack, false),
+        // It may live the same life.
+        (Lsn::MAX, BranchReason::Restarted, true),
+    ] {
         let world = World::create(shared_cluster().await).await;
         let mut session = connect(&world.database).await;
         let record = with_hole(&world, &session).await;
-        let (next, _) = record.branch(&mut session, branch(at, BranchReason::Promoted)).await.unwrap();
-        assert_eq!(next.hole, record.hole.filter(|_| is_there), "{at}");
+        let (next, _) = record.branch(&mut session, branch(at, reason)).await.unwrap();
+        assert_eq!(next.hole, record.hole.filter(|_| is_there), "{at} {reason:?}");
         assert_eq!(world.record().await, next);
     }
+}
+
+/// The daemon that has read the slot past it forgets it; not what was found meanwhile.
+#[tokio::test]
+async fn it_is_forgotten_when_the_slot_was_read_past_it_and_one_that_was_found_since_is_not() {
+    let world = World::create(shared_cluster().await).await;
+    let session = connect(&world.database).await;
+    let mut record = with_hole(&world, &session).await;
+    let hole = record.hole.clone().expect("a hole");
+    let later = Lsn::new(AT.get() + 8);
+    assert!(record.keep_hole(&session, WRITER, later, "walcast", "again").await.unwrap());
+    record.forget_hole(&session, &hole).await.unwrap();
+    let found = world.record().await.hole.expect("the later one");
+    assert_eq!((found.complete_to, found.reason.as_str()), (later, "again"));
+    record.forget_hole(&session, &found).await.unwrap();
+    assert_eq!(record.hole, None);
+    assert_eq!(world.record().await.hole, None);
 }
 
 /// `walcast status` shows a history that no walcast of this version has come to yet.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use walcast_feed::SourceState;
 use walcast_postgres::ErrorClass;
@@ -10,6 +11,10 @@ use super::Replicator;
 use super::keeper::{FeedEnd, LastingHole, Tenure};
 use crate::error::Error;
 use crate::metrics::{HOLE, INTERRUPTIONS_TOTAL};
+
+/// How long history is waited for with each question about the end of a stream: as long the slot is not tried again. After
+/// that it counts as a history that does not answer, and is asked again with the next end.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Why the feed cannot go on. What fails meanwhile is no news, and its remedy no help.
 #[derive(Debug)]
@@ -47,12 +52,12 @@ impl Replicator {
         let is_doubtful = self.has_held && (error.is_hole() || self.hole.is_some());
         let Some(keeper) = self.settings.keeper.clone().filter(|_| is_doubtful) else { return error };
         let slot = self.settings.slot.clone();
-        let other = match keeper.tenure().await {
+        let other = match answered(keeper.tenure()).await {
             Ok(Tenure::Own) => return error,
             Ok(Tenure::BeingSetUp) => Error::BeingSetUp { slot },
             Ok(Tenure::Over) => Error::Overtaken { slot },
             Err(reason) => {
-                tracing::debug!(reason, "whose the feed is is not known");
+                tracing::warn!(error = reason, "history does not say whose the feed is; asking again");
                 return error;
             }
         };
@@ -80,7 +85,7 @@ impl Replicator {
         let Some(keeper) = self.settings.keeper.clone() else { return };
         let Some(known) = self.hole.as_mut() else { return };
         let Some(hole) = known.unkept.clone() else { return };
-        match keeper.keep_hole(hole).await {
+        match answered(keeper.keep_hole(hole)).await {
             Ok(()) => known.unkept = None,
             Err(reason) => tracing::warn!(
                 error = reason,
@@ -107,17 +112,30 @@ impl Replicator {
         }
     }
 
-    /// Says that the slot does not stream, and tries again after `wait`.
-    pub(super) fn interrupted(&mut self, error: &Error, wait: Duration) {
-        self.away_since.get_or_insert_with(Instant::now);
-        metrics::counter!(INTERRUPTIONS_TOTAL).increment(1);
-        let slot = &self.settings.slot;
-        let (reason, hint) = match &self.hole {
+    /// Says that the slot does not stream, before it is known what that means for the feed. What is to be done about a
+    /// hole is said only by who has the feed.
+    pub(super) fn say_interrupted(&self, error: &Error) {
+        let (reason, hint) = self.told(error);
+        let is_judged = !error.is_hole() || self.hole.is_some() || self.settings.keeper.is_none();
+        self.writer.set_source(SourceState::Interrupted { reason, hint: hint.filter(|_| is_judged) });
+    }
+
+    /// What people are told: why the slot does not stream, and what to do about it.
+    fn told(&self, error: &Error) -> (String, Option<String>) {
+        match &self.hole {
             Some(known) if !error.is_hole() => {
                 (format!("{}; and now: {error}", known.reason), known.hint.clone())
             }
             _ => (error.to_string(), error.hint()),
-        };
+        }
+    }
+
+    /// Says that the slot does not stream, and tries again after `wait`.
+    pub(super) fn interrupted(&mut self, error: &Error, wait: Duration) {
+        self.away_since.get_or_insert_with(Instant::now);
+        metrics::counter!(INTERRUPTIONS_TOTAL).increment(1);
+        let (reason, hint) = self.told(error);
+        let slot = &self.settings.slot;
         match error.class() {
             ErrorClass::Transient => {
                 tracing::warn!(
@@ -138,4 +156,10 @@ impl Replicator {
         }
         self.writer.set_source(SourceState::Interrupted { reason, hint });
     }
+}
+
+/// What history answers, if it does in time.
+async fn answered<T>(answer: BoxFuture<'static, Result<T, String>>) -> Result<T, String> {
+    let late = |_| Err(format!("history does not answer within {ANSWER_WAIT_MAX:?}"));
+    tokio::time::timeout(ANSWER_WAIT_MAX, answer).await.unwrap_or_else(late)
 }

@@ -1,11 +1,13 @@
 //! A server that was started again is compared with what history has of it.
 
+use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
-use walcast_feed::Read;
+use walcast_feed::{Read, SourceState};
 use walcast_model::{Cursor, Lsn, Transaction};
 use walcast_replication::identity::Origin;
 use walcast_replication::{FeedEnd, Keeper, LastingHole, StoredTransactions, Tenure};
@@ -17,6 +19,8 @@ use crate::source::{Options, Source};
 struct History {
     kept: Mutex<Result<StoredTransactions, String>>,
     told: watch::Sender<Vec<String>>,
+    /// Whether questions about the end of a stream are never answered.
+    is_silent: AtomicBool,
 }
 
 impl History {
@@ -31,6 +35,10 @@ impl History {
             .await
             .unwrap()
             .clone()
+    }
+
+    fn answer<T: Send + 'static>(&self, answer: Result<T, String>) -> BoxFuture<'static, Result<T, String>> {
+        if self.is_silent.load(Ordering::Relaxed) { pending().boxed() } else { async { answer }.boxed() }
     }
 }
 
@@ -55,11 +63,11 @@ impl Keeper for History {
     fn keep_hole(&self, hole: LastingHole) -> BoxFuture<'static, Result<(), String>> {
         self.told.send_modify(|told| told.push(format!("keep: {} {}", hole.publication, hole.reason)));
         let kept = self.kept.lock().unwrap().as_ref().map(drop).map_err(Clone::clone);
-        async { kept }.boxed()
+        self.answer(kept)
     }
 
     fn tenure(&self) -> BoxFuture<'static, Result<Tenure, String>> {
-        async { Ok(Tenure::Own) }.boxed()
+        self.answer(Ok(Tenure::Own))
     }
 
     fn ended(&self, end: FeedEnd) {
@@ -69,8 +77,11 @@ impl Keeper for History {
 
 /// A source of which history has stored four transactions, none of them acknowledged, and the four.
 async fn stored(cluster: &walcast_testkit::Cluster) -> (Source, Arc<History>, Vec<Transaction>) {
-    let history =
-        Arc::new(History { kept: Mutex::new(Err("it is away".to_owned())), told: watch::Sender::default() });
+    let history = Arc::new(History {
+        kept: Mutex::new(Err("it is away".to_owned())),
+        told: watch::Sender::default(),
+        is_silent: AtomicBool::new(false),
+    });
     let options = Options { keeper: Some(Arc::clone(&history) as Arc<dyn Keeper>), ..Options::default() };
     let mut source = Source::with(cluster, "CREATE TABLE t (id int PRIMARY KEY)", options).await;
     for id in 0..4 {
@@ -120,7 +131,7 @@ async fn a_history_that_is_away_is_not_called_an_error_of_the_source() {
     source
         .until_source(
             "why it does not stream",
-            |state| matches!(state, walcast_feed::SourceState::Interrupted { reason, .. } if reason == away),
+            |state| matches!(state, SourceState::Interrupted { reason, .. } if reason == away),
         )
         .await;
     history.keeps(&all, Lsn::ZERO);
@@ -153,4 +164,31 @@ async fn a_hole_in_the_stream_is_kept_as_soon_as_history_is_there() {
         let kept: Vec<_> = told[known..].iter().filter(|told| told.starts_with("keep: ")).collect();
         assert!(kept.len() <= 1 && *told.last().unwrap() == hole, "{told:?}");
     }
+}
+
+/// A lock on the feed's record, or a host that drops packets: neither may hide that the source does not stream.
+#[tokio::test]
+async fn a_history_that_never_answers_hides_no_interruption_and_keeps_no_slot_from_being_tried_again() {
+    let installation = installations().pop().expect("a Postgres");
+    let cluster = own_cluster(&installation).await;
+    let (source, history, _) = stored(&cluster).await;
+    history.is_silent.store(true, Ordering::Relaxed);
+    for sql in ["DROP PUBLICATION feed", "INSERT INTO t VALUES (9)", "CREATE PUBLICATION feed FOR TABLE t"] {
+        source.database.run(sql).await;
+    }
+    let interrupted = |state: &SourceState| matches!(state, SourceState::Interrupted { .. });
+    let state = source.until_source("that it does not stream", interrupted).await;
+    assert_eq!(history.told.borrow()[1..], [] as [String; 0], "{state:?}");
+    let hole = format!("{:?}", FeedEnd::Hole);
+    let told = history.until_told(4).await;
+    assert!(told[1].starts_with("keep: feed "), "{told:?}");
+    assert_eq!([&told[2], &told[3]], [&hole, &told[1]], "not tried again");
+    let told_what_to_do =
+        |state: &SourceState| matches!(state, SourceState::Interrupted { hint: Some(_), .. });
+    source.until_source("what is to be done", told_what_to_do).await;
+    history.is_silent.store(false, Ordering::Relaxed);
+    history.keeps(&[], Lsn::ZERO);
+    let known = history.told.borrow().len();
+    let told = history.until_told(known + 2).await;
+    assert_eq!(told.last(), Some(&hole), "{told:?}");
 }

@@ -28,11 +28,8 @@ pub(super) async fn until_set_up(
 ) -> Result<Settled, SetupError> {
     let (mut setup, mut standby) =
         (Backoff::new(PAUSE_MIN, SETUP_PAUSE_MAX), Backoff::new(PAUSE_MIN, STANDBY_PAUSE_MAX));
-    let has_hole = |feed: &FeedRecord| again.and_then(|again| again.of(feed)) == Some(Why::Hole);
-    let start_over = match settings.on_hole {
-        OnHole::Stop => StartOver::Never,
-        OnHole::StartOver => StartOver::OnHole(&has_hole),
-    };
+    // A feed whose record has a hole.
+    let mut incomplete: Option<FeedRecord> = None;
     // Who has the slot is said once: a spare waits for days.
     let mut said = String::new();
     // What each try finds again too, and what is said by who looks after the publications.
@@ -43,13 +40,31 @@ pub(super) async fn until_set_up(
         }
     };
     loop {
+        let has_hole = |feed: &FeedRecord| {
+            let is_recorded = |found: &FeedRecord| found.id == feed.id && found.hole == feed.hole;
+            again.and_then(|again| again.of(feed)) == Some(Why::Hole)
+                || incomplete.as_ref().is_some_and(is_recorded)
+        };
+        let start_over = match settings.on_hole {
+            OnHole::Stop => StartOver::Unread,
+            OnHole::StartOver => StartOver::OnHole(&has_hole),
+        };
         let prepared = async {
             require_free_slot(target).await?;
             let record = prepare(target, start_over, &mut note).await?;
             identity::settle(target, record, again).await
         };
         let error = match prepared.await {
-            Ok(settled) => return Ok(settled),
+            Ok(settled) => {
+                let Some(hole) = settled.hole(target) else { return Ok(settled) };
+                let error = SetupError::Hole(hole.clone());
+                if settings.on_hole == OnHole::Stop {
+                    return Err(error);
+                }
+                tracing::error!(%error, "changes are missing, or may be");
+                incomplete = Some(settled.record);
+                continue;
+            }
             Err(error) if error.class() == ErrorClass::Transient || is_overtaken(&error) => error,
             Err(error) => return Err(error),
         };

@@ -50,6 +50,16 @@ pub(super) struct Unproven {
     /// Where the feed was then.
     from: Lsn,
     line: Line,
+    /// What the slot is read past, if it is no part of the life that the server lives now.
+    hole: Option<Hole>,
+}
+
+impl Settled {
+    /// The hole for which this feed cannot be served: what a server that is still to prove itself lacks is shown by its slot.
+    pub(super) fn hole(&self, target: &Target) -> Option<&Hole> {
+        let is_read_again = self.unproven.as_ref().is_some_and(|unproven| unproven.hole.is_some());
+        self.record.hole_with(&target.publication.names()).filter(|_| !is_read_again)
+    }
 }
 
 /// What a record says of its source.
@@ -62,13 +72,13 @@ pub(crate) fn origin(record: &FeedRecord) -> Origin {
     }
 }
 
-/// Whether what is missing was written in the life that the source lives now. Where that left the other one before, the
-/// feed is continued from there, and lacks nothing.
-pub(crate) fn is_of_this_life(hole: &Hole, record: &FeedRecord, standing: &Standing) -> bool {
+/// Whether what the record says to be missing may be so in the life that the source lives now. Where that is another one the
+/// feed is continued, and what is missing in that one too is found again.
+pub(crate) fn may_have_hole(record: &FeedRecord, standing: &Standing) -> bool {
     match identity::judge(&origin(record), standing, record.position) {
-        Ok(Continuity::Promoted { at }) => hole.complete_to < at,
-        Ok(Continuity::WentBack { .. }) => false,
-        // Also when it is another server altogether, which is said by others.
+        Ok(Continuity::Promoted { .. } | Continuity::WentBack { .. }) => false,
+        // Which life a server lives that was started again is shown by its slot alone. Also when it is another server
+        // altogether, which is said by others.
         Ok(Continuity::Unbroken | Continuity::Restarted) | Err(_) => true,
     }
 }
@@ -106,7 +116,10 @@ pub(super) async fn settle(
     match branch(target, &record, &standing, continuity, why).await? {
         Some(branch) => {
             if branch.reason == BranchReason::Restarted {
-                unproven = Some(Unproven { from: record.position.lsn(), line: line(&found) });
+                let from = record.position.lsn();
+                let hole = record.hole_with(&target.publication.names()).cloned();
+                let hole = hole.filter(|hole| hole.complete_to >= from);
+                unproven = Some(Unproven { from, line: line(&found), hole });
             }
             record = continued(&mut history, &record, branch).await?;
         }
@@ -209,6 +222,10 @@ pub(super) async fn prove(
                 FeedRecord::narrow(&session, first).await?;
                 lineage.narrow(first.into());
             }
+            if let Some(hole) = &unproven.hole {
+                record.forget_hole(&session, hole).await?;
+            }
+            // Last: what is left then counts for a server that has proven itself.
             record.adopt(&session, unproven.line).await?;
             Ok::<_, SetupError>(())
         };

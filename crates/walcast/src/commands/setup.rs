@@ -37,7 +37,7 @@ pub(crate) use publications::published;
 pub(crate) use wal_limit::wal_limit_note;
 
 use super::doctor::Finding;
-use crate::app::is_of_this_life;
+use crate::app::may_have_hole;
 use crate::settings::ServeSettings;
 
 /// The name of setup's sessions in `pg_stat_activity`.
@@ -103,9 +103,13 @@ impl Note {
 pub(crate) enum StartOver<'a> {
     /// It goes on, or what is in the way is said.
     Never,
+    /// The same, for who is to read the slot: a hole that is recorded is for him to judge, who finds out whether it is of the
+    /// life that the source lives now.
+    Unread,
     /// Whatever its state; a slot that no feed is known for goes too.
     Always,
-    /// If it has a hole: its slot or its record shows that, or this says of the feed that is there that one was found in it.
+    /// As [`Unread`](Self::Unread), but given up if it has a hole: its slot shows that, or this says of the feed that is there
+    /// that one was found in it.
     OnHole(&'a (dyn Fn(&FeedRecord) -> bool + Sync)),
 }
 
@@ -125,7 +129,7 @@ pub(crate) async fn prepare(
     setup_lock::take(&history).await?;
     let feed = if has_schema { FeedRecord::load(&history, &target.slot.name).await? } else { None };
     let is_over = match start_over {
-        StartOver::Never => false,
+        StartOver::Never | StartOver::Unread => false,
         StartOver::Always => true,
         StartOver::OnHole(was_found) => feed.as_ref().is_some_and(was_found),
     };
@@ -147,7 +151,8 @@ pub(crate) async fn prepare(
     say_unreadable(&source, &target.publication, say).await?;
     let mut gives_up = is_over;
     if let Some(feed) = feed {
-        match go_on(target, &history, &source, feed, &database, say).await {
+        let is_judged = matches!(start_over, StartOver::Never);
+        match go_on(target, &history, &source, feed, is_judged, &database, say).await {
             Err(error) if error.is_hole() && matches!(start_over, StartOver::OnHole(_)) => {
                 tracing::error!(%error, "changes are missing, or may be");
                 gives_up = true;
@@ -196,12 +201,14 @@ pub(crate) async fn prepare(
     }
 }
 
-/// Goes on with a feed that is there, as far as its slot has all that it lacks.
+/// Goes on with a feed that is there, as far as its slot has all that it lacks; if that `is_judged`, as far as its record
+/// has no hole.
 async fn go_on(
     target: &Target,
     history: &Session,
     source: &Session,
     feed: FeedRecord,
+    is_judged: bool,
     database: &str,
     say: &mut (dyn FnMut(Note) + Send),
 ) -> Result<FeedRecord, SetupError> {
@@ -211,11 +218,11 @@ async fn go_on(
     let gone = walcast_history::Error::FeedGone { feed: feed.id.clone() };
     let feed = FeedRecord::load(history, &feed.slot).await?.filter(|now| now.id == feed.id).ok_or(gone)?;
     slot::check(facts.as_ref(), &feed.slot, database, feed.position)?;
-    if let Some(hole) = feed.hole_with(&target.publication.names()) {
+    if let Some(hole) = feed.hole_with(&target.publication.names()).filter(|_| is_judged) {
         let settings = ReplicationSettings::default();
         let connecting = ReplicationConnection::connect(&target.source, APPLICATION_NAME, &settings);
         let standing = Box::pin(connecting).await?.standing().await?;
-        if is_of_this_life(hole, &feed, &standing) {
+        if may_have_hole(&feed, &standing) {
             return Err(SetupError::Hole(hole.clone()));
         }
     }

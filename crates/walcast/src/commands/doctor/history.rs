@@ -9,7 +9,7 @@ use super::finding::Finding;
 use super::fix::Fix;
 use super::slot::StoredFeed;
 use super::{Target, connection_finding, size, unanswered};
-use crate::app::{is_of_this_life, origin};
+use crate::app::{may_have_hole, origin};
 
 /// What was found at the history's Postgres.
 #[derive(Debug)]
@@ -172,7 +172,7 @@ impl HistoryFacts {
     pub(super) fn hole_finding(&self, standing: Option<&Standing>) -> Option<Finding> {
         let feed = self.answer.as_ref().ok()?.feed.as_ref()?;
         let hole = feed.hole_with(&self.publications)?;
-        let is_there = standing.is_none_or(|standing| is_of_this_life(hole, feed, standing));
+        let is_there = standing.is_none_or(|standing| may_have_hole(feed, standing));
         is_there.then(|| Finding::error("feed_hole", hole.to_string(), START_OVER))
     }
 
