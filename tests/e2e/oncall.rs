@@ -3,7 +3,7 @@
 use serde_json::json;
 use walcast_testkit::{
     Cluster, Daemon, DaemonBuilder, Installation, StopMode, TestDatabase, cluster_builder, installations,
-    shared_cluster,
+    shared_cluster, shared_cluster_of,
 };
 
 use crate::observer::Observer;
@@ -51,6 +51,30 @@ async fn status_does_not_show_the_daemon_of_another_feed_as_ones_own() {
         assert_eq!(report["same_feed"], json!(false), "{report}");
     }
     walcast(&other, &["teardown", "--yes"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_says_that_a_slot_that_nobody_reads_is_past_what_history_has() {
+    for installation in installations() {
+        let cluster = shared_cluster_of(&installation).await;
+        let database = TestDatabase::create(cluster).await;
+        database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
+        let mut daemon = Daemon::of(&database).start().await;
+        let address = format!("127.0.0.1:{}", daemon.port());
+        daemon.terminate().await;
+        let status = || walcast(&database, &["status", "--json", "--daemon", &address]);
+        let report = &lines(&status())[0];
+        assert_eq!(report["problems"], json!([]), "{report}");
+        let slot = database.slot_name();
+        let advance = format!("SELECT pg_replication_slot_advance('{slot}', pg_current_wal_lsn())");
+        database.run(&format!("INSERT INTO t VALUES (1); {advance}")).await;
+        let after = status();
+        let report = &lines(&after)[0];
+        let problems = report["problems"].to_string();
+        assert!(problems.contains("past what history has"), "{report}");
+        assert!(problems.contains("walcast setup --start-over --yes"), "{report}");
+        assert_eq!(after.status.code(), Some(1));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

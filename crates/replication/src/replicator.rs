@@ -158,8 +158,7 @@ impl Replicator {
         let feedback = link.stream.feedback();
         let mut _forwarding =
             link.compared.is_none().then(|| forward(self.acknowledged.clone(), feedback.clone()));
-        self.writer.set_source(SourceState::Streaming);
-        metrics::gauge!(STREAMING).set(1.0);
+        // A server streams before it says that something is missing.
         if self.hole.is_none() {
             self.streams();
         }
@@ -241,6 +240,8 @@ impl Replicator {
 
     /// The feed goes on.
     fn streams(&mut self) {
+        self.writer.set_source(SourceState::Streaming);
+        metrics::gauge!(STREAMING).set(1.0);
         self.hole = None;
         metrics::gauge!(HOLE).set(0.0);
         let again = self.away_since.take().map(|since| format!(" again, after {:.1?}", since.elapsed()));
@@ -269,7 +270,6 @@ impl Replicator {
         }
         if let Some(reached) = reached {
             self.writer.advance(reached);
-            // A server streams before it says that something is missing.
             if self.hole.as_ref().is_some_and(KnownHole::may_pass) && reached > self.reached {
                 self.streams();
             }

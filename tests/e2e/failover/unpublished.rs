@@ -11,6 +11,7 @@ use super::client::Client;
 use super::promoted::{both, elsewhere, promote, standby_of, until_replayed};
 use super::restored::{copy, until_acknowledged};
 use super::{daemon_of, finding, ids, source, until_stored, walcast, write_past};
+use crate::observer::{open, receive};
 
 const FEED: &str = "SELECT feed_id FROM walcast.feed";
 const IS_KEPT: &str = "SELECT hole_at IS NOT NULL FROM walcast.feed";
@@ -100,6 +101,37 @@ async fn a_hole_that_only_the_slot_shows_is_said_by_all_who_do_not_read_it_until
         assert_eq!(database.scalar(IS_KEPT).await.as_deref(), Some("f"));
         let client = Client::sync(&daemon.ws_url()).await;
         assert_eq!(client.ids(), [2]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_hole_is_in_sight_nobody_is_told_that_the_source_streams() {
+    const INTERRUPTIONS: &str = "walcast_replication_interruptions_total";
+    for_each_version(async |cluster| {
+        let database = published(cluster).await;
+        let daemon = daemon_of(&database).arg("--no-manage").start().await;
+        let (mut socket, _) = open(&daemon.ws_url()).await;
+        write_unpublished(&database, 2).await;
+        daemon.until_metric("walcast_feed_hole", 1.0).await;
+        let told = tokio::spawn(async move {
+            let mut told = Vec::new();
+            while let Some(message) = receive(&mut socket).await {
+                if message["type"] == "status" {
+                    told.push(message["state"].as_str().unwrap_or_default().to_owned());
+                }
+            }
+            told
+        });
+        let before = daemon.metric(INTERRUPTIONS).await.unwrap_or_default();
+        // It tries the slot again, which streams until the server says what is missing.
+        daemon.until_metric(INTERRUPTIONS, before + 4.0).await;
+        let mut daemon = daemon;
+        daemon.terminate().await;
+        let told = told.await.expect("what was told");
+        let since = told.iter().skip_while(|state| *state != "interrupted");
+        assert!(since.clone().next().is_some(), "{told:?}");
+        assert!(since.clone().all(|state| state == "interrupted"), "{told:?}");
     })
     .await;
 }

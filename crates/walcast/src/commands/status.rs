@@ -126,12 +126,12 @@ enum Past {
 impl Status {
     /// Asks all three at once; each may be away. `listen`: where `walcast serve` listens.
     pub(crate) async fn gather(target: &Target, listen: &str, wal_budget: Option<u64>) -> Self {
-        let past = History::new(Pool::new(target.history.clone(), APPLICATION_NAME, 1));
+        let past_of = History::new(Pool::new(target.history.clone(), APPLICATION_NAME, 1));
         // Boxed: connecting is large.
         let (daemon, source, history) = tokio::join!(
             Box::pin(Daemon::ask(listen)),
             Box::pin(Self::slot(target, wal_budget)),
-            Box::pin(past.inspect())
+            Box::pin(past_of.inspect())
         );
         let mut status = Self { database: target.source.to_string(), daemon, ..Self::default() };
         let (no_source, no_history) = if target.source == target.history {
@@ -159,6 +159,12 @@ impl Status {
                 Past::Unknown
             }
         };
+        // What the last walcast stored before it let go of the slot may have come after history was asked.
+        if slot.as_ref().is_some_and(|slot| slot.is_ahead_of(status.stored))
+            && let Ok(inspection) = Box::pin(past_of.inspect()).await
+        {
+            status.stored = inspection.feed.map(|feed| feed.position).or(status.stored);
+        }
         match (slot, past) {
             (Some(slot), past) => status.check_slot(&slot, past),
             (None, Past::Empty(what)) => status.problems.push(format!("{what}: run walcast setup")),
@@ -233,8 +239,8 @@ impl Status {
         });
     }
 
-    /// Whether the feed can go on from the slot, as far as that is certain: slot and history were not asked at one moment,
-    /// so the slot may well look as if it were past what history has.
+    /// Whether the feed can go on from the slot, as far as that is certain: slot and history are not asked at one moment, so
+    /// a slot that is read may well look as if it were past what history has.
     fn check_slot(&mut self, found: &Slot, past: Past) {
         let (facts, name) = (found.facts.as_ref(), &found.name);
         if facts.is_none() && self.feed.is_none() {
@@ -265,7 +271,8 @@ impl Status {
             (_, Past::Empty(what)) => self.problems.push(format!(
                 "slot {name:?} exists, and {what}: name the history that has its feed with --history-url, or {START_OVER}"
             )),
-            (Ok(()) | Err(Error::SlotAhead { .. } | Error::SlotInUse { .. }), _) => {}
+            (Ok(()) | Err(Error::SlotInUse { .. }), _) => {}
+            (Err(Error::SlotAhead { .. }), _) if facts.is_some_and(|facts| facts.active_pid.is_some()) => {}
             (Err(error), _) => {
                 self.has_hole = error.is_hole();
                 self.problems.add("", error.to_string(), error.hint());

@@ -65,6 +65,12 @@ impl Slot {
         Some(self.end.bytes_since(confirmed))
     }
 
+    /// Whether it was acknowledged past what is stored, if that is known.
+    pub(crate) fn is_ahead_of(&self, stored: Option<Cursor>) -> bool {
+        let acknowledged = self.facts.as_ref().and_then(|facts| facts.confirmed_flush);
+        acknowledged.zip(stored).is_some_and(|(acknowledged, stored)| acknowledged > stored.lsn())
+    }
+
     /// What it means for the feed.
     pub(crate) fn findings(&self, feed: StoredFeed) -> Vec<Finding> {
         let name = &self.name;
