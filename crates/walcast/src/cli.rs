@@ -268,10 +268,18 @@ pub(crate) struct ReplayArgs {
     pub(crate) settings: SettingsFlags<CONNECT>,
 }
 
+/// `host:port`, as it stands or in a URL.
+fn host_and_port(text: &str) -> Result<String, String> {
+    let place = text.split_once("://").map_or(text, |(_, rest)| rest.split('/').next().unwrap_or(rest));
+    let is_one =
+        place.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if is_one { Ok(text.to_owned()) } else { Err("write host:port, such as 127.0.0.1:4700".to_owned()) }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     /// Where the daemon listens, with TLS or without [default: admin_listen, else listen]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = host_and_port)]
     pub(crate) daemon: Option<String>,
     /// List the clients that have acknowledged something, those that were seen last first
     #[arg(long)]

@@ -107,6 +107,17 @@ write a longer secret into the file"
 }
 
 #[test]
+fn an_address_of_a_daemon_that_is_none_is_a_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    for address in ["nonsense", ":4700", "127.0.0.1:70000"] {
+        let output = walcast(folder.path(), &["status", "--daemon", address], &[("PGUSER", "u")]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("write host:port, such as 127.0.0.1:4700"), "{said}");
+    }
+}
+
+#[test]
 fn a_file_that_was_named_must_be_there() {
     let folder = tempfile::tempdir().unwrap();
     let output = walcast(folder.path(), &["status", "--config", "nowhere.toml"], &[("PGUSER", "u")]);

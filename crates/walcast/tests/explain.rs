@@ -315,9 +315,11 @@ async fn what_the_feed_does_not_have_is_said_with_what_is_near_and_what_publishe
         let name = database.slot_name();
         database
             .run(&format!(
-                "CREATE TABLE orders (id int PRIMARY KEY); CREATE TABLE other (id int PRIMARY KEY);
+                "CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
+                 CREATE TABLE parted_low PARTITION OF parted FOR VALUES FROM (0) TO (10);
+                 CREATE TABLE orders (id int PRIMARY KEY); CREATE TABLE other (id int PRIMARY KEY);
                  CREATE TABLE keyless (id int); CREATE UNLOGGED TABLE fleeting (id int PRIMARY KEY);
-                 CREATE PUBLICATION {name} FOR TABLE orders"
+                 CREATE PUBLICATION {name} FOR TABLE orders, parted WITH (publish_via_partition_root = true)"
             ))
             .await;
         let scene = Scene { database, folder: tempfile::tempdir().expect("a folder") };
@@ -344,6 +346,12 @@ async fn what_the_feed_does_not_have_is_said_with_what_is_near_and_what_publishe
                 &["--config", "given.toml", "--table", "other"],
                 exists("other"),
                 format!("this publishes it: {}", add("other")),
+            ),
+            (
+                &["--config", "given.toml", "--table", "parted_low"],
+                "public.parted_low is a partition, and the feed has its rows under the name public.parted"
+                    .to_owned(),
+                "ask for public.parted".to_owned(),
             ),
             (
                 &["--config", "given.toml", "--table", "keyless"],

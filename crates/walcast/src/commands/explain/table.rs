@@ -84,6 +84,12 @@ fn unpublished(
         let message = format!("{name} is partitioned, and the feed has its partitions under their own names");
         return Stage::drops("publication", message).hint(format!("ask for one, such as {}", partition.name));
     }
+    let root = facts.tables.iter().find(|other| table.root == Some(other.oid));
+    if let Some(root) = root.filter(|root| published.contains(&root.name)) {
+        let message =
+            format!("{name} is a partition, and the feed has its rows under the name {}", root.name);
+        return Stage::drops("publication", message).hint(format!("ask for {}", root.name));
+    }
     Stage::drops("publication", format!("{name} exists, and is not in the publications ({names})"))
         .hint(publishes(facts, settings, table))
 }
