@@ -64,3 +64,55 @@ async fn a_history_url_that_was_forgotten_is_asked_for_first_and_leaves_nothing_
     }
     daemon.restart().await;
 }
+
+/// `walcast` as a role that may do little but read the slot and the history, with publications of somebody else.
+async fn as_poor_role(database: &TestDatabase) -> (String, String) {
+    let role = database.unique("poor");
+    database
+        .run(&format!(
+            "CREATE ROLE {role} LOGIN REPLICATION; CREATE TABLE t (id int PRIMARY KEY); GRANT SELECT ON t TO {role};
+             CREATE SCHEMA walcast AUTHORIZATION {role}"
+        ))
+        .await;
+    for name in ["", "_inserts"] {
+        let publication = format!("{}{name}", database.slot_name());
+        database.run(&format!("CREATE PUBLICATION {publication} WITH (publish = 'insert, truncate')")).await;
+    }
+    let publication = database.slot_name();
+    database
+        .run(&format!("ALTER PUBLICATION {publication} SET (publish = 'insert, update, delete, truncate')"))
+        .await;
+    database.run(&format!("ALTER PUBLICATION {publication} ADD TABLE t")).await;
+    (database.url_as(&role), role)
+}
+
+async fn forget(database: &TestDatabase, role: &str) {
+    database.run(&format!("DROP SCHEMA IF EXISTS walcast CASCADE; DROP OWNED BY {role}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_over_that_something_is_missing_for_says_that_nothing_was_dropped() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    let (url, role) = as_poor_role(&database).await;
+    let run = |arguments: &[&str]| {
+        let (name, url) = (database.slot_name(), url.as_str());
+        walcast_testkit::run(arguments.iter().chain(&[
+            "--database-url",
+            url,
+            "--slot",
+            &name,
+            "--publication",
+            &name,
+        ]))
+    };
+    let set_up = run(&["setup", "--human"]);
+    assert!(set_up.status.success(), "{set_up:?}");
+    let feed = database.scalar("SELECT feed_id FROM walcast.feed").await;
+    database.run(&format!("DROP PUBLICATION {}", database.slot_name())).await;
+    let said = failed(&run(&["setup", "--human", "--start-over", "--yes"]));
+    assert!(said.contains("nothing was dropped: something is missing"), "{said}");
+    assert!(said.contains("then run walcast setup --start-over --yes again"), "{said}");
+    assert_eq!(database.scalar("SELECT feed_id FROM walcast.feed").await, feed);
+    run(&["teardown", "--yes"]);
+    forget(&database, &role).await;
+}
