@@ -116,3 +116,42 @@ async fn a_start_over_that_something_is_missing_for_says_that_nothing_was_droppe
     run(&["teardown", "--yes"]);
     forget(&database, &role).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hole_is_said_together_with_the_publication_that_is_missing() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    let (url, role) = as_poor_role(&database).await;
+    let name = database.slot_name();
+    let mut daemon = Daemon::of(&database).flag("--database-url", &url).start().await;
+    let publish = format!("CREATE PUBLICATION {name} FOR TABLE t");
+    // Nothing here may make it again but this test.
+    database.run(&format!("DROP PUBLICATION {name}")).await;
+    database.run("INSERT INTO t VALUES (1)").await;
+    database.run(&publish).await;
+    daemon.until_metric("walcast_feed_hole", 1.0).await;
+    database.until("SELECT hole_at IS NOT NULL FROM walcast.feed", "t").await;
+    daemon.terminate().await;
+    database.run(&format!("DROP PUBLICATION {name}")).await;
+
+    let says_both = |said: &str| {
+        assert!(said.contains("2 things are missing"), "{said}");
+        assert!(said.contains("may not create publication") && said.contains("CREATE PUBLICATION"), "{said}");
+        assert!(said.contains("a publication was missing when they were written"), "{said}");
+        assert!(said.contains("stop walcast first, then run `walcast setup --start-over --yes`"), "{said}");
+    };
+    let of = ["setup", "--human", "--database-url", &url, "--slot", &name, "--publication", &name];
+    says_both(&failed(&walcast_testkit::run(of)));
+    daemon.restart_without_waiting();
+    assert_eq!(daemon.until_exit().await.code(), Some(1));
+    let log = daemon.log();
+    let last = log.iter().rposition(|line| line.starts_with("walcast: ")).expect("a last word");
+    says_both(&log[last..].join(" "));
+    // What both say, done in its order, is enough.
+    database.run(&publish).await;
+    let done = walcast_testkit::run(of.iter().chain(&["--start-over", "--yes"]));
+    assert!(done.status.success(), "{done:?}");
+    daemon.restart().await;
+    daemon.terminate().await;
+    database.drop_slot(&name).await;
+    forget(&database, &role).await;
+}

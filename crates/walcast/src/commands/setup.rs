@@ -24,6 +24,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use walcast_history::{FeedRecord, NewFeed, schema, setup_lock};
 use walcast_postgres::{ConnectionConfig, Session};
+use walcast_replication::identity::Standing;
 use walcast_replication::metrics::ENDED_TOTAL;
 use walcast_replication::publication::PublicationSettings;
 use walcast_replication::slot::{self, Ensured, SlotFacts, SlotSettings};
@@ -148,8 +149,12 @@ pub(crate) async fn prepare(
     }
     let secret = feed.as_ref().map(|feed| feed.secret.reveal());
     let database = publications::prepare(&source, &target.publication, secret, &mut missing, say).await?;
+    let may_log_in = identity.is_some();
     let Some(identity) = identity.filter(|_| missing.is_empty()) else {
         missing.extend(missing::of_tables(&source, &target.publication).await?);
+        if let Some(feed) = feed.filter(|_| may_log_in) {
+            missing.extend(missing::of_feed(&feed, target, start_over).await?);
+        }
         return Err(SetupError::Missing(missing));
     };
     say_unreadable(&source, &target.publication, say).await?;
@@ -222,17 +227,21 @@ async fn go_on(
     let gone = walcast_history::Error::FeedGone { feed: feed.id.clone() };
     let feed = FeedRecord::load(history, &feed.slot).await?.filter(|now| now.id == feed.id).ok_or(gone)?;
     slot::check(facts.as_ref(), &feed.slot, database, feed.position)?;
-    if let Some(hole) = feed.hole_with(&target.publication.names()).filter(|_| is_judged) {
-        let settings = ReplicationSettings::default();
-        let connecting = ReplicationConnection::connect(&target.source, APPLICATION_NAME, &settings);
-        let standing = Box::pin(connecting).await?.standing().await?;
-        if may_have_hole(&feed, &standing) {
-            return Err(SetupError::Hole(hole.clone()));
-        }
+    if let Some(hole) = feed.hole_with(&target.publication.names()).filter(|_| is_judged)
+        && may_have_hole(&feed, &standing(target).await?)
+    {
+        return Err(SetupError::Hole(hole.clone()));
     }
     say(Note::unchanged("slot", format!("slot {:?} is there", feed.slot)));
     say(Note::unchanged("feed", format!("feed {} goes on from {}", feed.id, feed.position)));
     Ok(feed)
+}
+
+/// What the source is, asked as the replicator asks.
+async fn standing(target: &Target) -> Result<Standing, SetupError> {
+    let settings = ReplicationSettings::default();
+    let connecting = ReplicationConnection::connect(&target.source, APPLICATION_NAME, &settings);
+    Ok(Box::pin(connecting).await?.standing().await?)
 }
 
 /// Before anything is prepared to be served: only when nobody streams from the slot any more is the feed where the one
