@@ -13,6 +13,7 @@ mod examination;
 mod failover;
 mod filters;
 mod fire;
+mod foundations;
 mod gate;
 mod http;
 mod idle;

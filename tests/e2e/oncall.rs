@@ -259,13 +259,16 @@ async fn starting_over_shows_what_is_lost_and_asks_and_never_beside_a_daemon() {
     let feed = database.scalar("SELECT feed_id FROM walcast.feed").await.expect("a feed");
 
     // Nothing is dropped under a daemon, also when it is meant; nor by teardown.
-    for arguments in [&[][..], &["--yes"]] {
+    for (arguments, again) in [(&[][..], ""), (&["--yes"], " --yes")] {
         let (code, said) = start_over(&database, arguments);
         assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("nothing was dropped: replication slot"), "{said}");
         assert!(said.contains("stop the daemon first") && !said.contains("pg_terminate_backend"), "{said}");
-        assert!(said.contains("then run walcast setup --start-over again"), "{said}");
+        assert!(said.contains(&format!("then run walcast setup --start-over{again} again")), "{said}");
     }
     let said = text(&walcast(&database, &["teardown", "--yes"]).stderr);
+    assert!(said.contains("nothing was dropped: replication slot"), "{said}");
+    assert!(said.contains("then run walcast teardown --yes again"), "{said}");
     assert!(said.contains("stop the daemon first") && !said.contains("pg_terminate_backend"), "{said}");
     assert_eq!(database.scalar("SELECT feed_id FROM walcast.feed").await.as_ref(), Some(&feed));
     daemon.terminate().await;

@@ -60,6 +60,12 @@ pub enum Error {
         /// What is different.
         reason: String,
     },
+    /// The slot is there, and the history that was named has no feed for it: what it was acknowledged for is not known.
+    #[error("replication slot \"{slot}\" exists, and this history has no feed for it")]
+    SlotWithoutFeed {
+        /// The slot.
+        slot: String,
+    },
     /// The slot stands past what the feed has: somebody else acknowledged or advanced it, or the history is not where it
     /// was. walcast itself acknowledges only what is in history.
     #[error(
@@ -265,6 +271,11 @@ impl Error {
             }
             Self::SlotInUse { holder: Some(holder), .. } => Some(holder.hint()),
             Self::SlotForeign { .. } => Some("--slot chooses another name".to_owned()),
+            // The feed may be a healthy one: what ends it comes last.
+            Self::SlotWithoutFeed { .. } => Some(format!(
+                "name the history that has its feed with --history-url (it may be in another database or cluster), or choose \
+                 another slot with --slot; only if that feed is to be given up: {START_OVER}"
+            )),
             Self::SlotBlocked { blockers, .. } => blockers.first().map(Blocker::hint),
             Self::PublicationMissing { .. } => Some("run `walcast setup`".to_owned()),
             Self::Standby => Some("connect to the primary".to_owned()),

@@ -272,7 +272,7 @@ pub enum Ensured {
 /// yet (`None`). The publications must exist.
 ///
 /// # Errors
-/// As [`check`] and [`create`]. A slot that exists without a feed is [`Error::SlotForeign`]: what it was acknowledged
+/// As [`check`] and [`create`]. A slot that exists without a feed is [`Error::SlotWithoutFeed`]: what it was acknowledged
 /// for is not known, so starting over has to be asked for.
 pub async fn ensure(
     session: &Session,
@@ -286,19 +286,16 @@ pub async fn ensure(
             check(facts.as_ref(), &settings.name, database, position).map(|()| Ensured::Existing)
         }
         (None, None) => create(session, settings).await.map(Ensured::Created),
-        (Some(facts), None) => {
-            serves(&facts, &settings.name, database)?;
-            Err(without_feed(&settings.name))
-        }
+        (Some(facts), None) => Err(without_feed(&facts, &settings.name, database)),
     }
 }
 
-/// What a slot is that exists, and for which the history has no feed.
+/// Why nothing begins at a slot that exists, and for which the history has no feed: [`Error::SlotForeign`] where it can
+/// have none anywhere, else [`Error::SlotWithoutFeed`].
 #[must_use]
-pub fn without_feed(name: &str) -> Error {
-    let reason =
-        "it exists, and this history has no feed for it; `walcast setup --start-over --yes` drops it";
-    Error::SlotForeign { slot: name.to_owned(), reason: reason.to_owned() }
+pub fn without_feed(facts: &SlotFacts, name: &str, database: &str) -> Error {
+    let unknown = || Error::SlotWithoutFeed { slot: name.to_owned() };
+    serves(facts, name, database).err().unwrap_or_else(unknown)
 }
 
 /// As [`ensure`], and tries again for as long as open transactions keep the slot from being created; `blocked` is told

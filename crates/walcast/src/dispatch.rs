@@ -9,6 +9,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use walcast_history::FeedRecord;
 
 use crate::app::{self, PolicyFile};
 use crate::cli::{
@@ -27,9 +28,6 @@ use crate::output::{
 use crate::settings::flags::SettingsFlags;
 use crate::settings::{Examined, ServeSettings, Sources};
 use crate::telemetry;
-
-/// What is to be run again by whoever starts over.
-const START_OVER_COMMAND: &str = "walcast setup --start-over";
 
 /// Columns before the message of a note.
 const MESSAGE: usize = 13;
@@ -110,6 +108,16 @@ fn setup_failure(error: &SetupError, command: &str) -> Failure {
     Failure::because(error).hint(error.hint(command))
 }
 
+/// The same of what was to drop something: where it has not come to that, it says so first.
+fn drop_failure(error: &SetupError, command: &str, has_dropped: bool) -> Failure {
+    let mut failure = setup_failure(error, command);
+    // What only an administrator may drop says itself what is left.
+    if !has_dropped && !matches!(error, SetupError::LeftOver { .. }) {
+        failure.message.insert_str(0, "nothing was dropped: ");
+    }
+    failure
+}
+
 fn serve(args: ServeArgs) -> Result<(), Failure> {
     let settings = ServeSettings::load_to_serve(&args.settings.into_sources())
         .map_err(|mistakes| Failure::usage(mistakes.to_string()))?;
@@ -185,15 +193,12 @@ fn setup(args: SetupArgs) -> Result<(), Failure> {
                 out.write_all(sql.as_bytes())?;
                 return Ok(out.flush()?);
             }
-            if args.start_over {
-                let loss =
-                    Loss::find(&target).await.map_err(|error| setup_failure(&error, START_OVER_COMMAND))?;
-                ask(form, &loss, &loss.lines(), loss.is_empty() || args.yes)?;
-            }
-            let start_over = if args.start_over { StartOver::Always } else { StartOver::Never };
-            let record = setup::prepare(&target, start_over, &mut |note| say(form, &note)).await;
-            let command = if args.start_over { START_OVER_COMMAND } else { "walcast setup" };
-            let record = record.map_err(|error| setup_failure(&error, command))?;
+            let record = match args.start_over {
+                true => start_over(form, &target, args.yes).await?,
+                false => setup::prepare(&target, StartOver::Never, &mut |note| say(form, &note))
+                    .await
+                    .map_err(|error| setup_failure(&error, "walcast setup"))?,
+            };
             let note = setup::wal_limit_note(&target)
                 .await
                 .map_err(|error| setup_failure(&error, "walcast setup"))?;
@@ -212,6 +217,22 @@ fn setup(args: SetupArgs) -> Result<(), Failure> {
         };
         stop.run_until_cancelled(work).await.unwrap_or_else(|| Err(Failure::interrupted()))
     })
+}
+
+/// Shows what goes with the feed that is there, and begins another one.
+async fn start_over(form: Form, target: &Target, yes: bool) -> Result<FeedRecord, Failure> {
+    // What is to be run again when what is in the way is mended.
+    let command = if yes { "walcast setup --start-over --yes" } else { "walcast setup --start-over" };
+    let loss = Loss::find(target).await.map_err(|error| drop_failure(&error, command, false))?;
+    ask(form, &loss, &loss.lines(), loss.is_empty() || yes)?;
+    let mut has_dropped = loss.is_empty();
+    let mut note = |note: Note| {
+        // The slot is dropped, or made anew for the feed in whose favour the history is dropped then.
+        has_dropped |= note.changed && note.subject == "slot";
+        say(form, &note);
+    };
+    let prepared = setup::prepare(target, StartOver::Always, &mut note).await;
+    prepared.map_err(|error| drop_failure(&error, command, has_dropped))
 }
 
 /// Shows what is about to be dropped; `lines`: the same for people.
@@ -257,10 +278,13 @@ fn teardown(args: TeardownArgs) -> Result<(), Failure> {
             if found.is_empty() {
                 return Ok(());
             }
-            found
-                .remove(&target, &mut |note| say(form, &note))
-                .await
-                .map_err(|error| setup_failure(&error, "walcast teardown"))
+            let mut has_dropped = false;
+            let mut note = |note: Note| {
+                has_dropped |= note.changed;
+                say(form, &note);
+            };
+            let removed = found.remove(&target, &mut note).await;
+            removed.map_err(|error| drop_failure(&error, "walcast teardown --yes", has_dropped))
         };
         stop.run_until_cancelled(work).await.unwrap_or_else(|| Err(Failure::interrupted()))
     })

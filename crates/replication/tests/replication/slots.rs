@@ -30,10 +30,12 @@ async fn a_slot_is_made_once_and_checked_ever_after() {
         let behind =
             slot::ensure(&session, &settings, database.name(), Some(Lsn::new(start.get() - 1).into())).await;
         assert!(matches!(behind, Err(Error::SlotAhead { .. })), "{behind:?}");
-        for (other, position) in [("elsewhere", Some(Cursor::MAX)), (database.name(), None)] {
-            let foreign = slot::ensure(&session, &settings, other, position).await;
+        for position in [Some(Cursor::MAX), None] {
+            let foreign = slot::ensure(&session, &settings, "elsewhere", position).await;
             assert!(matches!(foreign, Err(Error::SlotForeign { .. })), "{foreign:?}");
         }
+        let unknown = slot::ensure(&session, &settings, database.name(), None).await;
+        assert!(matches!(unknown, Err(Error::SlotWithoutFeed { .. })), "{unknown:?}");
         slot::drop(&session, name).await.unwrap();
         slot::drop(&session, name).await.unwrap();
         assert_eq!(slot::inspect(&session, name).await.unwrap(), None);

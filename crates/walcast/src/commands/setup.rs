@@ -24,6 +24,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use walcast_history::{FeedRecord, NewFeed, schema, setup_lock};
 use walcast_postgres::{ConnectionConfig, Session};
+use walcast_replication::identity::Standing;
 use walcast_replication::metrics::ENDED_TOTAL;
 use walcast_replication::publication::PublicationSettings;
 use walcast_replication::slot::{self, Ensured, SlotFacts, SlotSettings};
@@ -125,6 +126,10 @@ pub(crate) async fn prepare(
 ) -> Result<FeedRecord, SetupError> {
     let mut missing = Vec::new();
     let (mut history, source) = sessions(target).await?;
+    if !matches!(start_over, StartOver::Always) {
+        // In a database that is not the history nothing is left behind.
+        require_feed_or_no_slot(target, &history, &source).await?;
+    }
     let has_schema = apply_schema(&mut history, &mut missing, say).await?;
     setup_lock::take(&history).await?;
     let feed = if has_schema { FeedRecord::load(&history, &target.slot.name).await? } else { None };
@@ -144,8 +149,12 @@ pub(crate) async fn prepare(
     }
     let secret = feed.as_ref().map(|feed| feed.secret.reveal());
     let database = publications::prepare(&source, &target.publication, secret, &mut missing, say).await?;
+    let may_log_in = identity.is_some();
     let Some(identity) = identity.filter(|_| missing.is_empty()) else {
         missing.extend(missing::of_tables(&source, &target.publication).await?);
+        if let Some(feed) = feed.filter(|_| may_log_in) {
+            missing.extend(missing::of_feed(&feed, target, start_over).await?);
+        }
         return Err(SetupError::Missing(missing));
     };
     say_unreadable(&source, &target.publication, say).await?;
@@ -170,9 +179,9 @@ pub(crate) async fn prepare(
     if FeedRecord::is_slot_planned(&history, &target.slot.name).await? {
         // Left by a setup that was interrupted before the feed's record: nobody has read from it.
         drop_slot(&source, &target.slot.name, &database, say).await?;
-    } else if slot::inspect(&source, &target.slot.name).await?.is_some() {
+    } else if let Some(facts) = slot::inspect(&source, &target.slot.name).await? {
         // Refused before it is planned: what is planned may be dropped.
-        return Err(slot::without_feed(&target.slot.name).into());
+        return Err(slot::without_feed(&facts, &target.slot.name, &database).into());
     }
     FeedRecord::plan_slot(&history, &target.slot.name).await?;
     let created = match ensure_slot(&source, &target.slot, &database, say).await? {
@@ -218,17 +227,21 @@ async fn go_on(
     let gone = walcast_history::Error::FeedGone { feed: feed.id.clone() };
     let feed = FeedRecord::load(history, &feed.slot).await?.filter(|now| now.id == feed.id).ok_or(gone)?;
     slot::check(facts.as_ref(), &feed.slot, database, feed.position)?;
-    if let Some(hole) = feed.hole_with(&target.publication.names()).filter(|_| is_judged) {
-        let settings = ReplicationSettings::default();
-        let connecting = ReplicationConnection::connect(&target.source, APPLICATION_NAME, &settings);
-        let standing = Box::pin(connecting).await?.standing().await?;
-        if may_have_hole(&feed, &standing) {
-            return Err(SetupError::Hole(hole.clone()));
-        }
+    if let Some(hole) = feed.hole_with(&target.publication.names()).filter(|_| is_judged)
+        && may_have_hole(&feed, &standing(target).await?)
+    {
+        return Err(SetupError::Hole(hole.clone()));
     }
     say(Note::unchanged("slot", format!("slot {:?} is there", feed.slot)));
     say(Note::unchanged("feed", format!("feed {} goes on from {}", feed.id, feed.position)));
     Ok(feed)
+}
+
+/// What the source is, asked as the replicator asks.
+async fn standing(target: &Target) -> Result<Standing, SetupError> {
+    let settings = ReplicationSettings::default();
+    let connecting = ReplicationConnection::connect(&target.source, APPLICATION_NAME, &settings);
+    Ok(Box::pin(connecting).await?.standing().await?)
 }
 
 /// Before anything is prepared to be served: only when nobody streams from the slot any more is the feed where the one
@@ -254,6 +267,31 @@ pub(crate) async fn require_free_slot(target: &Target) -> Result<(), SetupError>
         Some(_) => Err(walcast_replication::Error::SlotInUse { slot: slot.clone(), holder }.into()),
         None => Ok(()),
     }
+}
+
+/// Before anything is made: a slot is not taken for new where the history cannot have its feed, as that is elsewhere.
+async fn require_feed_or_no_slot(
+    target: &Target,
+    history: &Session,
+    source: &Session,
+) -> Result<(), SetupError> {
+    let name = &target.slot.name;
+    // The slot first: who sets up at the same time makes it after the schema.
+    let Some(facts) = slot::inspect(source, name).await? else { return Ok(()) };
+    let may_have_feed = match schema::version(history).await {
+        Ok(None) => false,
+        // What is planned first: it is so until its feed is there.
+        Ok(Some(schema::LATEST)) => {
+            FeedRecord::is_slot_planned(history, name).await?
+                || !matches!(FeedRecord::load(history, name).await, Ok(None))
+        }
+        // An older one is to be brought up to date first, and what else is wrong is said there.
+        Ok(Some(_)) | Err(_) => true,
+    };
+    if may_have_feed {
+        return Ok(());
+    }
+    Err(slot::without_feed(&facts, name, target.source.database()).into())
 }
 
 /// Says which published tables the role cannot read: their changes are in the feed, an initial sync is not to be had.

@@ -96,9 +96,7 @@ impl Slot {
             return vec![failure(&error)];
         }
         if feed == StoredFeed::None {
-            let message = format!("slot {name:?} exists, and the history has no feed that it belongs to");
-            let fix = Fix::from("stop walcast first").then(Fix::run("walcast setup --start-over --yes"));
-            return vec![Finding::error("slot", message, fix)];
+            return vec![failure(&slot::without_feed(facts, name, &self.database))];
         }
         let mut findings = vec![self.activity(facts)];
         findings.extend(self.unreserved(facts));
@@ -256,6 +254,12 @@ mod tests {
         let missing = &slot(None, None).findings(POSITION)[0].message;
         assert!(missing.contains(&Lsn::new(1000).to_string()), "up to where the feed is complete: {missing}");
         assert_eq!(troubles(&slot(Some(healthy()), None), nothing), [("slot", Severity::Error)]);
+        // Its feed may be a healthy one: what would end it is no step of its own, and comes last.
+        let unknown = &slot(Some(healthy()), None).findings(nothing)[0];
+        let fix = unknown.fix.as_deref().unwrap();
+        assert!(fix.starts_with("name the history that has its feed with --history-url"), "{fix}");
+        assert!(fix.contains("only if that feed is to be given up: stop walcast first"), "{fix}");
+        assert_eq!(unknown.fix_steps.len(), 1, "{unknown:?}");
         // Nothing is concluded about a feed that cannot be asked for.
         assert_eq!(troubles(&slot(Some(healthy()), None), StoredFeed::Unknown), []);
         assert_eq!(troubles(&slot(None, None), StoredFeed::Unknown), [("slot", Severity::Warning)]);

@@ -80,7 +80,12 @@ impl Loss {
                 size(self.retained_bytes)
             )
         });
-        slot.chain(self.history.iter().flat_map(LostHistory::lines)).collect()
+        let elsewhere = (self.slot.is_some() && self.history.is_none()).then(|| {
+            "no history of that slot is known here: if another one has it (--history-url names it), that one loses its \
+             feed, and every client of it syncs again"
+                .to_owned()
+        });
+        slot.chain(elsewhere).chain(self.history.iter().flat_map(LostHistory::lines)).collect()
     }
 }
 

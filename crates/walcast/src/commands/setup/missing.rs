@@ -1,11 +1,14 @@
 //! What only a person can bring: found in one go, so that somebody has to act once.
 
+use walcast_history::FeedRecord;
 use walcast_postgres::{Session, quote_identifier};
+use walcast_replication::identity::{self, Continuity};
 use walcast_replication::publication::{Facts, PublicationSettings};
-use walcast_replication::{ReplicationConnection, ReplicationSettings, SystemIdentity};
+use walcast_replication::{ReplicationConnection, ReplicationSettings, START_OVER, SystemIdentity};
 
 use super::error::Away;
-use super::{APPLICATION_NAME, SetupError, Target};
+use super::{APPLICATION_NAME, SetupError, StartOver, Target, standing};
+use crate::app::{may_have_hole, origin};
 use crate::commands::doctor::{
     Finding, Fix, ServerFacts, Severity, TableAccess, access_findings, login_finding,
 };
@@ -97,6 +100,28 @@ pub(super) async fn of_tables(
     let mut findings = access_findings(&access, &facts.role.name);
     findings.retain(|found| found.severity != Severity::Ok);
     Ok(findings)
+}
+
+/// What is missing in the feed for good, which would be found next: as far as `start_over` has it said and not mended.
+///
+/// # Errors
+/// When the source cannot be asked.
+pub(super) async fn of_feed(
+    feed: &FeedRecord,
+    target: &Target,
+    start_over: StartOver<'_>,
+) -> Result<Option<Finding>, SetupError> {
+    let Some(hole) = feed.hole_with(&target.publication.names()) else { return Ok(None) };
+    let is_there = match start_over {
+        StartOver::Never => may_have_hole(feed, &standing(target).await?),
+        // Whether a server that was started again has it too is found by reading the slot.
+        StartOver::Unread => {
+            let judged = identity::judge(&origin(feed), &standing(target).await?, feed.position);
+            matches!(judged, Ok(Continuity::Unbroken))
+        }
+        StartOver::Always | StartOver::OnHole(_) => false,
+    };
+    Ok(is_there.then(|| Finding::error("feed_hole", hole.to_string(), START_OVER)))
 }
 
 /// That the role may not make the schema, which `statement` does.
