@@ -29,8 +29,8 @@ pub(crate) fn qualified(table: &str) -> String {
 /// Prints until `stop`, or until `--limit` is reached.
 ///
 /// # Errors
-/// When the arguments do not fit, the daemon refuses, or standard output is gone; when nobody listens there at first,
-/// unless that is waited for. A daemon that goes away later is waited for in any case.
+/// When the arguments do not fit, the token's file cannot be read at first, the daemon refuses, or standard output is gone; when nobody listens there at first,
+/// unless that is waited for. A daemon that goes away later is waited for in any case, and so is a token's file.
 pub(crate) async fn run(args: TailArgs, stop: CancellationToken) -> Result<(), Failure> {
     let words = Words::of(&args);
     let subscription = subscription(&args).map_err(|error| words.failure(&error))?;
@@ -39,6 +39,8 @@ pub(crate) async fn run(args: TailArgs, stop: CancellationToken) -> Result<(), F
         builder = builder.token(token);
     }
     if let Some(path) = args.token_file.clone() {
+        // One that is gone later is waited for: whoever renews it may be writing it.
+        read_token(path.clone()).await.map_err(words::no_token)?;
         builder = builder.token_from(move || read_token(path.clone()));
     }
     let mut client = builder.build().map_err(|error| words.failure(&error))?;
@@ -142,8 +144,9 @@ impl Tail {
             Event::Reconnecting { reason, reached: false, .. } if self.feed.is_none() && !self.waits => {
                 return Err(words::not_there(reason, url));
             }
-            Event::Reconnecting { delay, reason, attempt, .. } => {
-                warn(&words::connecting_again(reason, *delay, *attempt, self.feed.is_some()));
+            Event::Reconnecting { delay, reason, attempt, answered, .. } => {
+                let is_known = *answered || self.feed.is_some();
+                warn(&words::connecting_again(reason, *delay, *attempt, (self.feed.is_some(), is_known)));
             }
             Event::Retrying { delay, error, .. } => warn(&self.words.asking_again(error, *delay)),
             Event::Failed { error, .. } => return Err(self.words.refused(error)),

@@ -1,6 +1,7 @@
 //! What people at `walcast tail` are told: the daemon's codes and the client's errors, with the flags that help. Hints of the
 //! daemon are for the authors of clients where they speak of messages.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use walcast_client::{Error, ErrorCode, ErrorKind, ErrorMessage, SourceStatus, Status};
@@ -115,8 +116,20 @@ pub(super) fn not_there(reason: &str, url: &str) -> Failure {
     Failure::new(format!("{reason} (--url {scheme}://{host}{path})")).hint(Some(hint.to_owned()))
 }
 
-/// The connection is lost, or could not be made: the attempts that failed are counted.
-pub(super) fn connecting_again(reason: &str, delay: Duration, attempt: u32, was_connected: bool) -> String {
+/// There is no token from the beginning.
+pub(super) fn no_token(error: impl Display) -> Failure {
+    let hint = "let --token-file name a file that holds the token and that this user may read, or give the token with --token or in WALCAST_TOKEN";
+    Failure { code: USAGE, ..Failure::new(error.to_string()).hint(Some(hint.to_owned())) }
+}
+
+/// The connection is lost, or could not be made: the attempts that failed are counted. Whether there was one, and whether
+/// it is known that a daemon listens there, say what else is told.
+pub(super) fn connecting_again(
+    reason: &str,
+    delay: Duration,
+    attempt: u32,
+    (was_connected, is_known): (bool, bool),
+) -> String {
     // The loss itself is no attempt.
     let failed = attempt.saturating_sub(u32::from(was_connected));
     let counted = if failed > 0 { format!(" (attempt {failed})") } else { String::new() };
@@ -125,7 +138,7 @@ pub(super) fn connecting_again(reason: &str, delay: Duration, attempt: u32, was_
         return again;
     }
     // Once. Where it listens is only a guess.
-    let place = if was_connected { String::new() } else { format!("\nhint: {WHERE}") };
+    let place = if is_known { String::new() } else { format!("\nhint: {WHERE}") };
     format!("{again}, and so on until it succeeds; Ctrl-C ends it{place}")
 }
 
@@ -237,18 +250,18 @@ mod tests {
     fn a_lost_connection_is_told_with_what_is_tried_next_and_when() {
         let wait = Duration::from_millis(1234);
         let lost = "gone; connecting again in 1.2 s, and so on until it succeeds; Ctrl-C ends it";
-        assert_eq!(connecting_again("gone", wait, 1, true), lost);
+        assert_eq!(connecting_again("gone", wait, 1, (true, true)), lost);
         assert_eq!(
-            connecting_again("refused", wait, 2, true),
+            connecting_again("refused", wait, 2, (true, true)),
             "refused (attempt 1); connecting again in 1.2 s"
         );
-        let first = connecting_again("nobody there", wait, 1, false);
+        let first = connecting_again("nobody there", wait, 1, (false, false));
         assert!(
             first.starts_with("nobody there (attempt 1); connecting again in 1.2 s, and so on"),
             "{first}"
         );
         assert!(first.contains("\nhint: --url (or WALCAST_URL)"), "{first}");
-        let second = connecting_again("nobody there", wait, 2, false);
+        let second = connecting_again("nobody there", wait, 2, (false, false));
         assert_eq!(second, "nobody there (attempt 2); connecting again in 1.2 s");
     }
 }
