@@ -104,16 +104,20 @@ impl Words {
     }
 }
 
-/// Nobody listens where the daemon was expected from the beginning.
-pub(super) fn not_there(reason: &str, url: &str) -> Failure {
-    // It may hold a token, or a password.
+/// A URL without what may be a token, or a password.
+pub(super) fn shown_place(url: &str) -> String {
     let place = url.split(['?', '#']).next().unwrap_or_default();
     let (scheme, rest) = place.split_once("://").unwrap_or_default();
     let (server, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = server.rsplit_once('@').map_or(server, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
+}
+
+/// Nobody listens where the daemon was expected from the beginning.
+pub(super) fn not_there(reason: &str, url: &str) -> Failure {
     let hint = "start the daemon with `walcast serve`, let --url (or WALCAST_URL) say where it listens, or have it \
                 waited for with --wait";
-    Failure::new(format!("{reason} (--url {scheme}://{host}{path})")).hint(Some(hint.to_owned()))
+    Failure::new(format!("{reason} (--url {})", shown_place(url))).hint(Some(hint.to_owned()))
 }
 
 /// There is no token from the beginning.
