@@ -529,3 +529,26 @@ async fn tail_goes_on_where_it_stopped_under_this_name() {
     database.until("SELECT lsn::text FROM walcast.client WHERE client_id = 'reports'", &cursor).await;
     assert_eq!(tail(&daemon).await.1, 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_that_tail_gives_to_go_on_with_does_so_in_a_shell() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    database.run("CREATE TABLE \"it's\" (id int PRIMARY KEY); CREATE TABLE other (id int PRIMARY KEY)").await;
+    let daemon = Daemon::of(&database).start().await;
+    database.run("INSERT INTO \"it's\" VALUES (41)").await;
+    database.run("INSERT INTO other VALUES (1); INSERT INTO \"it's\" VALUES (42)").await;
+    let of = ["tail", "it's", "--human", "--from", "oldest", "--limit", "1", "--url"];
+    let mut tail = tokio::process::Command::new(program());
+    let run = tail.args(of).arg(daemon.ws_url()).env_remove("WALCAST_TOKEN").kill_on_drop(true).output();
+    let output = within("tail", LIMIT, run).await.expect("tail runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let (_, command) = said.split_once("to go on from here: ").unwrap_or_else(|| panic!("{said}"));
+    let folder = program().parent().expect("a folder").to_owned();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    let mut shell = tokio::process::Command::new("sh");
+    let run = shell.args(["-c", &format!("{} --limit 1", command.trim())]).env("PATH", path);
+    let run = run.env_remove("WALCAST_TOKEN").kill_on_drop(true).output();
+    let output = within("tail again", LIMIT, run).await.expect("a shell runs");
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(shown.contains("42") && !shown.contains("41") && !shown.contains("other"), "{shown}{output:?}");
+}

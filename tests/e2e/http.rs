@@ -222,6 +222,36 @@ async fn events_go_on_after_a_cut_and_a_restart_where_the_last_one_was() {
 }
 
 #[tokio::test]
+async fn what_is_known_to_be_wrong_before_the_first_row_is_no_stream_of_events() {
+    let database = TestDatabase::create(shared_cluster().await).await;
+    database
+        .run(
+            "CREATE TABLE t (id int PRIMARY KEY, n int); CREATE UNLOGGED TABLE scratch (id int PRIMARY KEY);
+             CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id); ALTER TABLE t REPLICA IDENTITY FULL",
+        )
+        .await;
+    let daemon = Daemon::of(&database).start().await;
+    let is_refused = async |query: &str, headers: &str, expected: (u16, &str)| {
+        let headers = format!("Accept: text/event-stream\r\n{headers}");
+        let (status, error) = ask(&daemon, &format!("GET /v1/changes?{query}"), &headers, "").await;
+        assert_eq!((status, error["code"].as_str()), (expected.0, Some(expected.1)), "{query}: {error}");
+    };
+    for table in ["nope", "scratch", "parts"] {
+        is_refused(&format!("tables=public.{table}"), "", (404, "unknown_table")).await;
+    }
+    // Whether a row had matched before is not in the WAL of what was written under another identity.
+    let query = "tables=public.t&where=n%20%3E%205";
+    let mut events = Events::open(&daemon, &format!("{query}&cursor=latest"), "").await;
+    let (id, _) = events.until("subscribed").await;
+    drop(events);
+    database.run("ALTER TABLE t REPLICA IDENTITY DEFAULT; INSERT INTO t VALUES (1, 9)").await;
+    database.run("UPDATE t SET n = 1; ALTER TABLE t REPLICA IDENTITY FULL; UPDATE t SET n = 7").await;
+    is_refused(query, &format!("Last-Event-ID: {id}\r\n"), (410, "cursor_too_old")).await;
+    // Nothing is to come here, and it is a stream all the same.
+    Events::open(&daemon, "tables=public.t&cursor=latest", "").await.until("caught_up").await;
+}
+
+#[tokio::test]
 async fn rows_by_key_are_given_as_far_as_the_policies_go() {
     let database = TestDatabase::create(shared_cluster().await).await;
     database

@@ -233,6 +233,11 @@ impl Session {
         }
     }
 
+    /// It is refused for its cursor, and what is said of that follows.
+    pub(crate) const fn is_refused(&self) -> bool {
+        matches!(self.phase, Phase::Reaching(_))
+    }
+
     /// Hands in the answer to its question.
     pub(crate) fn answer(&mut self, answer: Answer) {
         match answer {

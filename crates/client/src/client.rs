@@ -339,6 +339,7 @@ impl Client {
 
     fn fail(&mut self, failure: Failure) -> Result<Event, Error> {
         let reached = !matches!(failure, Failure::Unreached(_));
+        let answered = matches!(failure, Failure::Answered(_));
         self.shared.channels.disconnected();
         match failure {
             // Another token may do; when that is refused as well, nobody knows a better one.
@@ -348,13 +349,13 @@ impl Client {
                     && !self.refused =>
             {
                 self.refused = true;
-                self.fail(Failure::Lost(error.to_string()))
+                self.fail(Failure::Answered(error.to_string()))
             }
             Failure::Over(error) => {
                 self.link = Link::Over;
                 Err(error)
             }
-            Failure::Unreached(reason) | Failure::Lost(reason) => {
+            Failure::Unreached(reason) | Failure::Lost(reason) | Failure::Answered(reason) => {
                 let stable = |open: &Open| {
                     open.since.is_some_and(|since| since.elapsed() >= self.backoff.stable_after)
                 };
@@ -365,7 +366,7 @@ impl Client {
                 self.attempt = self.attempt.saturating_add(1);
                 self.link = Link::Waiting(Box::pin(tokio::time::sleep(delay)));
                 tracing::debug!(reason, ?delay, attempt = self.attempt, "connection lost");
-                Ok(Event::Reconnecting { delay, attempt: self.attempt, reason, reached })
+                Ok(Event::Reconnecting { delay, attempt: self.attempt, reason, reached, answered })
             }
         }
     }

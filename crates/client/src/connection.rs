@@ -50,6 +50,8 @@ pub(crate) enum Failure {
     Unreached(String),
     /// Another attempt may succeed.
     Lost(String),
+    /// What listens there said why not. Another attempt may succeed.
+    Answered(String),
     /// No other attempt will.
     Over(Error),
 }
@@ -72,6 +74,7 @@ pub(crate) async fn connect(target: Target) -> Result<(Socket, Received), Failur
     outcome.flatten().map_err(|failure| match failure {
         Failure::Unreached(reason) => Failure::Unreached(named(reason)),
         Failure::Lost(reason) => Failure::Lost(named(reason)),
+        Failure::Answered(reason) => Failure::Answered(named(reason)),
         over @ Failure::Over(_) => over,
     })
 }

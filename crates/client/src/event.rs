@@ -25,6 +25,8 @@ pub enum Event {
         reason: String,
         /// Whether there was a connection, of whatever came of it. `false`: nobody listens there, or the host is not found.
         reached: bool,
+        /// Whether what listens there said why, in an answer of HTTP: it is up, and `reason` is its own.
+        answered: bool,
     },
     /// The daemon understood a subscription and starts it as soon as its initial poll is done.
     Waiting(Waiting),

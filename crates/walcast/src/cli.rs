@@ -169,6 +169,9 @@ pub(crate) struct ServeArgs {
     pub(crate) settings: SettingsFlags<SERVE>,
 }
 
+/// Where a daemon listens that was told nothing else.
+pub(crate) const TAIL_URL: &str = "ws://127.0.0.1:4700/v1/stream";
+
 #[derive(Debug, Args)]
 pub(crate) struct TailArgs {
     /// Tables: name (in schema public), schema.name, schema.* or * [default: *]
@@ -179,7 +182,7 @@ pub(crate) struct TailArgs {
         long,
         env = "WALCAST_URL",
         hide_env_values = true,
-        default_value = "ws://127.0.0.1:4700/v1/stream"
+        default_value = TAIL_URL
     )]
     pub(crate) url: String,
     /// Wait for a daemon that is not there yet; without it, a first connection that is refused is an error

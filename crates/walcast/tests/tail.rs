@@ -83,3 +83,27 @@ fn a_daemon_that_is_waited_for_is_tried_again_and_again_and_every_attempt_has_it
         assert!(line.contains(&format!(" (attempt {number}); connecting again in ")), "{lines:?}");
     }
 }
+
+#[test]
+fn a_file_of_the_token_that_cannot_be_read_ends_it_at_once_with_its_name() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_walcast"));
+    command.args(["tail", "--wait", "--token-file", "no-such-token", "--url", NOBODY]).env_clear();
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let output = output_of(child, "tail");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && output.stdout.is_empty(), "{said}");
+    assert!(said.starts_with("walcast: cannot read no-such-token: No such file"), "{said}");
+    assert!(said.contains("\nhint: let --token-file name a file") && !said.contains("127.0.0.1"), "{said}");
+}
+
+#[test]
+fn where_it_listens_is_no_question_when_a_daemon_answers() {
+    let address = server("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n");
+    let mut child = tail(&format!("ws://{address}"));
+    let said = BufReader::new(child.stderr.take().unwrap());
+    let lines: Vec<String> = said.lines().take(2).map(Result::unwrap).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(lines[0].contains("503 Service Unavailable (attempt 1); connecting again in "), "{lines:?}");
+    assert!(lines[1].contains("503 Service Unavailable (attempt 2); connecting again in "), "{lines:?}");
+}

@@ -77,9 +77,9 @@ fn refused(response: &Response<Option<Vec<u8>>>, url: &Url) -> Failure {
     let said = if said.is_empty() { said } else { format!(": {said}") };
     match status {
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
-            Failure::Lost(format!("{status}{said}"))
+            Failure::Answered(format!("{status}{said}"))
         }
-        status if status.is_server_error() => Failure::Lost(format!("{status}{said}")),
+        status if status.is_server_error() => Failure::Answered(format!("{status}{said}")),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             let message = format!("{place} lets nobody in with this token, or without one ({status}){said}");
             Failure::Over(Error::new(ErrorKind::Unauthorized, message))

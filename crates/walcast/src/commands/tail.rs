@@ -1,5 +1,6 @@
 //! `walcast tail`: what happens, as it happens, through a running daemon.
 
+mod again;
 mod said;
 mod words;
 
@@ -7,7 +8,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
-use walcast_client::{Change, Client, Error, Event, Mode, StartAt, Subscription, TransactionMessage};
+use walcast_client::{
+    Change, Client, Error, ErrorCode, Event, Mode, StartAt, Subscription, TransactionMessage,
+};
 use walcast_model::{Cursor, FeedId};
 use walcast_protocol::ServerMessage;
 
@@ -15,6 +18,7 @@ use crate::cli::{TailArgs, TailFrom};
 use crate::output::{
     ChangeLine, ChangeLines, Clock, DIM, Failure, Form, YELLOW, json_line, terminal_columns,
 };
+use again::Again;
 use words::Words;
 
 /// The subscription's name on the wire.
@@ -29,8 +33,8 @@ pub(crate) fn qualified(table: &str) -> String {
 /// Prints until `stop`, or until `--limit` is reached.
 ///
 /// # Errors
-/// When the arguments do not fit, the daemon refuses, or standard output is gone; when nobody listens there at first,
-/// unless that is waited for. A daemon that goes away later is waited for in any case.
+/// When the arguments do not fit, the token's file cannot be read at first, the daemon refuses, or standard output is gone; when nobody listens there at first,
+/// unless that is waited for. A daemon that goes away later is waited for in any case, and so is a token's file.
 pub(crate) async fn run(args: TailArgs, stop: CancellationToken) -> Result<(), Failure> {
     let words = Words::of(&args);
     let subscription = subscription(&args).map_err(|error| words.failure(&error))?;
@@ -39,11 +43,13 @@ pub(crate) async fn run(args: TailArgs, stop: CancellationToken) -> Result<(), F
         builder = builder.token(token);
     }
     if let Some(path) = args.token_file.clone() {
+        // One that is gone later is waited for: whoever renews it may be writing it.
+        read_token(path.clone()).await.map_err(words::no_token)?;
         builder = builder.token_from(move || read_token(path.clone()));
     }
     let mut client = builder.build().map_err(|error| words.failure(&error))?;
     let mut tail = Tail::new(Form::choose(args.form), args.limit, words);
-    tail.waits = args.wait;
+    (tail.waits, tail.again) = (args.wait, Again::of(&args));
     let outcome = stop.run_until_cancelled(tail.follow(&mut client, subscription, &args)).await;
     client.close().await;
     tail.say_where_it_stopped();
@@ -79,6 +85,7 @@ struct Tail {
     form: Form,
     words: Words,
     lines: ChangeLines<anstream::Stdout>,
+    again: Again,
     /// Also for a daemon that was not there from the beginning.
     waits: bool,
     /// Transactions still to be printed.
@@ -95,6 +102,7 @@ impl Tail {
             form,
             words,
             lines: ChangeLines::new(anstream::stdout(), Clock::Time, terminal_columns),
+            again: Again::default(),
             waits: false,
             left: limit,
             feed: None,
@@ -142,11 +150,17 @@ impl Tail {
             Event::Reconnecting { reason, reached: false, .. } if self.feed.is_none() && !self.waits => {
                 return Err(words::not_there(reason, url));
             }
-            Event::Reconnecting { delay, reason, attempt, .. } => {
-                warn(&words::connecting_again(reason, *delay, *attempt, self.feed.is_some()));
+            Event::Reconnecting { delay, reason, attempt, answered, .. } => {
+                let is_known = *answered || self.feed.is_some();
+                warn(&words::connecting_again(reason, *delay, *attempt, (self.feed.is_some(), is_known)));
             }
             Event::Retrying { delay, error, .. } => warn(&self.words.asking_again(error, *delay)),
-            Event::Failed { error, .. } => return Err(self.words.refused(error)),
+            Event::Failed { error, .. } => {
+                if is_of_cursor(&error.code) {
+                    self.stopped = None;
+                }
+                return Err(self.words.refused(error));
+            }
             Event::Error(error) if error.channel.is_some() => return Err(self.words.refused(error)),
             Event::Connected(welcome) => self.feed = Some(welcome.feed.clone()),
             Event::Message(_) => self.left = self.left.map(|left| left.saturating_sub(1)),
@@ -221,9 +235,14 @@ impl Tail {
     /// The command that goes on from here; for people only.
     fn say_where_it_stopped(&self) {
         if let (Form::Human, Some((cursor, feed))) = (self.form, &self.stopped) {
-            note(&format!("to go on from here: walcast tail --from {cursor} --feed {feed}"));
+            note(&self.again.from(*cursor, feed));
         }
     }
+}
+
+/// Nobody can go on from there.
+const fn is_of_cursor(code: &ErrorCode) -> bool {
+    matches!(code, ErrorCode::CursorTooOld | ErrorCode::CursorAhead | ErrorCode::FeedChanged)
 }
 
 /// Subscribes; not yet where only the daemon's welcome says from where.
@@ -323,6 +342,19 @@ mod tests {
             tail.event(event, "").unwrap();
         }
         assert_eq!(tail.stopped, Some(("0/20".parse().unwrap(), "f1".parse().unwrap())));
+    }
+
+    #[test]
+    fn nobody_is_sent_to_a_cursor_that_was_refused() {
+        for (code, is_good) in [("unknown_table", true), ("cursor_too_old", false), ("feed_changed", false)] {
+            let error = format!(r#"{{"id":"tail","code":"{code}","message":"m"}}"#);
+            let id = "tail".parse().unwrap();
+            let failed = Event::Failed { id, error: serde_json::from_str(&error).unwrap() };
+            let mut tail = Tail::new(Form::Human, None, Words::default());
+            tail.stopped = Some(("0/20".parse().unwrap(), "f1".parse().unwrap()));
+            tail.event(failed, "").unwrap_err();
+            assert_eq!(tail.stopped.is_some(), is_good, "{code}");
+        }
     }
 
     #[test]

@@ -171,7 +171,13 @@ mod tests {
         let mut screen = Screen::new(anstream::StripStream::new(Vec::new()), || Some(80));
         // Not yet listening: nothing to worry about, and nothing to show.
         let delay = std::time::Duration::from_secs(1);
-        let first = Event::Reconnecting { delay, attempt: 1, reason: "refused".to_owned(), reached: false };
+        let first = Event::Reconnecting {
+            delay,
+            attempt: 1,
+            reason: "refused".to_owned(),
+            reached: false,
+            answered: false,
+        };
         let now: Timestamp = "2026-11-21T03:00:00.004Z".parse().unwrap();
         for event in std::iter::once(&first).chain(events) {
             screen.show(event, now).unwrap();

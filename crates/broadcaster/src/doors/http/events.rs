@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -23,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use walcast_model::{Cursor, Timestamp};
-use walcast_protocol::{Heartbeat, ServerMessage};
+use walcast_protocol::{ErrorCode, Heartbeat, ServerMessage};
 
 use super::answer::{self, Refused};
 use super::body::takes_gzip;
@@ -38,6 +39,10 @@ use crate::encode::{Frame, Says};
 use crate::metrics::{self as names, InGauge, Sent};
 use crate::refusal::Refusal;
 use crate::subscription::Subscription;
+
+/// How long the head of a stream that has begun is held back for its first row, or for why there will be none: so that who
+/// has nothing to come yet learns soon that it is connected.
+const HEAD_HELD_BACK_MAX: Duration = Duration::from_secs(1);
 
 /// Texts below it are copied into one piece.
 const COPY_BYTES_MAX: usize = 2048;
@@ -171,25 +176,45 @@ pub(super) async fn serve(
 }
 
 impl Events {
-    /// Waits until the subscription is accepted, or refused, or that takes long.
+    /// Waits until the subscription is accepted and has begun, or is refused, or that takes long: of tables and cursors some
+    /// is known only when rows are asked for.
     async fn begin(&mut self) -> Result<(), Refused> {
         let limits = *self.door.broadcaster.limits();
-        let late = Instant::now() + limits.poll_answer_max;
+        let latest = Instant::now() + limits.poll_answer_max;
+        let (mut late, mut is_accepted) = (latest, false);
         loop {
             match self.subscription.next() {
                 Output::Frame(frame) => match &frame.says {
-                    Says::Error(error) => return Err(answer::over(error, Form::Events)),
-                    Says::Subscribed(_) => {
-                        self.push(frame);
+                    // It passes: a browser that has its stream comes again by itself.
+                    Says::Error(error)
+                        if is_accepted && matches!(error.code, ErrorCode::NotReady | ErrorCode::Internal) =>
+                    {
+                        self.message(answer::fitted(error, Form::Events));
                         return Ok(());
                     }
-                    _ => self.push(frame),
+                    Says::Error(error) => return Err(answer::over(error, Form::Events)),
+                    Says::Subscribed(_) => {
+                        (late, is_accepted) = (latest.min(Instant::now() + HEAD_HELD_BACK_MAX), true);
+                        self.push(frame);
+                    }
+                    // Its place in a queue, which may be told before and after.
+                    Says::Other("waiting") => self.push(frame),
+                    _ => {
+                        self.push(frame);
+                        if is_accepted {
+                            return Ok(());
+                        }
+                    }
                 },
                 Output::Over => return Err(answer::refusal(Refusal::bad("the subscription is over"))),
                 Output::Nothing => tokio::select! {
                     // All are cancel-safe.
                     () = self.subscription.ready() => {}
-                    () = sleep_until(late) => return Ok(()),
+                    // Once it is refused, where it could go on is looked for.
+                    () = sleep_until(late) => match late < latest && self.subscription.session().is_refused() {
+                        true => late = latest,
+                        false => return Ok(()),
+                    },
                     () = self.door.shutdown.cancelled() => return Ok(()),
                 },
             }

@@ -39,11 +39,12 @@ async fn a_daemon_that_is_not_there_is_named_and_tried_again() {
     let builder = Client::builder(&format!("ws://{address}")).backoff(backoff);
     let mut client = builder.token("secret").build().unwrap();
     for expected in 1..=3 {
-        let Event::Reconnecting { reason, attempt, delay, reached } = next(&mut client).await else {
+        let Event::Reconnecting { reason, attempt, delay, reached, answered } = next(&mut client).await
+        else {
             panic!()
         };
         assert!(reason.starts_with(&format!("no connection to {address}: ")), "{reason}");
-        assert_eq!((attempt, reached), (expected, false));
+        assert_eq!((attempt, reached, answered), (expected, false, false));
         assert!(delay <= Duration::from_millis(1 << (expected - 1)), "{delay:?}");
     }
 }

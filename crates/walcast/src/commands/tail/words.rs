@@ -1,6 +1,7 @@
 //! What people at `walcast tail` are told: the daemon's codes and the client's errors, with the flags that help. Hints of the
 //! daemon are for the authors of clients where they speak of messages.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use walcast_client::{Error, ErrorCode, ErrorKind, ErrorMessage, SourceStatus, Status};
@@ -103,20 +104,36 @@ impl Words {
     }
 }
 
-/// Nobody listens where the daemon was expected from the beginning.
-pub(super) fn not_there(reason: &str, url: &str) -> Failure {
-    // It may hold a token, or a password.
+/// A URL without what may be a token, or a password.
+pub(super) fn shown_place(url: &str) -> String {
     let place = url.split(['?', '#']).next().unwrap_or_default();
     let (scheme, rest) = place.split_once("://").unwrap_or_default();
     let (server, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = server.rsplit_once('@').map_or(server, |(_, host)| host);
-    let hint = "start the daemon with `walcast serve`, let --url (or WALCAST_URL) say where it listens, or have it \
-                waited for with --wait";
-    Failure::new(format!("{reason} (--url {scheme}://{host}{path})")).hint(Some(hint.to_owned()))
+    format!("{scheme}://{host}{path}")
 }
 
-/// The connection is lost, or could not be made: the attempts that failed are counted.
-pub(super) fn connecting_again(reason: &str, delay: Duration, attempt: u32, was_connected: bool) -> String {
+/// Nobody listens where the daemon was expected from the beginning.
+pub(super) fn not_there(reason: &str, url: &str) -> Failure {
+    let hint = "start the daemon with `walcast serve`, let --url (or WALCAST_URL) say where it listens, or have it \
+                waited for with --wait";
+    Failure::new(format!("{reason} (--url {})", shown_place(url))).hint(Some(hint.to_owned()))
+}
+
+/// There is no token from the beginning.
+pub(super) fn no_token(error: impl Display) -> Failure {
+    let hint = "let --token-file name a file that holds the token and that this user may read, or give the token with --token or in WALCAST_TOKEN";
+    Failure { code: USAGE, ..Failure::new(error.to_string()).hint(Some(hint.to_owned())) }
+}
+
+/// The connection is lost, or could not be made: the attempts that failed are counted. Whether there was one, and whether
+/// it is known that a daemon listens there, say what else is told.
+pub(super) fn connecting_again(
+    reason: &str,
+    delay: Duration,
+    attempt: u32,
+    (was_connected, is_known): (bool, bool),
+) -> String {
     // The loss itself is no attempt.
     let failed = attempt.saturating_sub(u32::from(was_connected));
     let counted = if failed > 0 { format!(" (attempt {failed})") } else { String::new() };
@@ -125,7 +142,7 @@ pub(super) fn connecting_again(reason: &str, delay: Duration, attempt: u32, was_
         return again;
     }
     // Once. Where it listens is only a guess.
-    let place = if was_connected { String::new() } else { format!("\nhint: {WHERE}") };
+    let place = if is_known { String::new() } else { format!("\nhint: {WHERE}") };
     format!("{again}, and so on until it succeeds; Ctrl-C ends it{place}")
 }
 
@@ -237,18 +254,18 @@ mod tests {
     fn a_lost_connection_is_told_with_what_is_tried_next_and_when() {
         let wait = Duration::from_millis(1234);
         let lost = "gone; connecting again in 1.2 s, and so on until it succeeds; Ctrl-C ends it";
-        assert_eq!(connecting_again("gone", wait, 1, true), lost);
+        assert_eq!(connecting_again("gone", wait, 1, (true, true)), lost);
         assert_eq!(
-            connecting_again("refused", wait, 2, true),
+            connecting_again("refused", wait, 2, (true, true)),
             "refused (attempt 1); connecting again in 1.2 s"
         );
-        let first = connecting_again("nobody there", wait, 1, false);
+        let first = connecting_again("nobody there", wait, 1, (false, false));
         assert!(
             first.starts_with("nobody there (attempt 1); connecting again in 1.2 s, and so on"),
             "{first}"
         );
         assert!(first.contains("\nhint: --url (or WALCAST_URL)"), "{first}");
-        let second = connecting_again("nobody there", wait, 2, false);
+        let second = connecting_again("nobody there", wait, 2, (false, false));
         assert_eq!(second, "nobody there (attempt 2); connecting again in 1.2 s");
     }
 }
