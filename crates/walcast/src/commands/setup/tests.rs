@@ -65,7 +65,8 @@ async fn a_slot_that_an_interrupted_setup_left_is_made_again_and_another_one_is_
     let slot = target.slot.name.clone();
     database.run("DELETE FROM walcast.feed").await;
     let refused = prepare(&target, StartOver::Never, &mut |_| ()).await.expect_err("somebody else's slot");
-    assert!(refused.to_string().contains("--start-over"), "{refused}");
+    let hint = refused.hint("walcast setup").unwrap();
+    assert!(hint.contains("--history-url") && hint.contains("--start-over"), "{refused}: {hint}");
     database.run(&format!("INSERT INTO walcast.planned_slot VALUES ('{slot}')")).await;
     let (_, notes) = set_up(&target, false).await;
     assert!(notes.iter().any(|note| note.message.contains("dropped")), "{notes:#?}");
