@@ -147,6 +147,9 @@ async fn who_comes_back_to_before_a_table_was_altered_is_told_where_it_can_go_on
         ] {
             database.run(sql).await;
         }
+        // What has not come yet can end nobody.
+        let end = wal_position(&database).await.lsn();
+        database.until(&format!("SELECT position_lsn >= '{end}' FROM walcast.feed"), "t").await;
         let one: Wanted<'_> = &[("public.t", Some("owner = 1"))];
         let two: Wanted<'_> = &[("public.u", Some("owner = 1")), ("public.t", Some("owner = 2"))];
         // From memory, and all of it from history.

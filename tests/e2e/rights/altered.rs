@@ -73,6 +73,9 @@ async fn a_policy_is_served_from_the_first_position_on_at_which_it_fits_by_name_
         }
         let after = wal_position(&database).await;
         database.run("INSERT INTO notes VALUES (3, 'ann', 3); INSERT INTO loose VALUES (1, 1); UPDATE tasks SET n = 2").await;
+        // What has not come yet can end nobody.
+        let end = wal_position(&database).await.lsn();
+        database.until(&format!("SELECT position_lsn >= '{end}' FROM walcast.feed"), "t").await;
         let (name, pattern) = (json!({"table": "public.notes"}), json!({"table": "public.*"}));
         for what in ["memory", "history"] {
             for entry in [&name, &pattern] {

@@ -51,7 +51,10 @@ impl Published {
         let mut found: BTreeMap<Oid, (&TableFacts, bool)> = BTreeMap::new();
         for publication in names.iter().filter_map(|name| facts.publication(name)) {
             let is_whole = publication.operations[1] && publication.operations[2];
-            now.listed.extend(publication.tables.iter().copied().map(Listed::Table));
+            // What is listed and what there is are asked one after the other: a table may have come in between, and is told
+            // with the next look.
+            let known = publication.tables.iter().filter(|oid| facts.table(**oid).is_some());
+            now.listed.extend(known.copied().map(Listed::Table));
             now.listed.extend(publication.schemas.iter().cloned().map(Listed::Schema));
             now.listed.extend(publication.all_tables.then_some(Listed::All));
             for table in facts.published_by(publication) {

@@ -4,6 +4,7 @@
 use walcast_model::{Oid, RelationName};
 
 use super::plan::{Action, Pickup, Plan, TableStep};
+use super::published::{News, Published};
 use super::{Facts, IdentityFacts, PublicationFacts, PublicationSettings, RoleFacts, Selection, TableFacts};
 
 fn table(oid: u32, identity: IdentityFacts) -> TableFacts {
@@ -245,4 +246,17 @@ fn whoever_mends_the_identity_of_a_table_that_walcast_may_not_move_moves_it_too(
     let mut of_others = facts(vec![table(1, NO_KEY)], &[], &[1]);
     of_others.publications[1].owned = false;
     assert_eq!(statement(&of_others), moved);
+}
+
+#[test]
+fn a_table_that_comes_between_two_questions_is_news_as_listed_and_not_as_covered() {
+    let names = ["feed".to_owned(), "feed_inserts".to_owned()];
+    let (old, new) = (table(1, IdentityFacts::Usable), table(2, IdentityFacts::Usable));
+    let mut published = Published::default();
+    // What there was is no news to anybody; the new one is listed already, and not yet among the tables.
+    published.see(&facts(vec![old.clone()], &[1, 2], &[]), &names);
+    let after = facts(vec![old, new], &[1, 2], &[]);
+    let news = published.see(&after, &names);
+    let news: Vec<_> = news.into_iter().map(|(table, news)| (table.oid.get(), news)).collect();
+    assert_eq!(news, [(2, News::Listed)]);
 }
