@@ -158,9 +158,12 @@ impl Replicator {
         let feedback = link.stream.feedback();
         let mut _forwarding =
             link.compared.is_none().then(|| forward(self.acknowledged.clone(), feedback.clone()));
-        // A server streams before it says that something is missing.
-        if self.hole.is_none() {
-            self.streams();
+        match &self.hole {
+            None => self.streams(),
+            // The slot is there again. On an idle source nothing may come for long.
+            Some(hole) if hole.may_pass() => self.say_streaming(),
+            // A server streams before it says that something is missing.
+            Some(_) => {}
         }
         let closed = link.session.closed();
         tokio::pin!(closed);
@@ -238,10 +241,14 @@ impl Replicator {
         }
     }
 
-    /// The feed goes on.
-    fn streams(&mut self) {
+    fn say_streaming(&self) {
         self.writer.set_source(SourceState::Streaming);
         metrics::gauge!(STREAMING).set(1.0);
+    }
+
+    /// The feed goes on.
+    fn streams(&mut self) {
+        self.say_streaming();
         self.hole = None;
         metrics::gauge!(HOLE).set(0.0);
         let again = self.away_since.take().map(|since| format!(" again, after {:.1?}", since.elapsed()));

@@ -33,8 +33,8 @@ pub(crate) fn qualified(table: &str) -> String {
 /// Prints until `stop`, or until `--limit` is reached.
 ///
 /// # Errors
-/// When the arguments do not fit, the token's file cannot be read at first, the daemon refuses, or standard output is gone; when nobody listens there at first,
-/// unless that is waited for. A daemon that goes away later is waited for in any case, and so is a token's file.
+/// When the arguments do not fit, the token's file cannot be read at first, the daemon refuses, or standard output is gone;
+/// when nobody listens there at first, unless that is waited for. A daemon that goes away later is waited for in any case, and so is a token's file.
 pub(crate) async fn run(args: TailArgs, stop: CancellationToken) -> Result<(), Failure> {
     let words = Words::of(&args);
     let subscription = subscription(&args).map_err(|error| words.failure(&error))?;
